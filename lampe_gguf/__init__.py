@@ -1,0 +1,52 @@
+"""LaMPE for GGUF models: contexts beyond the training window, without training.
+
+Names are loaded when first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .config import LampeConfig as LampeConfig
+    from .errors import LampeError as LampeError
+    from .errors import UsageError as UsageError
+    from .positions import Plan as Plan
+    from .positions import relative_position as relative_position
+    from .presets import choose as choose_config  # noqa: F401
+    from .presets import default_config as default_config
+    from .presets import preset as preset
+
+# exported name -> (module, name there). A function never has its module's name: importing the
+# module would put it in the function's place.
+_EXPORTS = {
+    "LampeConfig": ("config", "LampeConfig"),
+    "LampeError": ("errors", "LampeError"),
+    "UsageError": ("errors", "UsageError"),
+    "Plan": ("positions", "Plan"),
+    "relative_position": ("positions", "relative_position"),
+    "choose_config": ("presets", "choose"),
+    "default_config": ("presets", "default_config"),
+    "preset": ("presets", "preset"),
+    "LampeLlama": ("runtime", "LampeLlama"),
+    "convert_gguf": ("convert", "convert"),
+    "strip_gguf": ("strip", "strip"),
+}
+
+__all__ = ["__version__", *_EXPORTS]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _EXPORTS[name]
+    value = getattr(import_module(f".{module}", __name__), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_EXPORTS})
