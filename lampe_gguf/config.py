@@ -7,6 +7,7 @@ stored as u32, float fields as f64. The backend applies the same ranges.
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,6 +16,7 @@ import numpy as np
 from . import schedule
 from .errors import LampeError
 from .positions import (
+    NO_LIMIT,
     IntArray,
     Plan,
     identity_plan,
@@ -35,6 +37,7 @@ MIN_ATTENTION_FACTOR = 0.1
 MAX_ATTENTION_FACTOR = 10.0
 MAX_PROVENANCE_BYTES = 511
 MAX_U32 = 2**32 - 1
+MAX_F64 = sys.float_info.max
 
 
 @dataclass(frozen=True)
@@ -83,15 +86,21 @@ class LampeConfig:
         _check_int("window", self.window, MIN_WINDOW, MAX_LENGTH)
         _check_int("context_length", self.context_length, self.window, MAX_LENGTH)
         _check_int("local_window", self.local_window, 1, self.window - 1)
-        _check_int("tail_window", self.tail_window, 0, self.window - 1 - self.local_window)
+        largest_tail = self.window - 1 - self.local_window
+        meaning = " (up to window - local_window - 1)"
+        _check_int("tail_window", self.tail_window, 0, largest_tail, meaning)
         smallest = self.min_mapping_length
-        _check_float("max_mapping_length", self.max_mapping_length, smallest, self.window)
+        meaning = " (local_window + tail_window + 1 to window)"
+        _check_float("max_mapping_length", self.max_mapping_length, smallest, self.window, meaning)
         _check_float("slope", self.slope)
         _check_float("offset", self.offset)
         _check_int("short_length", self.short_length, 0, MAX_U32)
         if self.short_length or self.short_mapping_length:
             largest = math.floor(self.max_mapping_length)
-            _check_int("short_mapping_length", self.short_mapping_length, smallest, largest)
+            meaning = " (local_window + tail_window + 1 to max_mapping_length)"
+            _check_int(
+                "short_mapping_length", self.short_mapping_length, smallest, largest, meaning
+            )
         else:
             _check_int("short_mapping_length", self.short_mapping_length, 0, 0)
         _check_float(
@@ -158,26 +167,28 @@ class LampeConfig:
 
 
 def _check_length(length: int) -> None:
-    if length < 0:
-        raise LampeError(f"a length of {length} tokens makes no sense: give 0 or more")
+    if not 0 <= length < NO_LIMIT:
+        raise LampeError(f"no plan for a length of {length} tokens: give 0 to {NO_LIMIT - 1}")
 
 
-def _check_int(name: str, value: object, low: int, high: int) -> None:
+def _check_int(name: str, value: object, low: int, high: int, meaning: str = "") -> None:
     allowed = f"an integer from {low} to {high}" if low < high else f"{low}"
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise LampeError(f"LaMPE's {name} is {value!r}; it must be {allowed}")
+        raise LampeError(f"LaMPE's {name} is {value!r:.80}; it must be {allowed}{meaning}")
 
 
-def _check_float(name: str, value: object, low: float = -math.inf, high: float = math.inf) -> None:
-    allowed = "a finite number" if math.isinf(low) else f"a number from {low:g} to {high:g}"
+def _check_float(
+    name: str, value: object, low: float = -MAX_F64, high: float = MAX_F64, meaning: str = ""
+) -> None:
+    allowed = f"a number from {low:g} to {high:g}" if low > -MAX_F64 else "a finite number"
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not (is_number and math.isfinite(cast(float, value)) and low <= cast(float, value) <= high):
-        raise LampeError(f"LaMPE's {name} is {value!r}; it must be {allowed}")
+    if not is_number or not low <= cast(float, value) <= high:  # false for NaN, too
+        raise LampeError(f"LaMPE's {name} is {value!r:.80}; it must be {allowed}{meaning}")
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise LampeError(f"LaMPE's {name} is {value!r}; it must be one of {', '.join(choices)}")
+        raise LampeError(f"LaMPE's {name} is {value!r:.80}; it must be one of {', '.join(choices)}")
 
 
 def _check_provenance(value: object) -> None:
