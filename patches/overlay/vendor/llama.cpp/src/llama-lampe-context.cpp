@@ -1,0 +1,355 @@
+#include "llama-lampe-impl.h"
+
+#include "llama-batch.h"
+#include "llama-hparams.h"
+#include "llama-impl.h"
+#include "llama-model.h"
+
+#include "ggml-backend.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+
+// the mapped position of a query is at most this much above its own: g(i) + s1 - g(s1) <= i + 1
+static constexpr int32_t LLAMA_LAMPE_POS_SLACK = 2;
+
+static constexpr int32_t LLAMA_LAMPE_POS_PAD = 256;
+
+//
+// llama_lampe_rope
+//
+
+llama_lampe_rope llama_lampe_rope::from_op(const ggml_tensor * op) {
+    GGML_ASSERT(op->op == GGML_OP_ROPE);
+
+    llama_lampe_rope res;
+
+    // the layout of op_params is that of ggml_rope_impl()
+    int32_t op_params[16];
+    static_assert(sizeof(op_params) <= sizeof(op->op_params), "op_params too small");
+    memcpy(op_params, op->op_params, sizeof(op_params));
+
+    res.n_dims     = op_params[1];
+    res.mode       = op_params[2];
+    res.n_ctx_orig = op_params[4];
+
+    memcpy(&res.freq_base,   &op_params[ 5], sizeof(float));
+    memcpy(&res.freq_scale,  &op_params[ 6], sizeof(float));
+    memcpy(&res.ext_factor,  &op_params[ 7], sizeof(float));
+    memcpy(&res.attn_factor, &op_params[ 8], sizeof(float));
+    memcpy(&res.beta_fast,   &op_params[ 9], sizeof(float));
+    memcpy(&res.beta_slow,   &op_params[10], sizeof(float));
+
+    res.factors = op->src[2];
+
+    return res;
+}
+
+bool llama_lampe_rope::operator==(const llama_lampe_rope & other) const {
+    return
+        n_dims      == other.n_dims      &&
+        mode        == other.mode        &&
+        n_ctx_orig  == other.n_ctx_orig  &&
+        freq_base   == other.freq_base   &&
+        freq_scale  == other.freq_scale  &&
+        ext_factor  == other.ext_factor  &&
+        attn_factor == other.attn_factor &&
+        beta_fast   == other.beta_fast   &&
+        beta_slow   == other.beta_slow   &&
+        factors     == other.factors;
+}
+
+float llama_lampe_rope::get_attn_factor(float magnitude) const {
+    return ext_factor == 0.0f ? magnitude : magnitude/(1.0f + 0.1f*logf(1.0f/freq_scale));
+}
+
+//
+// llama_lampe_context
+//
+
+llama_lampe_context::llama_lampe_context(const llama_model & model, const llama_cparams & cparams, const llama_lampe_params & params) :
+    model(model), cparams(cparams), params(params) {
+    n_pos = GGML_PAD((int32_t) cparams.n_ctx_seq + LLAMA_LAMPE_POS_SLACK, LLAMA_LAMPE_POS_PAD);
+
+    prompt_length.fill(0);
+    batch_length .fill(0);
+}
+
+const llama_lampe_params & llama_lampe_context::get_params() const {
+    return params;
+}
+
+void llama_lampe_context::set_params(const llama_lampe_params & params_new) {
+    llama_lampe_params_check(params_new);
+
+    const bool refill = params.attention_factor != params_new.attention_factor;
+
+    params = params_new;
+
+    if (refill) {
+        for (auto & table : rope_tables) {
+            rope_table_fill(*table);
+        }
+    }
+}
+
+void llama_lampe_context::set_prompt_length(llama_seq_id seq_id, int32_t n_tokens) {
+    if (seq_id < 0 || seq_id >= LLAMA_MAX_SEQ) {
+        throw llama_lampe_error(format("sequence %d does not exist: it must be between 0 and %d", seq_id, LLAMA_MAX_SEQ - 1));
+    }
+    if (n_tokens < 0 || (uint32_t) n_tokens > params.context_length) {
+        throw llama_lampe_error(format("a prompt of %d tokens is beyond the LaMPE context length of %u", n_tokens, params.context_length));
+    }
+
+    prompt_length[seq_id] = n_tokens;
+}
+
+bool llama_lampe_context::begin_batch(const llama_batch_allocr & balloc) {
+    llama_pos pos_max = -1;
+
+    for (llama_seq_id s = 0; s < LLAMA_MAX_SEQ; ++s) {
+        const llama_pos pos = balloc.seq_pos_max(s);
+        if (pos < 0) {
+            continue;
+        }
+
+        if ((uint32_t) pos >= params.context_length) {
+            throw llama_lampe_error(format("position %d of sequence %d is beyond the LaMPE context length of %u: "
+                        "remove or shift earlier tokens, or convert the model with a larger context length", pos, s, params.context_length));
+        }
+
+        pos_max = std::max(pos_max, pos);
+    }
+
+    for (llama_seq_id s = 0; s < LLAMA_MAX_SEQ; ++s) {
+        const llama_pos pos = balloc.seq_pos_max(s);
+        if (pos >= 0) {
+            batch_length[s] = pos + 1;
+        }
+    }
+
+    if (pos_max + 1 + LLAMA_LAMPE_POS_SLACK <= n_pos) {
+        return false;
+    }
+
+    // positions may run ahead of the cells when early tokens are removed and the rest is not shifted
+    n_pos = GGML_PAD(std::min<int64_t>(2*(int64_t) pos_max, params.context_length) + 1 + LLAMA_LAMPE_POS_SLACK, LLAMA_LAMPE_POS_PAD);
+
+    rope_tables.clear();
+
+    return true;
+}
+
+int32_t llama_lampe_context::get_length(llama_seq_id seq_id, llama_pos pos) const {
+    switch ((enum llama_lampe_length_policy) params.length_policy) {
+        case LLAMA_LAMPE_LENGTH_POLICY_CAUSAL:
+            {
+                const int64_t step = params.length_step;
+
+                // the last step may end beyond the context length, no harm: m is bounded
+                return (int32_t) std::min<int64_t>((pos/step + 1)*step, INT32_MAX);
+            }
+        case LLAMA_LAMPE_LENGTH_POLICY_PROMPT:
+            {
+                return pos < prompt_length[seq_id] ? prompt_length[seq_id] : std::max(pos + 1, batch_length[seq_id]);
+            }
+    }
+
+    GGML_ABORT("fatal error");
+}
+
+std::vector<llama_lampe_plan> llama_lampe_context::get_plans(const llama_ubatch & ubatch) const {
+    std::vector<llama_lampe_plan> res(ubatch.n_tokens);
+
+    for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
+        const int32_t length = get_length(ubatch.seq_id[i][0], ubatch.pos[i]);
+
+        res[i] = i > 0 && res[i - 1].length == length ? res[i - 1] : llama_lampe_params_plan(params, length);
+    }
+
+    return res;
+}
+
+bool llama_lampe_context::get_plan_seq(llama_seq_id seq_id, llama_lampe_plan & plan) const {
+    if (seq_id < 0 || seq_id >= LLAMA_MAX_SEQ || batch_length[seq_id] == 0) {
+        return false;
+    }
+
+    plan = llama_lampe_params_plan(params, get_length(seq_id, batch_length[seq_id] - 1));
+
+    return true;
+}
+
+uint32_t llama_lampe_context::n_plans_max(uint32_t n_tokens) const {
+    uint32_t res = 0;
+
+    switch ((enum llama_lampe_length_policy) params.length_policy) {
+        // each sequence may begin and end in the middle of a step
+        case LLAMA_LAMPE_LENGTH_POLICY_CAUSAL: res = 2*cparams.n_seq_max + n_tokens/params.length_step; break;
+        // the announced length and what comes after it
+        case LLAMA_LAMPE_LENGTH_POLICY_PROMPT: res = 2*cparams.n_seq_max;                               break;
+    }
+
+    return std::min(res, n_tokens);
+}
+
+uint32_t llama_lampe_context::n_nodes_max(uint32_t n_tokens) const {
+    return model.hparams.n_layer()*(32 + 12*n_plans_max(n_tokens));
+}
+
+void llama_lampe_context::rope_table_fill(rope_table & table) const {
+    const auto & rope = table.rope;
+
+    float corr_dims[2];
+    ggml_rope_yarn_corr_dims(rope.n_dims, rope.n_ctx_orig, rope.freq_base, rope.beta_fast, rope.beta_slow, corr_dims);
+
+    const int32_t n_pairs = rope.n_dims/2;
+
+    // angle per position, in double: at position 32768 a float is off by 0.002 already
+    std::vector<double> freq(n_pairs);
+
+    for (int32_t i = 0; i < n_pairs; ++i) {
+        const double freq_extrap = std::pow((double) rope.freq_base, -2.0*i/rope.n_dims)/(table.factors.empty() ? 1.0 : table.factors[i]);
+        const double freq_interp = rope.freq_scale*freq_extrap;
+
+        double mix = 0.0;
+        if (rope.ext_factor != 0.0f) {
+            const double ramp = (i - corr_dims[0])/std::max(0.001f, corr_dims[1] - corr_dims[0]);
+
+            mix = rope.ext_factor*(1.0 - std::clamp(ramp, 0.0, 1.0));
+        }
+
+        freq[i] = freq_interp*(1.0 - mix) + freq_extrap*mix;
+    }
+
+    std::vector<float> data((size_t) n_pos*rope.n_dims);
+
+    for (int32_t p = 0; p < n_pos; ++p) {
+        float * row = data.data() + (size_t) p*rope.n_dims;
+
+        for (int32_t i = 0; i < n_pairs; ++i) {
+            row[2*i + 0] = (float) (params.attention_factor*std::cos(p*freq[i]));
+            row[2*i + 1] = (float) (params.attention_factor*std::sin(p*freq[i]));
+        }
+    }
+
+    ggml_backend_tensor_set(table.tensor, data.data(), 0, data.size()*sizeof(float));
+}
+
+ggml_tensor * llama_lampe_context::get_rope_table(const llama_lampe_rope & rope, int il) {
+    std::vector<float> factors;
+    if (rope.factors && rope.factors->buffer && !model.hparams.no_alloc) {
+        factors.resize(rope.n_dims/2);
+        ggml_backend_tensor_get(rope.factors, factors.data(), 0, factors.size()*sizeof(float));
+    }
+
+    ggml_backend_buffer_type_t buft = cparams.offload_kqv ?
+        ggml_backend_dev_buffer_type(model.dev_layer(il)) : ggml_backend_cpu_buffer_type();
+
+    // layers share a table unless they rotate differently
+    llama_lampe_rope key = rope;
+    key.factors = nullptr;
+
+    for (auto & table : rope_tables) {
+        if (table->rope == key && table->factors == factors && table->buft == buft) {
+            return table->tensor;
+        }
+    }
+
+    auto table = std::make_unique<rope_table>();
+
+    table->rope    = key;
+    table->factors = std::move(factors);
+    table->buft    = buft;
+
+    ggml_init_params params_ctx = {
+        /*.mem_size   =*/ ggml_tensor_overhead(),
+        /*.mem_buffer =*/ nullptr,
+        /*.no_alloc   =*/ true,
+    };
+
+    table->ctx.reset(ggml_init(params_ctx));
+    table->tensor = ggml_new_tensor_2d(table->ctx.get(), GGML_TYPE_F32, rope.n_dims, n_pos);
+    ggml_set_name(table->tensor, "lampe_rope");
+
+    table->buf.reset(ggml_backend_alloc_ctx_tensors_from_buft(table->ctx.get(), buft));
+    if (!table->buf) {
+        throw llama_lampe_error(format("failed to allocate %.1f MiB for the positions of LaMPE", ggml_nbytes(table->tensor)/1024.0/1024.0));
+    }
+
+    rope_table_fill(*table);
+
+    rope_tables.push_back(std::move(table));
+
+    return rope_tables.back()->tensor;
+}
+
+//
+// n_ctx
+//
+
+// memory that an allocation may count on; 0 when unknown
+static size_t lampe_memory_available(ggml_backend_dev_t dev) {
+#if defined(__linux__)
+    // the CPU backend reports all of the memory as free
+    if (ggml_backend_dev_type(dev) == GGML_BACKEND_DEVICE_TYPE_CPU) {
+        size_t kib = 0;
+
+        if (FILE * file = fopen("/proc/meminfo", "r")) {
+            char line[256];
+            while (fgets(line, sizeof(line), file)) {
+                if (sscanf(line, "MemAvailable: %zu kB", &kib) == 1) {
+                    break;
+                }
+            }
+            fclose(file);
+        }
+
+        return kib*1024;
+    }
+#endif
+
+    size_t free  = 0;
+    size_t total = 0;
+    ggml_backend_dev_memory(dev, &free, &total);
+
+    return free;
+}
+
+void llama_lampe_check_n_ctx(const llama_model & model, const llama_cparams & cparams, uint32_t n_ctx, ggml_type type_k, ggml_type type_v) {
+    const auto & hparams = model.hparams;
+
+    const uint32_t n_ctx_max = hparams.lampe.context_length;
+    const uint32_t n_ctx_seq = n_ctx == 0 ? n_ctx_max : cparams.kv_unified ? n_ctx : n_ctx/cparams.n_seq_max;
+
+    if (n_ctx_seq > n_ctx_max) {
+        throw llama_lampe_error(format("n_ctx = %u is beyond the LaMPE context length of %u: "
+                    "pass at most that, or convert the model with a larger context length", n_ctx_seq, n_ctx_max));
+    }
+
+    // per device: bytes of one token's keys and values
+    std::vector<std::pair<ggml_backend_dev_t, size_t>> sizes;
+
+    for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
+        ggml_backend_dev_t dev = cparams.offload_kqv ? model.dev_layer(il) : ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+
+        auto it = std::find_if(sizes.begin(), sizes.end(), [&](const auto & size) { return size.first == dev; });
+        if (it == sizes.end()) {
+            it = sizes.insert(sizes.end(), { dev, 0 });
+        }
+
+        it->second += ggml_row_size(type_k, hparams.n_embd_k_gqa(il)) + ggml_row_size(type_v, hparams.n_embd_v_gqa(il));
+    }
+
+    for (const auto & [dev, size] : sizes) {
+        const size_t available = lampe_memory_available(dev);
+        const size_t needed    = size*cparams.n_ctx;
+
+        if (available > 0 && needed > available) {
+            throw llama_lampe_error(format("a context of %u tokens needs %.1f GiB for the KV cache and %.1f GiB are available: "
+                        "pass n_ctx = %zu or less", cparams.n_ctx, needed/1073741824.0, available/1073741824.0, available/size/256*256));
+        }
+    }
+}

@@ -1,0 +1,139 @@
+#pragma once
+
+#include "llama-lampe.h"
+
+#include "llama-cparams.h" // LLAMA_MAX_SEQ
+
+#include "ggml-cpp.h"
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+class  llama_batch_allocr;
+struct llama_hparams;
+struct llama_model;
+struct llama_model_loader;
+struct llama_ubatch;
+
+// a refusal: what() is one sentence for the user, which llama_lampe_last_error() repeats
+class llama_lampe_error : public std::runtime_error {
+public:
+    llama_lampe_error(const std::string & what);
+};
+
+// forget the last error, at the start of every call that can refuse
+void llama_lampe_error_clear();
+
+// precedes the cells of a saved sequence whose keys carry no positions
+static constexpr uint32_t LLAMA_LAMPE_STATE_MAGIC = 0x65706d6c; // "lmpe"
+
+//
+// parameters and plan
+//
+
+static constexpr int32_t LLAMA_LAMPE_NO_LIMIT = INT32_MAX;
+
+// throws llama_lampe_error when a value is out of range
+void llama_lampe_params_check(const llama_lampe_params & params);
+
+// the plan of an input of `length` tokens (paper: sections 3.2 and 3.3)
+llama_lampe_plan llama_lampe_params_plan(const llama_lampe_params & params, int32_t length);
+
+// read {arch}.rope.scaling.lampe.* from the file and the overrides, check that the model qualifies
+// and raise n_ctx_train; does nothing to a model without these keys
+void llama_lampe_load_hparams(llama_model_loader & ml, const llama_model & model, llama_hparams & hparams);
+
+//
+// context
+//
+
+// the parameters of a RoPE op, as the model's graph has it
+struct llama_lampe_rope {
+    int32_t n_dims;
+    int32_t mode;
+    int32_t n_ctx_orig;
+
+    float freq_base;
+    float freq_scale;
+    float ext_factor;
+    float attn_factor;
+    float beta_fast;
+    float beta_slow;
+
+    ggml_tensor * factors; // F32 [n_dims/2] or nullptr
+
+    static llama_lampe_rope from_op(const ggml_tensor * op);
+
+    bool operator==(const llama_lampe_rope & other) const;
+
+    // what to pass as ggml_rope_ext's attn_factor to rotate with this magnitude, YaRN's cancelled:
+    // the model's own RoPE has applied that one already
+    float get_attn_factor(float magnitude) const;
+};
+
+// what a context knows beyond the model: the parameters in force, the lengths announced,
+// and the cos/sin tables of the fused op
+class llama_lampe_context {
+public:
+    llama_lampe_context(const llama_model & model, const llama_cparams & cparams, const llama_lampe_params & params);
+
+    const llama_lampe_params & get_params() const;
+
+    void set_params(const llama_lampe_params & params);
+    void set_prompt_length(llama_seq_id seq_id, int32_t n_tokens);
+
+    // note the lengths of a batch before it is split; throws when a position is beyond the context length
+    // returns true when the tables had to grow, so that no graph built before may be used again
+    bool begin_batch(const llama_batch_allocr & balloc);
+
+    // the plan of each token of the ubatch, and its positions
+    std::vector<llama_lampe_plan> get_plans(const llama_ubatch & ubatch) const;
+
+    // false when no token of this sequence has been decoded
+    bool get_plan_seq(llama_seq_id seq_id, llama_lampe_plan & plan) const;
+
+    // upper bound of the distinct plans of a ubatch that are not the identity
+    uint32_t n_plans_max(uint32_t n_tokens) const;
+
+    // upper bound of the graph nodes that the portable path adds
+    uint32_t n_nodes_max(uint32_t n_tokens) const;
+
+    // F32 [n_dims, n_pos]: cos and sin of each pair at each position, in the memory of that layer's device
+    ggml_tensor * get_rope_table(const llama_lampe_rope & rope, int il);
+
+private:
+    struct rope_table {
+        llama_lampe_rope   rope;
+        std::vector<float> factors;
+
+        ggml_backend_buffer_type_t buft;
+
+        ggml_tensor             * tensor;
+        ggml_context_ptr          ctx;
+        ggml_backend_buffer_ptr   buf;
+    };
+
+    void rope_table_fill(rope_table & table) const;
+
+    int32_t get_length(llama_seq_id seq_id, llama_pos pos) const;
+
+    const llama_model   & model;
+    const llama_cparams & cparams;
+
+    llama_lampe_params params;
+
+    int32_t n_pos; // rows of the tables
+
+    std::array<int32_t, LLAMA_MAX_SEQ> prompt_length; // announced, 0 = none
+    std::array<int32_t, LLAMA_MAX_SEQ> batch_length;  // end of the sequence in the current batch, 0 = never seen
+
+    std::vector<std::unique_ptr<rope_table>> rope_tables;
+};
+
+// throws when n_ctx (0: all of the LaMPE context length) is beyond the LaMPE context length,
+// or when the KV cache does not fit the memory that is available
+void llama_lampe_check_n_ctx(const llama_model & model, const llama_cparams & cparams, uint32_t n_ctx, ggml_type type_k, ggml_type type_v);

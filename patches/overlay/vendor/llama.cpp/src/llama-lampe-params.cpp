@@ -1,0 +1,398 @@
+#include "llama-lampe-impl.h"
+
+#include "llama-arch.h"
+#include "llama-hparams.h"
+#include "llama-impl.h"
+#include "llama-model-loader.h"
+#include "llama-model.h"
+
+#include <algorithm>
+#include <cinttypes>
+#include <cmath>
+#include <limits>
+
+static constexpr uint32_t LLAMA_LAMPE_MAX_LENGTH = 1u << 24;
+static constexpr uint32_t LLAMA_LAMPE_MAX_STEP   = 1u << 20;
+
+static const char * const LLAMA_LAMPE_METHOD_NAMES[] = { "lampe", "rope", "rerope", "selfextend", "jetlong" };
+static const char * const LLAMA_LAMPE_POLICY_NAMES[] = { "causal", "prompt" };
+
+//
+// check
+//
+
+static void check_u32(const char * name, uint32_t value, uint64_t min, uint64_t max) {
+    if (value < min || value > max) {
+        throw llama_lampe_error(format("LaMPE %s is %u: it must be between %" PRIu64 " and %" PRIu64, name, value, min, max));
+    }
+}
+
+static void check_f64(const char * name, double value, double min, double max) {
+    // written so that NaN fails
+    if (!(value >= min && value <= max)) {
+        throw llama_lampe_error(format("LaMPE %s is %g: it must be a number between %g and %g", name, value, min, max));
+    }
+}
+
+void llama_lampe_params_check(const llama_lampe_params & params) {
+    if (params.version != LLAMA_LAMPE_VERSION) {
+        throw llama_lampe_error(format("LaMPE version is %u: this build reads version %d", params.version, LLAMA_LAMPE_VERSION));
+    }
+
+    check_u32("method",         params.method,         0, LLAMA_LAMPE_METHOD_JETLONG);
+    check_u32("length_policy",  params.length_policy,  0, LLAMA_LAMPE_LENGTH_POLICY_PROMPT);
+    check_u32("window",         params.window,         16, LLAMA_LAMPE_MAX_LENGTH);
+    check_u32("context_length", params.context_length, params.window, LLAMA_LAMPE_MAX_LENGTH);
+    check_u32("local_window",   params.local_window,   1, params.window - 1);
+    check_u32("length_step",    params.length_step,    1, LLAMA_LAMPE_MAX_STEP);
+
+    const double inf = std::numeric_limits<double>::max();
+
+    check_f64("slope",            params.slope,            -inf, inf);
+    check_f64("offset",           params.offset,           -inf, inf);
+    check_f64("attention_factor", params.attention_factor,  0.1, 10.0);
+
+    check_u32("group_size",  params.group_size, params.method == LLAMA_LAMPE_METHOD_SELFEXTEND ? 1 : 0, LLAMA_LAMPE_MAX_LENGTH);
+    check_u32("tail_window", params.tail_window, 0, params.window - 1 - params.local_window);
+
+    const uint32_t mapping_length_min = params.local_window + params.tail_window + 1;
+
+    check_f64("max_mapping_length", params.max_mapping_length, mapping_length_min, params.window);
+
+    if (params.short_length > 0 || params.short_mapping_length > 0) {
+        check_u32("short_mapping_length", params.short_mapping_length, mapping_length_min, (uint64_t) params.max_mapping_length);
+    }
+}
+
+//
+// plan
+//
+
+static int32_t lampe_mapping_length(const llama_lampe_params & params, int32_t length) {
+    const int32_t m_min = params.local_window + params.tail_window + 1;
+    const int32_t m_max = (int32_t) std::floor(params.max_mapping_length);
+
+    if ((uint32_t) length < params.short_length) {
+        return std::clamp((int32_t) params.short_mapping_length, m_min, m_max);
+    }
+
+    const double m = std::floor(params.max_mapping_length/(1.0 + std::exp(-(params.slope*length + params.offset))));
+
+    // the order of the comparisons sends NaN (0*inf is not possible, inf/inf is) to the lower bound
+    return m >= m_max ? m_max : m >= m_min ? (int32_t) m : m_min;
+}
+
+static llama_lampe_plan plan_identity(int32_t length) {
+    return {
+        /*.length         =*/ length,
+        /*.local_window   =*/ LLAMA_LAMPE_NO_LIMIT,
+        /*.num            =*/ 1,
+        /*.den            =*/ 1,
+        /*.middle_shift   =*/ 0,
+        /*.tail_start     =*/ LLAMA_LAMPE_NO_LIMIT,
+        /*.tail_shift     =*/ 0,
+        /*.mapping_length =*/ length,
+    };
+}
+
+llama_lampe_plan llama_lampe_params_plan(const llama_lampe_params & params, int32_t length) {
+    llama_lampe_plan plan = plan_identity(length);
+
+    const int32_t s1 = params.local_window;
+    const int32_t s2 = params.tail_window;
+
+    // one group of the neighbours' middle; their tail is empty
+    int32_t group = 1;
+
+    switch ((enum llama_lampe_method) params.method) {
+        case LLAMA_LAMPE_METHOD_LAMPE:
+            {
+                const int32_t m = lampe_mapping_length(params, length);
+
+                if (m >= length || length <= s1 + s2 + 1) {
+                    return plan;
+                }
+
+                plan.local_window   = s1;
+                plan.num            = m      - s1 - s2;
+                plan.den            = length - s1 - s2;
+                plan.middle_shift   = s1 - (int32_t) ((int64_t) s1*plan.num/plan.den);
+                plan.tail_start     = length - s2;
+                plan.tail_shift     = length - m;
+                plan.mapping_length = m;
+
+                return plan;
+            }
+        case LLAMA_LAMPE_METHOD_ROPE:
+            {
+                return plan;
+            }
+        case LLAMA_LAMPE_METHOD_REROPE:
+            {
+                plan.num          = 0;
+                plan.middle_shift = s1;
+
+                plan.mapping_length = std::min(length, s1 + 1);
+            } break;
+        case LLAMA_LAMPE_METHOD_SELFEXTEND:
+            {
+                group = params.group_size;
+
+                plan.middle_shift   = s1 - s1/group;
+                plan.mapping_length = std::min(length, (length - 1)/group + plan.middle_shift + 1);
+            } break;
+        case LLAMA_LAMPE_METHOD_JETLONG:
+            {
+                group = std::max<int32_t>(1, (length + (int32_t) params.window - 1)/(int32_t) params.window);
+
+                plan.mapping_length = std::min(length, std::max(s1, (length - 1)/group) + 1);
+            } break;
+    }
+
+    if (length <= s1 + 1 || (group == 1 && plan.num == 1)) {
+        return plan_identity(length);
+    }
+
+    plan.local_window = s1;
+    plan.den          = group;
+
+    return plan;
+}
+
+//
+// metadata
+//
+
+namespace {
+
+class lampe_reader {
+public:
+    lampe_reader(const llama_model_loader & ml, const std::string & arch) : ml(ml), prefix(arch + ".rope.scaling.lampe.") {}
+
+    bool any() const {
+        for (int64_t i = 0; i < gguf_get_n_kv(ml.metadata); ++i) {
+            if (is_ours(gguf_get_key(ml.metadata, i))) {
+                return true;
+            }
+        }
+
+        return std::any_of(ml.kv_overrides.begin(), ml.kv_overrides.end(), [&](const auto & it) { return is_ours(it.first); });
+    }
+
+    void get(const char * name, uint32_t & value, bool required = true) {
+        int64_t val = 0;
+
+        if (const auto * ovrd = find_override(name)) {
+            if (ovrd->tag != LLAMA_KV_OVERRIDE_TYPE_INT) {
+                throw wrong_type(name, "a whole number");
+            }
+            val = ovrd->val_i64;
+        } else {
+            const int64_t id = find(name, required);
+            if (id < 0) {
+                return;
+            }
+            switch (gguf_get_kv_type(ml.metadata, id)) {
+                case GGUF_TYPE_UINT32: val = gguf_get_val_u32(ml.metadata, id); break;
+                case GGUF_TYPE_INT32:  val = gguf_get_val_i32(ml.metadata, id); break;
+                default: throw wrong_type(name, "a whole number (u32)");
+            }
+        }
+
+        if (val < 0 || val > UINT32_MAX) {
+            throw llama_lampe_error(format("LaMPE metadata %s%s is %" PRId64 ": it must not be negative or above %u",
+                        prefix.c_str(), name, val, UINT32_MAX));
+        }
+
+        value = (uint32_t) val;
+    }
+
+    void get(const char * name, double & value) {
+        if (const auto * ovrd = find_override(name)) {
+            switch (ovrd->tag) {
+                case LLAMA_KV_OVERRIDE_TYPE_INT:   value = (double) ovrd->val_i64; return;
+                case LLAMA_KV_OVERRIDE_TYPE_FLOAT: value = ovrd->val_f64;          return;
+                default: throw wrong_type(name, "a number");
+            }
+        }
+
+        const int64_t id = find(name, true);
+        switch (gguf_get_kv_type(ml.metadata, id)) {
+            case GGUF_TYPE_FLOAT32: value = gguf_get_val_f32(ml.metadata, id); break;
+            case GGUF_TYPE_FLOAT64: value = gguf_get_val_f64(ml.metadata, id); break;
+            default: throw wrong_type(name, "a number (f64)");
+        }
+    }
+
+    // the index of a string in a list of names
+    template<size_t N>
+    void get(const char * name, uint32_t & value, const char * const (& names)[N], bool required) {
+        std::string str;
+
+        if (const auto * ovrd = find_override(name)) {
+            if (ovrd->tag != LLAMA_KV_OVERRIDE_TYPE_STR) {
+                throw wrong_type(name, "a string");
+            }
+            str = ovrd->val_str;
+        } else {
+            const int64_t id = find(name, required);
+            if (id < 0) {
+                return;
+            }
+            if (gguf_get_kv_type(ml.metadata, id) != GGUF_TYPE_STRING) {
+                throw wrong_type(name, "a string");
+            }
+            str = gguf_get_val_str(ml.metadata, id);
+        }
+
+        std::string list;
+        for (size_t i = 0; i < N; ++i) {
+            if (str == names[i]) {
+                value = i;
+                return;
+            }
+            list += (i ? ", " : "") + std::string(names[i]);
+        }
+
+        throw llama_lampe_error(format("LaMPE metadata %s%s is '%s': it must be one of %s", prefix.c_str(), name, str.c_str(), list.c_str()));
+    }
+
+    // a misspelt key would be ignored in silence
+    void check_names(const std::vector<std::string> & names) const {
+        const auto check = [&](const std::string & key) {
+            if (is_ours(key) && std::find(names.begin(), names.end(), key.substr(prefix.size())) == names.end()) {
+                throw llama_lampe_error(format("LaMPE metadata %s is not a known key", key.c_str()));
+            }
+        };
+
+        for (int64_t i = 0; i < gguf_get_n_kv(ml.metadata); ++i) {
+            check(gguf_get_key(ml.metadata, i));
+        }
+        for (const auto & it : ml.kv_overrides) {
+            check(it.first);
+        }
+    }
+
+private:
+    bool is_ours(const std::string & key) const {
+        return key.compare(0, prefix.size(), prefix) == 0;
+    }
+
+    const llama_model_kv_override * find_override(const char * name) const {
+        const auto it = ml.kv_overrides.find(prefix + name);
+
+        return it == ml.kv_overrides.end() ? nullptr : &it->second;
+    }
+
+    int64_t find(const char * name, bool required) const {
+        const int64_t id = gguf_find_key(ml.metadata, (prefix + name).c_str());
+
+        if (id < 0 && required) {
+            throw llama_lampe_error(format("LaMPE metadata %s%s is missing: convert the model again", prefix.c_str(), name));
+        }
+
+        return id;
+    }
+
+    llama_lampe_error wrong_type(const char * name, const char * expected) const {
+        return llama_lampe_error(format("LaMPE metadata %s%s has the wrong type: it must be %s", prefix.c_str(), name, expected));
+    }
+
+    const llama_model_loader & ml;
+    const std::string          prefix;
+};
+
+}
+
+// what can be told from the hyperparameters alone; the graph is checked when it is built
+static const char * lampe_why_not(const llama_model & model, const llama_hparams & hparams) {
+    if (hparams.rope_type != LLAMA_ROPE_TYPE_NORM && hparams.rope_type != LLAMA_ROPE_TYPE_NEOX) {
+        return "its positions are not plain RoPE";
+    }
+    if (!hparams.causal_attn) {
+        return "its attention is not causal";
+    }
+    if (hparams.use_alibi) {
+        return "it uses ALiBi";
+    }
+    if (hparams.is_mla()) {
+        return "it uses multi-head latent attention (MLA)";
+    }
+    if (hparams.swa_type != LLAMA_SWA_TYPE_NONE) {
+        return "its sliding-window attention is not supported yet";
+    }
+    if (hparams.f_attn_temp_scale != 0.0f && hparams.n_attn_temp_floor_scale > 0) {
+        return "its attention temperature depends on positions";
+    }
+    if (llm_arch_is_recurrent(model.arch) || llm_arch_is_hybrid(model.arch)) {
+        return "it has recurrent layers";
+    }
+    if (llama_model_has_encoder(&model)) {
+        return "it has an encoder";
+    }
+
+    for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
+        if (!hparams.has_rope(il)) {
+            return "some of its layers have no RoPE";
+        }
+        if (hparams.n_rot(il) == 0 || hparams.n_rot(il) % 2 != 0) {
+            return "it rotates an odd number of dimensions";
+        }
+    }
+
+    return nullptr;
+}
+
+void llama_lampe_load_hparams(llama_model_loader & ml, const llama_model & model, llama_hparams & hparams) {
+    llama_lampe_error_clear();
+
+    const std::string arch = model.arch_name();
+
+    lampe_reader reader(ml, arch);
+
+    if (!reader.any()) {
+        return;
+    }
+
+    llama_lampe_params params = {};
+
+    reader.get("version", params.version);
+    if (params.version != LLAMA_LAMPE_VERSION) {
+        throw llama_lampe_error(format("LaMPE version is %u: this build reads version %d", params.version, LLAMA_LAMPE_VERSION));
+    }
+
+    reader.get("method",               params.method, LLAMA_LAMPE_METHOD_NAMES, false);
+    reader.get("window",               params.window);
+    reader.get("context_length",       params.context_length);
+    reader.get("local_window",         params.local_window);
+    reader.get("tail_window",          params.tail_window);
+    reader.get("max_mapping_length",   params.max_mapping_length);
+    reader.get("slope",                params.slope);
+    reader.get("offset",               params.offset);
+    reader.get("short_length",         params.short_length);
+    reader.get("short_mapping_length", params.short_mapping_length);
+    reader.get("attention_factor",     params.attention_factor);
+    reader.get("length_policy",        params.length_policy, LLAMA_LAMPE_POLICY_NAMES, true);
+    reader.get("length_step",          params.length_step);
+    reader.get("group_size",           params.group_size, false);
+
+    reader.check_names({
+        "version", "method", "window", "context_length", "local_window", "tail_window", "max_mapping_length", "slope", "offset",
+        "short_length", "short_mapping_length", "attention_factor", "length_policy", "length_step", "group_size", "provenance",
+        "padding", // filler of the converter's
+    });
+
+    llama_lampe_params_check(params);
+
+    if (const char * why = lampe_why_not(model, hparams)) {
+        throw llama_lampe_error(format("LaMPE does not apply to this model (architecture %s): %s", arch.c_str(), why));
+    }
+
+    hparams.lampe       = params;
+    hparams.n_ctx_train = params.context_length;
+
+    LLAMA_LOG_INFO("%s: method = %s, window = %u, context_length = %u, local_window = %u, tail_window = %u\n", __func__,
+            LLAMA_LAMPE_METHOD_NAMES[params.method], params.window, params.context_length, params.local_window, params.tail_window);
+    LLAMA_LOG_INFO("%s: max_mapping_length = %g, slope = %g, offset = %g, length_policy = %s, length_step = %u\n", __func__,
+            params.max_mapping_length, params.slope, params.offset, LLAMA_LAMPE_POLICY_NAMES[params.length_policy], params.length_step);
+}

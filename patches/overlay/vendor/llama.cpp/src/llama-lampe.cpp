@@ -1,0 +1,114 @@
+#include "llama-lampe-impl.h"
+
+#include "llama-context.h"
+#include "llama-impl.h"
+#include "llama-memory.h"
+#include "llama-model.h"
+
+//
+// errors
+//
+
+static thread_local std::string g_lampe_last_error;
+
+llama_lampe_error::llama_lampe_error(const std::string & what) : std::runtime_error(what) {
+    g_lampe_last_error = what;
+}
+
+void llama_lampe_error_clear() {
+    g_lampe_last_error.clear();
+}
+
+const char * llama_lampe_last_error(void) {
+    return g_lampe_last_error.c_str();
+}
+
+// run what may refuse: 0, or -1 with the reason kept
+template<typename F>
+static int32_t lampe_try(const char * func, F && fn) {
+    llama_lampe_error_clear();
+
+    try {
+        fn();
+    } catch (const std::exception & err) {
+        // not every exception is a refusal of ours
+        if (g_lampe_last_error.empty()) {
+            g_lampe_last_error = err.what();
+        }
+        LLAMA_LOG_ERROR("%s: %s\n", func, err.what());
+        return -1;
+    }
+
+    return 0;
+}
+
+//
+// C API
+//
+
+bool llama_lampe_model_params(const llama_model * model, llama_lampe_params * params) {
+    *params = model->hparams.lampe;
+
+    return params->version != 0;
+}
+
+int32_t llama_lampe_set_enabled(llama_context * ctx, bool enabled) {
+    return lampe_try(__func__, [&]() { ctx->set_lampe(enabled); });
+}
+
+bool llama_lampe_get_enabled(const llama_context * ctx) {
+    return ctx->get_cparams().lampe != nullptr;
+}
+
+int32_t llama_lampe_set_params(llama_context * ctx, const llama_lampe_params * params) {
+    return lampe_try(__func__, [&]() { ctx->set_lampe_params(*params); });
+}
+
+bool llama_lampe_get_params(const llama_context * ctx, llama_lampe_params * params) {
+    const auto * lampe = ctx->get_cparams().lampe;
+    if (!lampe) {
+        return false;
+    }
+
+    *params = lampe->get_params();
+
+    return true;
+}
+
+int32_t llama_lampe_set_prompt_length(llama_context * ctx, llama_seq_id seq_id, int32_t n_tokens) {
+    return lampe_try(__func__, [&]() {
+        auto * lampe = ctx->get_cparams().lampe;
+        if (!lampe) {
+            throw llama_lampe_error("LaMPE is off on this context: there is no prompt length to announce");
+        }
+
+        lampe->set_prompt_length(seq_id, n_tokens);
+    });
+}
+
+bool llama_lampe_get_plan(const llama_context * ctx, int32_t length, llama_lampe_plan * plan) {
+    const auto * lampe = ctx->get_cparams().lampe;
+    if (!lampe || length < 1) {
+        return false;
+    }
+
+    *plan = llama_lampe_params_plan(lampe->get_params(), length);
+
+    return true;
+}
+
+bool llama_lampe_get_plan_seq(const llama_context * ctx, llama_seq_id seq_id, llama_lampe_plan * plan) {
+    const auto * lampe = ctx->get_cparams().lampe;
+
+    return lampe && lampe->get_plan_seq(seq_id, *plan);
+}
+
+enum llama_lampe_path llama_lampe_get_path(const llama_context * ctx) {
+    const auto & cparams = ctx->get_cparams();
+
+    if (!cparams.lampe) {
+        return LLAMA_LAMPE_PATH_OFF;
+    }
+
+    return cparams.flash_attn ? LLAMA_LAMPE_PATH_FUSED : LLAMA_LAMPE_PATH_PORTABLE;
+}

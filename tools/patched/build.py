@@ -1,0 +1,147 @@
+"""From patches/ to an installed backend: each step only where its inputs changed."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import compile as compiling
+from . import sdist as sources
+from . import wheel as wheels
+from .places import (
+    PATCHES,
+    SDIST_SHA256,
+    STOCK_VERSION,
+    cache_dir,
+    patched_version,
+    venv_python,
+)
+from .report import Failure
+from .series import overlay_files, patched_files
+from .tree import VERSION_FILE, Tree, locked_tree, with_version
+
+_KEPT_WHEELS = 4
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One of the builds: for which device, and whether it is upstream's own code."""
+
+    device: str = "cpu"
+    stock: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{'stock' if self.stock else 'lampe'}-{self.device}"
+
+    @property
+    def version(self) -> str:
+        return STOCK_VERSION if self.stock else patched_version()
+
+    @property
+    def label(self) -> str:
+        kind = "stock" if self.stock else "patched"
+        return f"{kind} llama.cpp" + ("" if self.device == "cpu" else f" with {self.device}")
+
+
+def input_key(variant: Variant, tools: compiling.Toolchain) -> str:
+    """A hash of all that decides what the wheel holds: 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    parts: dict[str, bytes] = {} if variant.stock else overlay_files(PATCHES)
+    if not variant.stock:
+        for path in [PATCHES / "series", *PATCHES.glob("*.patch")]:
+            if path.exists():
+                parts[path.name] = path.read_bytes()
+    # A wheel made by other tools is another wheel.
+    for path in (Path(__file__), Path(compiling.__file__), Path(wheels.__file__)):
+        parts[f"tools/{path.name}"] = path.read_bytes()
+    parts["build"] = "\0".join(
+        [SDIST_SHA256, variant.version, wheels.platform_tag(),
+         compiling.fingerprint(tools, variant.device)]
+    ).encode()
+    for name, data in sorted(parts.items()):
+        digest.update(f"{name}\0{len(data)}\0".encode() + data)
+    return digest.hexdigest()[:16]
+
+
+def _wheel_in(folder: Path) -> Path | None:
+    return next(iter(folder.glob("*.whl")), None)
+
+
+def _prune(folder: Path) -> None:
+    for old in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)[:-_KEPT_WHEELS]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _lay(tree: Tree, variant: Variant, *, discard: bool) -> None:
+    source = sources.fetch()
+    tree.open(source)
+    wanted = {} if variant.stock else patched_files(source, PATCHES)
+    own = wanted.get(VERSION_FILE) or source.read([VERSION_FILE])[VERSION_FILE]
+    wanted[VERSION_FILE] = with_version(own, variant.version)
+    tree.lay(source, wanted, discard=discard)
+
+
+def build_wheel(variant: Variant, *, discard: bool = False) -> tuple[Path, str]:
+    """The wheel of a variant and its key, from the cache where nothing changed."""
+    tools = compiling.find_toolchain(variant.device)
+    key = input_key(variant, tools)
+    home = cache_dir() / "wheels" / variant.name
+    cached = _wheel_in(home / key)
+    if cached and not discard:
+        return cached, key
+    with locked_tree(variant.name) as tree:
+        _lay(tree, variant, discard=discard)
+        compiling.compile_tree(tree, tools, variant.device, variant.label)
+        made = wheels.pack(tree, variant.version, key, home / key)
+    _prune(home)
+    return made, key
+
+
+def install_patched(device: str = "cpu", *, discard: bool = False) -> bool:
+    """Have the patched build in .venv; returns False where it was there already."""
+    variant = Variant(device)
+    python = venv_python()
+    if not python.exists():
+        raise Failure("there is no .venv yet; run 'python3 tools/bootstrap.py setup'.")
+    wheel, key = build_wheel(variant, discard=discard)
+    if wheels.installed_key(wheels.site_packages(python), variant.version) == key:
+        return False
+    wheels.install(python, wheel)
+    return True
+
+
+def stock_folder(device: str = "cpu", *, discard: bool = False) -> Path:
+    """A folder for PYTHONPATH that holds the stock build, made where it is missing.
+
+    It leaves .venv alone: with it on the path, `import llama_cpp` gives upstream's own code
+    built with the same flags.
+    """
+    wheel, key = build_wheel(Variant(device, stock=True), discard=discard)
+    folder = cache_dir() / "stock" / device / key
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        wheels.unpack(wheel, folder)
+        _prune(folder.parent)
+    return folder
+
+
+def rebuild(device: str = "cpu", *, python: Path | None = None) -> list[str]:
+    """Compile the tree as it stands, edits included, and copy what changed into .venv."""
+    variant = Variant(device)
+    tools = compiling.find_toolchain(device)
+    with locked_tree(variant.name) as tree:
+        if not tree.src.is_dir():
+            raise Failure("there is no tree to rebuild yet; run 'backend.py build' once.")
+        compiling.compile_tree(tree, tools, device, variant.label)
+        site = wheels.site_packages(python or venv_python())
+        return wheels.copy_over(tree, site, variant.version)
+
+
+def tree_source(device: str = "cpu") -> Path:
+    """Where the patched source tree lies, to be edited."""
+    return cache_dir() / "trees" / Variant(device).name / "src"
+
+

@@ -1,0 +1,171 @@
+"""Configure and compile a tree: which compiler, which flags, which targets."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from .places import cache_dir, venv_bin
+from .report import Failure, run
+from .tree import Tree
+
+DEVICES = ("cuda", "metal", "vulkan")
+
+_FLAGS = {
+    "CMAKE_BUILD_TYPE": "Release",
+    # One file per library: a wheel holds no links, and two copies would load as two libraries.
+    "CMAKE_PLATFORM_NO_VERSIONED_SONAME": "ON",
+    "LLAVA_BUILD": "OFF",
+    "LLAMA_BUILD_TESTS": "OFF",
+    "LLAMA_BUILD_EXAMPLES": "OFF",
+    "LLAMA_BUILD_TOOLS": "OFF",
+    "LLAMA_BUILD_SERVER": "OFF",
+    "LLAMA_OPENSSL": "OFF",
+    # Else upstream asks git about whatever repository the cache happens to lie in.
+    "LLAMA_BUILD_NUMBER": "0",
+    "LLAMA_BUILD_COMMIT": "sdist",
+    "GGML_CCACHE": "OFF",
+}
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """The programs of a build; `ccache` is None where there is none."""
+
+    compiler: Path
+    compiler_version: str
+    cmake: Path
+    ninja: Path
+    ccache: Path | None
+
+
+def find_program(name: str) -> Path | None:
+    """A program of the checkout's virtual environment, else of the PATH."""
+    found = shutil.which(name, path=str(venv_bin())) or shutil.which(name)
+    return Path(found) if found else None
+
+
+def find_compiler() -> tuple[Path, str]:
+    """The C++ compiler ($CXX, c++, g++, clang++) and the first line of its version."""
+    for name in (os.environ.get("CXX"), "c++", "g++", "clang++"):
+        words = shlex.split(name) if name else []
+        found = shutil.which(words[-1]) if words else None
+        if found:
+            asked = subprocess.run([found, "--version"], capture_output=True, text=True)
+            if asked.returncode == 0 and asked.stdout:
+                return Path(found), asked.stdout.splitlines()[0]
+    raise Failure(
+        "there is no C++ compiler; install one (Debian, Ubuntu: apt install g++; "
+        "Fedora: dnf install gcc-c++; macOS: xcode-select --install)."
+    )
+
+
+def find_toolchain(device: str) -> Toolchain:
+    """Every program that the build needs; raises Failure with the missing one named."""
+    compiler, version = find_compiler()
+    found = {name: find_program(name) for name in ("cmake", "ninja")}
+    for name, path in found.items():
+        if path is None:
+            raise Failure(
+                f"{name} is missing; 'python3 tools/bootstrap.py setup' installs it in .venv."
+            )
+    usual = Path("/usr/local/cuda/bin/nvcc")
+    if device == "cuda" and not (
+        os.environ.get("CUDACXX") or shutil.which("nvcc") or usual.exists()
+    ):
+        raise Failure("--cuda needs NVIDIA's compiler nvcc; install the CUDA toolkit.")
+    if device == "vulkan" and not shutil.which("glslc"):
+        raise Failure("--vulkan needs glslc and the Vulkan headers; install the Vulkan SDK.")
+    if device == "metal" and sys.platform != "darwin":
+        raise Failure("--metal needs a Mac.")
+    assert found["cmake"] and found["ninja"]
+    return Toolchain(compiler, version, found["cmake"], found["ninja"], find_program("ccache"))
+
+
+def cmake_flags(device: str) -> list[str]:
+    """The -D flags of a build; `device` is 'cpu', 'cuda', 'metal' or 'vulkan'.
+
+    $CMAKE_ARGS comes last and so wins.
+    """
+    flags = dict(_FLAGS)
+    if device != "cpu":
+        flags[f"GGML_{device.upper()}"] = "ON"
+    given = shlex.split(os.environ.get("CMAKE_ARGS", ""))
+    return [f"-D{name}={value}" for name, value in flags.items()] + given
+
+
+def processor() -> str:
+    """What tells this processor from another: the code is compiled for this machine alone."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        wanted = ("model name", "flags", "Features", "CPU part", "isa")
+        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))
+    if sys.platform == "darwin":
+        asked = subprocess.run(
+            ["sysctl", "machdep.cpu.brand_string", "hw.optional"], capture_output=True, text=True
+        )
+        return asked.stdout
+    return platform.processor()
+
+
+def fingerprint(tools: Toolchain, device: str) -> str:
+    """A hash of everything but the sources that decides what the compiler produces."""
+    parts = [
+        *cmake_flags(device),
+        tools.compiler_version,
+        processor(),
+        platform.machine(),
+        *(os.environ.get(name, "") for name in ("CFLAGS", "CXXFLAGS", "LDFLAGS", "CUDACXX")),
+    ]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _environment(tools: Toolchain, tree: Tree) -> dict[str, str]:
+    env = dict(os.environ)
+    if tools.ccache:
+        env.setdefault("CCACHE_DIR", str(cache_dir() / "ccache"))
+        env.setdefault("CCACHE_MAXSIZE", "2G")
+        # Paths relative to the tree: the stock and the patched tree share what they compile.
+        env["CCACHE_BASEDIR"] = str(tree.root)
+        env["CCACHE_SLOPPINESS"] = "time_macros"
+        # -march=native means another thing on another processor.
+        env["CCACHE_NAMESPACE"] = hashlib.sha256(processor().encode()).hexdigest()[:16]
+    return env
+
+
+def _explain(output: str) -> str | None:
+    if "C compiler cannot create executables" in output or "is not able to compile" in output:
+        return "the C++ compiler cannot build a program; reinstall it (Debian: apt install g++)."
+    if "internal compiler error: Killed" in output or "Killed signal terminated" in output:
+        return "the compiler ran out of memory; set CMAKE_BUILD_PARALLEL_LEVEL=1 and try again."
+    return None
+
+
+def compile_tree(tree: Tree, tools: Toolchain, device: str, label: str) -> None:
+    """Bring the libraries below tree.build/bin up to date with tree.src."""
+    env = _environment(tools, tree)
+    stamp = tree.build / "lampe-fingerprint"
+    current = fingerprint(tools, device) + str(tools.ccache)
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != current:
+        shutil.rmtree(tree.build, ignore_errors=True)
+        tree.build.mkdir()
+        command: list[str | Path] = [tools.cmake, "-G", "Ninja", "-S", tree.src, "-B", tree.build]
+        command += [f"-DCMAKE_MAKE_PROGRAM={tools.ninja}", *cmake_flags(device)]
+        if tools.ccache:
+            languages = ["C", "CXX", "CUDA"] if device == "cuda" else ["C", "CXX"]
+            command += [f"-DCMAKE_{each}_COMPILER_LAUNCHER={tools.ccache}" for each in languages]
+        run(command, f"Configuring {label}", env=env, explain=_explain)
+        stamp.write_text(current, encoding="utf-8")
+    ninja: list[str | Path] = [tools.ninja, "-C", tree.build]
+    if jobs := os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL"):
+        ninja += ["-j", jobs]
+    # The one target that everything installed hangs from; "all" would take many times longer.
+    run([*ninja, "llama"], f"Compiling {label}", env=env, explain=_explain)
