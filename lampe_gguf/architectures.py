@@ -1,0 +1,86 @@
+"""Which architectures LaMPE can extend, and why it cannot extend the others.
+
+The early answer, from a file's metadata alone, for the pinned llama.cpp. The backend does not
+rely on it: it checks the hyperparameters and the graph that the model really builds.
+
+An architecture qualifies when its attention is causal over a plain KV cache, with RoPE of the
+NORM or NEOX kind on every layer, positions used for nothing else, and nothing between RoPE and
+attention that does not commute with a rotation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+QUALIFYING = frozenset(
+    """
+    apertus arcee arctic baichuan bailingmoe bailingmoe2 bitnet chameleon chatglm codeshell
+    command-r dbrx deci deepseek dots1 ernie4_5 ernie4_5-moe exaone falcon gemma glm4 glm4moe
+    gptneox granite granitemoe grok grovemoe hy_v3 internlm2 jais2 llama minicpm minimax-m2
+    mistral3 nanbeige nemotron olmo olmo2 olmoe openelm orion pangu-embedded phi2 phi3 phimoe plamo
+    qwen qwen2 qwen2moe qwen3 qwen3moe seed_oss stablelm starcoder2 xverse
+    """.split()
+)
+
+_REASONS = {
+    "its positions are M-RoPE": """
+        dflash hunyuan_vl paddleocr qwen2vl qwen35 qwen35moe qwen3tts qwen3vl qwen3vlmoe qwen4exp
+        """,
+    "its sliding-window attention is not supported yet": """
+        afmoe cohere2 cohere2moe exaone-moe exaone4 gemma2 gemma3 gemma3n gemma4 gemma4-assistant
+        gpt-oss granite_swa laguna maple mellum mimo2 muse-glimmer plamo3 smallthinker spark2_5
+        step35
+        """,
+    "some of its layers have no RoPE": "graniteswitch llama4 smollm3",
+    "it uses multi-head latent attention (MLA)": """
+        deepseek2 deepseek2-ocr deepseek32 deepseek4 dots3note glm-dsa hy_v4 minicpm3 mistral4 plm
+        """,
+    "it has recurrent layers": """
+        arwkv7 bailingmoe3 falcon-h1 glm5-next granitehybrid jamba kimi-k3 kimi-linear lfm2 lfm2moe
+        mamba mamba2 minimax-01 nemotron_h nemotron_h_moe plamo2 qwen3next rwkv6 rwkv6qwen2 rwkv7
+        """,
+    "its attention is not causal": """
+        bert dream eurobert gemma-embedding jina-bert-v2 jina-bert-v3 llada llada-moe llama-embed
+        modern-bert neo-bert nomic-bert nomic-bert-moe rnd1
+        """,
+    "it normalises queries and keys after RoPE, which a later rotation would not survive": """
+        hunyuan-dense hunyuan-moe maincoder talkie
+        """,
+    "it has no RoPE": "bloom gpt2 gptj jais mpt refact starcoder",
+    "it has an encoder": "t5 t5encoder",
+    "it is no plain language model": "clip cogvlm eagle3 hrm_text pockettts wavtokenizer-dec",
+    "its attention is sparse": "minimax-m3",
+}
+REASONS = {arch: reason for reason, names in _REASONS.items() for arch in names.split()}
+
+
+def qualifies(arch: str, metadata: Mapping[str, Any]) -> str | None:
+    """None where LaMPE can extend a model, else the reason as a clause ("it uses ALiBi").
+
+    arch      its `general.architecture`
+    metadata  its other values by key, as far as they are known
+    """
+    if arch in REASONS:
+        return REASONS[arch]
+    if arch not in QUALIFYING:
+        return "this architecture is unknown to the backend"
+
+    def value(name: str) -> Any:
+        return metadata.get(f"{arch}.{name}")
+
+    if value("attention.causal") is False:
+        return "its attention is not causal"
+    sections = value("rope.dimension_sections")
+    if isinstance(sections, list) and any(sections):
+        return "its positions are M-RoPE"
+    if arch in ("phi3", "phimoe", "olmo2") and value("attention.sliding_window"):
+        return "its sliding-window attention is not supported yet"
+    if value("attention.temperature_scale"):
+        return "its attention temperature depends on positions"
+    if arch == "baichuan" and value("block_count") == 40:
+        return "it uses ALiBi"  # the 13B model
+    n_rot = value("rope.dimension_count")
+    if isinstance(n_rot, int) and (n_rot < 2 or n_rot % 2):
+        return "it rotates an odd number of dimensions"
+    return None

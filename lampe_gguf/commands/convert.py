@@ -1,0 +1,74 @@
+"""lampe-gguf convert"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..config import LENGTH_POLICIES, METHODS
+from ..presets import PRESETS
+
+HELP = """Write MODEL again with LaMPE metadata, to OUTPUT (MODEL.lampe.gguf if left out).
+
+The values are those published for the model where there are any, else safe defaults derived
+from its training window; each can be given by hand. Everything else in the file stays as it
+is, and stock llama.cpp reads the result as before.
+
+\b
+Examples:
+  lampe-gguf convert SmolLM2-135M-Instruct.Q4_1.gguf
+  lampe-gguf convert model.gguf --local-window 1024 --context-length 65536
+"""
+
+
+@click.command(name="convert", help=HELP)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("output", type=click.Path(path_type=Path), required=False)
+@click.option("--force", is_flag=True, help="Replace OUTPUT if it exists.")
+@click.option("--json", "as_json", is_flag=True, help="Say what was done as JSON.")
+@click.option("--preset", type=click.Choice(list(PRESETS)), help="Values published for a model.")
+@click.option("--method", type=click.Choice(METHODS), help="A neighbour of LaMPE's instead.")
+@click.option("--window", type=int, help="W: the training window, tokens.")
+@click.option("--context-length", type=int, help="Longest input to support, tokens.")
+@click.option("--local-window", type=int, help="s1: distances up to it stay exact.")
+@click.option("--tail-window", type=int, help="s2: the far end, exact again but shifted.")
+@click.option("--max-mapping-length", type=float, help="L: upper bound of the mapping length.")
+@click.option("--slope", type=float, help="a of the scaled sigmoid.")
+@click.option("--offset", type=float, help="b of the scaled sigmoid.")
+@click.option("--short-length", type=int, help="Below it, the next option's value is m; 0: never.")
+@click.option("--short-mapping-length", type=int, help="m of inputs below --short-length.")
+@click.option("--attention-factor", type=float, help="Multiplies cos and sin; 1 by default.")
+@click.option("--length-policy", type=click.Choice(LENGTH_POLICIES), help="Which length counts.")
+@click.option("--length-step", type=int, help="Granularity of the length under 'causal'.")
+@click.option("--group-size", type=int, help="G of the method 'selfextend'.")
+def command(
+    model: Path, output: Path | None, force: bool, as_json: bool, preset: str | None, **values: Any
+) -> None:
+    from ..convert import convert
+
+    given = {name: value for name, value in values.items() if value is not None}
+    done = convert(model, output, preset=preset, force=force, **given)
+    config = done.config
+    if as_json:
+        import dataclasses
+
+        result = {
+            "outputs": [str(path) for path in done.outputs],
+            "architecture": done.architecture,
+            "replaced": done.replaced,
+            "config": dataclasses.asdict(config),
+        }
+        click.echo(json.dumps(result, indent=2))
+        return
+    click.echo(f"{config.provenance}", err=True)
+    click.echo(
+        f"window {config.window}, up to {config.context_length} tokens; "
+        f"local {config.local_window}, tail {config.tail_window}, "
+        f"mapping length up to {config.max_mapping_length:g}, {config.length_policy}",
+        err=True,
+    )
+    verb = "replaced the LaMPE metadata in" if done.replaced else "wrote"
+    click.echo(f"{verb} {done.outputs[0]}")

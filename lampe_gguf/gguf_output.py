@@ -1,0 +1,99 @@
+"""Write a GGUF file: new metadata before the unchanged tensor data of another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .copying import BLOCK, OnProgress, copy_range, write_all
+from .gguf_file import MAGIC, SCALARS, U32, U64, GGUFFile, KeyValue, ValueType, padded
+
+
+def encode_pair(key: str, kind: ValueType, value: int | float | str) -> bytes:
+    """The bytes of one key and its scalar or string value, as they stand in a file."""
+    head = _encode_string(key) + U32.pack(kind)
+    if kind is ValueType.STRING:
+        return head + _encode_string(str(value))
+    return head + SCALARS[kind].pack(value)
+
+
+def _encode_string(text: str) -> bytes:
+    data = text.encode()
+    return U64.pack(len(data)) + data
+
+
+def encode_padding(
+    key: str, source: GGUFFile, kept: Sequence[KeyValue], added: Sequence[bytes]
+) -> bytes:
+    """A pair that makes the metadata grow by whole blocks, given all that is written beside it.
+
+    The data section then keeps its place within a block, and file systems that can (XFS, Btrfs)
+    share its blocks with the source: nothing is copied and nothing takes room twice. An array,
+    because llama.cpp leaves arrays out when it lists the metadata.
+    """
+    head = _encode_string(key) + U32.pack(ValueType.ARRAY) + U32.pack(ValueType.UINT8)
+    grown = _header_end(source, kept, added) + len(head) + 8 - source.tensors_end
+    count = -grown % BLOCK
+    return head + U64.pack(count) + bytes(count)
+
+
+def output_size(source: GGUFFile, kept: Sequence[KeyValue], added: Sequence[bytes]) -> int:
+    """Size in bytes of what write_gguf writes, for progress."""
+    return _data_offset(source, kept, added) + max(0, source.size - source.data_offset)
+
+
+def _header_end(source: GGUFFile, kept: Sequence[KeyValue], added: Sequence[bytes]) -> int:
+    pairs = sum(pair.end - pair.offset for pair in kept) + sum(map(len, added))
+    return source.pairs_offset + pairs + source.tensors_end - source.tensors_offset
+
+
+def _data_offset(source: GGUFFile, kept: Sequence[KeyValue], added: Sequence[bytes]) -> int:
+    end = _header_end(source, kept, added)
+    # a file that ends with its header (a vocabulary alone) is not padded
+    return padded(end, source.alignment) if source.size > source.tensors_end else end
+
+
+def write_gguf(
+    fd: int,
+    source: GGUFFile,
+    kept: Sequence[KeyValue],
+    added: Sequence[bytes] = (),
+    on_progress: OnProgress | None = None,
+) -> None:
+    """Write `source` with only its pairs `kept` (in that order), then `added`, into an empty file.
+
+    Every kept pair, the list of tensors and the data section are the source's own bytes. The
+    alignment is the source's: `kept` must hold `general.alignment` where the source has it.
+    Raises OSError as the system reports it.
+    """
+    counts = U64.pack(len(source.tensors)) + U64.pack(len(kept) + len(added))
+    preamble = MAGIC + U32.pack(source.version) + counts
+    write_all(fd, preamble, 0)
+    at = len(preamble)
+
+    def copy(start: int, end: int) -> None:
+        nonlocal at
+        copy_range(source.fd, start, fd, at, end - start, on_progress)
+        at += end - start
+
+    for start, end in _runs(kept):
+        copy(start, end)
+    for data in added:
+        write_all(fd, data, at)
+        at += len(data)
+    copy(source.tensors_offset, source.tensors_end)
+    data_offset = _data_offset(source, kept, added)
+    write_all(fd, bytes(data_offset - at), at)
+    at = data_offset
+    if source.size > source.data_offset:
+        copy(source.data_offset, source.size)
+
+
+def _runs(pairs: Sequence[KeyValue]) -> list[tuple[int, int]]:
+    """Spans of neighbouring pairs, merged: one copy instead of one per key."""
+    runs: list[tuple[int, int]] = []
+    for pair in pairs:
+        if runs and runs[-1][1] == pair.offset:
+            runs[-1] = (runs[-1][0], pair.end)
+        else:
+            runs.append((pair.offset, pair.end))
+    return runs

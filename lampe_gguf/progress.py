@@ -1,0 +1,121 @@
+"""One line of progress on standard error: how far, how fast, how long still."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TextIO
+
+DELAY = 1.0  # seconds before the first line: what is quick stays quiet
+INTERVAL_TERMINAL = 0.1
+INTERVAL_LOG = 10.0  # where standard error is a file: whole lines, few of them
+
+
+class Progress:
+    """A context manager; `advance(n)` after each piece of work.
+
+    label   what is going on, e.g. "copying"
+    total   amount of work, in `unit`; 0 where it is not known
+    unit    "B" for bytes (shown as MB, GB), else a plural noun such as "tokens"
+
+    Rewrites its line on a terminal, adds a line every ten seconds elsewhere.
+    """
+
+    def __init__(
+        self, label: str, total: int, unit: str = "B", stream: TextIO | None = None
+    ) -> None:
+        self.label = label
+        self.total = total
+        self.unit = unit
+        self.stream = sys.stderr if stream is None else stream
+        self.is_terminal = self.stream.isatty()
+        self.done = 0
+        self.start = time.monotonic()
+        self.next = self.start + DELAY
+        self.width = 0  # of the line on the terminal
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.clear()
+
+    def advance(self, count: int) -> None:
+        """`count` more units are done; cheap enough to call thousands of times a second."""
+        self.done += count
+        self._show_if_due()
+
+    def relabel(self, label: str) -> None:
+        """Say what goes on from here; shown at once if progress is shown at all."""
+        self.label = label
+        if self.width:
+            self.next = 0.0
+        self._show_if_due()
+
+    def _show_if_due(self) -> None:
+        now = time.monotonic()
+        if now < self.next:
+            return
+        self.next = now + (INTERVAL_TERMINAL if self.is_terminal else INTERVAL_LOG)
+        text = self.text(now - self.start)
+        if self.is_terminal:
+            self.stream.write("\r" + text.ljust(self.width))
+            self.width = len(text)
+        else:
+            self.stream.write(text + "\n")
+        self.stream.flush()
+
+    def text(self, seconds: float) -> str:
+        """The line, `seconds` after the start."""
+        rate = self.done / seconds if seconds > 0 else 0.0
+        parts = [f"{self.label}  {self._amount()}"]
+        if rate > 0:
+            parts.append(f"{_quantity(rate, self.unit, digits=1)}/s")
+            if self.total > self.done:
+                parts.append(f"{duration((self.total - self.done) / rate)} left")
+        return "  ".join(parts)
+
+    def _amount(self) -> str:
+        done = _quantity(self.done, self.unit)
+        if not self.total:
+            return done
+        share = min(100, 100 * self.done // self.total)
+        return f"{share:3d} %  {done} of {_quantity(self.total, self.unit)}"
+
+    def clear(self) -> None:
+        """Take the line off the terminal."""
+        if self.width:
+            self.stream.write("\r" + " " * self.width + "\r")
+            self.stream.flush()
+            self.width = 0
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: "8 s", "2 min 05 s", "1 h 10 min"."""
+    whole = max(1, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def size(count: float) -> str:
+    """Bytes in words: "92 MB", "4.1 GB" (powers of 1000, as disks are sold)."""
+    if count >= 1e9:
+        return f"{count / 1e9:.1f} GB"
+    if count >= 1e6:
+        return f"{count / 1e6:.0f} MB"
+    return f"{count / 1e3:.0f} kB"
+
+
+def _quantity(count: float, unit: str, digits: int = 0) -> str:
+    if unit == "B":
+        return size(count)
+    return f"{count:,.{digits if count < 100 else 0}f} {unit}"

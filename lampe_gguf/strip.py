@@ -1,0 +1,28 @@
+"""Take LaMPE metadata out of a GGUF model again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from .errors import LampeError
+from .gguf_file import GGUFFile
+from .metadata import prefix
+from .rewrite import resolve_target, rewrite
+
+
+def strip(
+    source: str | os.PathLike[str], target: str | os.PathLike[str], *, force: bool = False
+) -> list[Path]:
+    """Write `source` to `target` without its LaMPE keys; returns the paths written.
+
+    Keys, their order and all tensors are those of the file that was converted, byte for byte.
+    Raises LampeError where the input carries no LaMPE metadata, is damaged, or the output cannot
+    be written, UsageError for an output that exists (without `force`).
+    """
+    with GGUFFile(source) as file:
+        start = prefix(file.architecture)
+        if not any(key.startswith(start) for key in file.pairs):
+            raise LampeError(f"{file.path} carries no LaMPE metadata; there is nothing to strip")
+        path = resolve_target(file.path, Path(target), file.path)
+        return rewrite(file, path, force=force)

