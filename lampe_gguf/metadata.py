@@ -48,6 +48,22 @@ def encode(arch: str, config: LampeConfig) -> list[bytes]:
     return [encode_pair(prefix(arch) + name, kind, values[name]) for name, kind in TYPES.items()]
 
 
+def as_overrides(arch: str, config: LampeConfig) -> dict[str, int | float | str]:
+    """The configuration as llama_cpp's `kv_overrides`, to use a model without converting it.
+
+    Provenance, which changes nothing, stays out: an override holds 127 bytes. Raises LampeError
+    where a value is out of range.
+    """
+    config.validate()
+    values = dataclasses.asdict(config)
+    floats = {name for name, kind in TYPES.items() if kind is ValueType.FLOAT64}
+    return {
+        prefix(arch) + name: float(values[name]) if name in floats else values[name]
+        for name in TYPES
+        if name != "provenance"
+    }
+
+
 def read(file: GGUFFile, arch: str) -> LampeConfig | None:
     """The configuration that a file carries, validated; None where it carries none.
 

@@ -1,0 +1,88 @@
+"""Ask one question about documents of any length."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .documents import Document, as_message
+from .session import (
+    TEMPLATE_TOKENS,
+    context_for,
+    count_tokens,
+    file_config,
+    open_model,
+    reading_progress,
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came out; seconds are wall-clock, `path` is the attention that ran."""
+
+    text: str
+    prompt_tokens: int
+    answer_tokens: int
+    seconds_reading: float
+    seconds_answering: float
+    n_ctx: int
+    path: str
+    compression: float
+
+
+def ask(
+    model: Path,
+    question: str,
+    documents: list[Document],
+    *,
+    max_tokens: int = 256,
+    temperature: float = 0.2,
+    seed: int | None = None,
+    threads: int | None = None,
+    n_ctx: int | None = None,
+    use_lampe: bool = True,
+    on_text: Callable[[str], None] = lambda text: None,
+) -> Answer:
+    """Read the documents and answer the question, handing out the answer as it comes.
+
+    Raises LampeError where the text does not fit, or the model or the values are refused.
+    """
+    message = as_message(documents, question)
+    n_needed = count_tokens(model, message) + TEMPLATE_TOKENS + max_tokens
+    limit = file_config(model)[1].context_length if use_lampe else None
+    length = context_for(n_needed, n_ctx, limit)
+    llm = open_model(model, n_ctx=length, use_lampe=use_lampe, threads=threads)
+    parts: list[str] = []
+    n_answer = 0
+    start = first = time.monotonic()
+    with reading_progress(llm):
+        chunks = llm.create_chat_completion(
+            [{"role": "user", "content": message}],
+            max_tokens=max_tokens,
+            temperature=temperature,
+            seed=seed,
+            stream=True,
+        )
+        for chunk in chunks:
+            text = chunk["choices"][0]["delta"].get("content")
+            if not text:
+                continue
+            if not parts:
+                first = time.monotonic()
+            parts.append(text)
+            n_answer += 1
+            on_text(text)
+    end = time.monotonic()
+    plan = llm.plan()
+    return Answer(
+        text="".join(parts),
+        prompt_tokens=llm.n_tokens - max(0, n_answer - 1),
+        answer_tokens=n_answer,
+        seconds_reading=first - start,
+        seconds_answering=end - first,
+        n_ctx=llm.n_ctx(),
+        path=llm.path,
+        compression=plan.length / plan.mapping_length if plan is not None else 1.0,
+    )

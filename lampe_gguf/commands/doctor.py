@@ -1,0 +1,39 @@
+"""lampe-gguf doctor"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import click
+
+HELP = """Say whether the patched backend is installed, and what would run on this machine.
+
+Exits with 0 where all is right and with 1 where it is not.
+
+\b
+Example:
+  lampe-gguf doctor --json
+"""
+
+
+@click.command(name="doctor", help=HELP)
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def command(as_json: bool) -> int:
+    from ..doctor import examine
+
+    report = examine()
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(report), indent=2))
+    else:
+        click.echo(f"backend    {report.version or 'none'}")
+        if report.library:
+            click.echo(f"library    {report.library}")
+        for device in report.devices:
+            click.echo(f"device     {device}")
+        if report.cpu_features:
+            click.echo(f"cpu        {' '.join(report.cpu_features)}")
+        if report.path:
+            click.echo(f"attention  {report.path}")
+        click.echo(f"problem    {report.problem}" if report.problem else "all is right")
+    return 0 if report.ok else 1

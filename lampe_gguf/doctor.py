@@ -1,0 +1,83 @@
+"""Is the backend the right one, and what would run?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from . import backend
+from .errors import LampeError
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found; `problem` is None where all is right."""
+
+    ok: bool
+    problem: str | None
+    version: str | None = None
+    library: str | None = None
+    devices: list[str] = field(default_factory=list)
+    cpu_features: list[str] = field(default_factory=list)
+    path: str | None = None
+
+
+def examine() -> Report:
+    """Look at the installed backend without opening a model; raises nothing."""
+    try:
+        module = backend.llama_cpp()
+    except LampeError as error:
+        return Report(ok=False, problem=str(error))
+    problem = None
+    try:
+        backend.require_patched()
+    except LampeError as error:
+        problem = str(error)
+    devices = _devices(module)
+    return Report(
+        ok=problem is None,
+        problem=problem,
+        version=backend.version(),
+        library=backend.library_path(),
+        devices=devices,
+        cpu_features=_cpu_features(module),
+        path=None if problem else _path(devices),
+    )
+
+
+def _devices(module: object) -> list[str]:
+    import ctypes
+    import os
+
+    # ggml's own library: llama_cpp declares little of it
+    folder = os.path.dirname(backend.library_path())
+    names = [name for name in os.listdir(folder) if name.split(".")[0] in ("libggml", "ggml")]
+    if not names:
+        return []
+    ggml = ctypes.CDLL(os.path.join(folder, sorted(names)[0]))
+    base_names = [n for n in os.listdir(folder) if n.split(".")[0] in ("libggml-base", "ggml-base")]
+    base = ctypes.CDLL(os.path.join(folder, sorted(base_names)[0]))
+    ggml.ggml_backend_dev_count.restype = ctypes.c_size_t
+    ggml.ggml_backend_dev_get.restype = ctypes.c_void_p
+    ggml.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
+    found = []
+    for function in ("name", "description"):
+        getattr(base, f"ggml_backend_dev_{function}").restype = ctypes.c_char_p
+        getattr(base, f"ggml_backend_dev_{function}").argtypes = [ctypes.c_void_p]
+    for index in range(ggml.ggml_backend_dev_count()):
+        device = ggml.ggml_backend_dev_get(index)
+        name = base.ggml_backend_dev_name(device).decode()
+        found.append(f"{name}: {base.ggml_backend_dev_description(device).decode()}")
+    return found
+
+
+def _cpu_features(module: object) -> list[str]:
+    info: bytes = module.llama_print_system_info()  # type: ignore[attr-defined]
+    pairs = (part.split("=") for part in info.decode().replace("CPU :", "").split("|"))
+    return [pair[0].strip() for pair in pairs if len(pair) == 2 and pair[1].strip() == "1"]
+
+
+def _path(devices: list[str]) -> str:
+    others = [name for name in devices if not name.startswith(("CPU", "BLAS"))]
+    if others:
+        return "portable on " + ", ".join(name.split(":")[0] for name in others) + ", fused on CPU"
+    return "fused"

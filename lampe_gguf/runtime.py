@@ -1,0 +1,198 @@
+"""LampeLlama: llama_cpp.Llama that reads past the training window."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+from . import backend, metadata
+from .config import LampeConfig
+from .convert import choose_config, require_qualified
+from .errors import LampeError
+from .gguf_file import GGUFFile
+from .model import read_model
+from .positions import Plan
+
+_module = backend.llama_cpp()  # a LampeError with the command to run, where it is missing
+from llama_cpp import Llama  # noqa: E402
+
+OnProgress = Callable[[int, int], None]  # tokens read so far, tokens to read
+
+READ_BATCH = 512  # tokens per call while a prompt is read: what progress and cancel() wait for
+ABORTED = "llama_decode returned 2"
+
+
+class Cancelled(LampeError):
+    """The work was cancelled with `cancel()`; the context can be used as before."""
+
+
+def _overrides(
+    model_path: str, lampe: LampeConfig | Literal["auto"]
+) -> dict[str, int | float | str]:
+    with GGUFFile(model_path) as file:
+        model = read_model(file)
+        require_qualified(model)
+        config = choose_config(model) if lampe == "auto" else lampe
+    return metadata.as_overrides(model.architecture, config)
+
+
+class LampeLlama(Llama):  # type: ignore[misc]
+    """A model with LaMPE positions; everything that llama_cpp.Llama does works as there.
+
+    model_path  a converted file, or any GGUF with `lampe`
+    lampe       None: what the file's metadata say (a file without is plain RoPE)
+                "auto": what convert would write for this file
+                a LampeConfig: that, whatever the file says
+                False: plain RoPE, whatever the file says
+    progress    called with (tokens read, tokens to read) while a prompt is read
+    n_ctx       0: the LaMPE context length, if the memory allows it
+
+    One thread at a time may use an object, but `cancel()` may be called from any. Raises
+    LampeError with the reason where the backend refuses the model, the values or the context.
+    """
+
+    def __init__(
+        self,
+        model_path: str | os.PathLike[str],
+        *,
+        lampe: LampeConfig | Literal["auto", False] | None = None,
+        progress: OnProgress | None = None,
+        n_ctx: int = 0,
+        n_batch: int = READ_BATCH,
+        flash_attn: bool = True,
+        verbose: bool = False,
+        kv_overrides: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        backend.require_patched()
+        self.progress = progress
+        self._cancel = threading.Event()
+        self._busy = False
+        self._announced = 0
+        path = os.fspath(model_path)
+        if not os.path.exists(path):
+            raise LampeError(f"there is no file {path}; give the path of a GGUF model")
+        overrides = dict(kv_overrides or {})
+        if lampe is not None and lampe is not False:
+            overrides = {**_overrides(path, lampe), **overrides}
+        try:
+            super().__init__(
+                path,
+                n_ctx=n_ctx,
+                n_batch=n_batch,
+                flash_attn=flash_attn,
+                verbose=verbose,
+                kv_overrides=overrides or None,
+                **options,
+            )
+        except ValueError as error:
+            raise LampeError(_reason(str(error))) from None
+        if lampe is False and backend.is_enabled(self.ctx):
+            backend.set_enabled(self.ctx, False)
+        # kept by the object: the backend holds no more than its address
+        self._abort = _module.ggml_abort_callback(lambda _: self._cancel.is_set())
+        self._no_abort = _module.ggml_abort_callback()
+
+    @property
+    def lampe_config(self) -> LampeConfig | None:
+        """The configuration in force, None for plain RoPE."""
+        return backend.get_config(self.ctx)
+
+    @property
+    def path(self) -> str:
+        """Which attention runs: "off" (plain RoPE), "portable" or "fused"."""
+        return backend.get_path(self.ctx)
+
+    def plan(self) -> Plan | None:
+        """The plan of the newest token, None where nothing was read or LaMPE is off."""
+        return backend.get_sequence_plan(self.ctx)
+
+    def plan_for(self, length: int) -> Plan | None:
+        """The plan for an input of `length` tokens, None where LaMPE is off."""
+        return backend.get_plan(self.ctx, length)
+
+    def set_config(self, config: LampeConfig) -> None:
+        """Use other values from the next token on; cached keys carry no positions."""
+        backend.set_config(self.ctx, config)
+
+    def cancel(self) -> None:
+        """Stop the reading or generating that is under way; callable from any thread.
+
+        It raises Cancelled there, within a second. Does nothing while nothing is under way.
+        """
+        if self._busy:
+            self._cancel.set()
+
+    def eval(self, tokens: Sequence[int]) -> None:
+        """Read tokens; raises Cancelled, or LampeError where the backend refuses them."""
+        tokens = list(tokens)
+        outer, self._busy = self._busy, True
+        if not outer:
+            self._cancel.clear()
+        try:
+            self._announce(len(tokens))
+            self._read(tokens)
+        finally:
+            self._busy = outer
+
+    def generate(self, tokens: Sequence[int], *args: Any, **options: Any) -> Iterator[int]:
+        """As llama_cpp.Llama.generate; raises Cancelled after `cancel()`."""
+        self._busy = True
+        self._cancel.clear()
+        try:
+            yield from super().generate(tokens, *args, **options)
+        finally:
+            self._busy = False
+
+    def load_state(self, state: Any) -> None:
+        """As llama_cpp.Llama.load_state; LampeError for a state of the other kind of keys."""
+        try:
+            super().load_state(state)
+        except RuntimeError as error:
+            raise LampeError(_reason(str(error))) from None
+
+    def _announce(self, n_new: int) -> None:
+        config = self.lampe_config
+        if config is None or config.length_policy != "prompt":
+            return
+        if n_new > 1:
+            self._announced = self.n_tokens + n_new
+        elif self._announced <= self.n_tokens:
+            return
+        else:
+            self._announced = 0  # of a longer prompt that is no longer there
+        backend.set_prompt_length(self.ctx, self._announced)
+
+    def _read(self, tokens: list[int]) -> None:
+        total = len(tokens)
+        reading = total > 1
+        if reading:
+            # the backend asks while it computes; not worth it for a single token
+            _module.llama_set_abort_callback(self.ctx, self._abort, None)
+        try:
+            for start in range(0, max(total, 1), self.n_batch):
+                if self._cancel.is_set():
+                    raise Cancelled("cancelled")
+                super().eval(tokens[start : start + self.n_batch])
+                if reading and self.progress is not None:
+                    self.progress(min(start + self.n_batch, total), total)
+        except RuntimeError as error:
+            if self._cancel.is_set() and str(error).startswith(ABORTED):
+                raise Cancelled("cancelled") from None
+            raise LampeError(_reason(str(error))) from None
+        finally:
+            if reading:
+                _module.llama_set_abort_callback(self.ctx, self._no_abort, None)
+
+
+def _reason(message: str) -> str:
+    reason = backend.last_error()
+    if reason:
+        return reason
+    if message.startswith("llama_decode returned 1"):
+        return "the context is full; open the model with a larger n_ctx"
+    if message.startswith("Failed to create llama_context"):
+        return f"{message}; is there memory for a context of that length? give a smaller n_ctx"
+    return message
