@@ -1,0 +1,71 @@
+"""lampe-gguf chat"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from .options import generation_options
+
+HELP = """Chat with MODEL; /help lists the commands inside.
+
+\b
+Examples:
+  lampe-gguf chat model.lampe.gguf
+  lampe-gguf chat model.lampe.gguf --doc book.txt --n-ctx 32768
+"""
+
+DEFAULT_N_CTX = 16384
+
+
+@click.command(name="chat", help=HELP)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--doc", "docs", multiple=True, metavar="FILE", help="A text to talk about.")
+@generation_options
+def command(
+    model: Path, docs: tuple[str, ...], max_tokens: int, temperature: float, seed: int | None,
+    threads: int | None, n_ctx: int | None, no_lampe: bool,
+) -> None:
+    from ..chat import Chat
+    from ..documents import read_documents
+    from ..errors import LampeError
+    from ..session import file_config, open_model, reading_progress
+
+    documents = read_documents(docs)
+    if n_ctx is None:
+        n_ctx = DEFAULT_N_CTX
+        if not no_lampe:
+            n_ctx = min(n_ctx, file_config(model)[1].context_length)
+    llm = open_model(model, n_ctx=n_ctx, use_lampe=not no_lampe, threads=threads)
+
+    def show(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    chat = Chat(llm, show, max_tokens, temperature, seed, pending=documents)
+    if documents:
+        show(f"{len(documents)} document(s) go along with your first message\n")
+    with reading_progress(llm):
+        while True:
+            try:
+                line = _ask(chat.prompt())
+            except (EOFError, KeyboardInterrupt):
+                show("\n")
+                return
+            try:
+                if not chat.handle(line):
+                    return
+            except LampeError as error:
+                click.echo(f"error: {error}", err=True)
+
+
+def _ask(prompt: str) -> str:
+    if sys.stdin.isatty():
+        return input(prompt)
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    sys.stdout.write(prompt + line)
+    return line

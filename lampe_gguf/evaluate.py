@@ -1,0 +1,254 @@
+"""Perplexity by position, far beyond the training window, in bounded memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .config import LampeConfig
+from .errors import LampeError, UsageError
+from .session import file_config
+
+METHODS = (
+    "lampe", "truncate", "rope", "linear", "yarn", "ntk", "selfextend", "jetlong", "rerope",
+)
+BLOCK = 2048  # tokens per entry of Perplexity.blocks
+BATCH = 512  # tokens whose logits are held at once: BATCH x vocabulary floats
+
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """Result of one run; the numbers are exp(mean negative log-likelihood per token).
+
+    all          over every token predicted (for "truncate": the last window's)
+    last_2048, last_512   over the end of the text, None where it is shorter
+    blocks       (position of the block's end in the text, perplexity), every 2,048 tokens
+    parameters   what the method was run with
+    path         the attention that ran: "off" (stock), "portable" or "fused"
+    """
+
+    method: str
+    parameters: dict[str, Any]
+    tokens: int
+    all: float
+    last_2048: float | None
+    last_512: float | None
+    blocks: list[tuple[int, float]]
+    seconds: float
+    tokens_per_second: float
+    path: str
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How to open the model for a method, and what to report of it."""
+
+    lampe: LampeConfig | bool
+    options: dict[str, Any]
+    parameters: dict[str, Any]
+
+
+def setting(
+    method: str,
+    config: LampeConfig,
+    length: int,
+    *,
+    factor: float | None = None,
+    local_window: int | None = None,
+    group_size: int | None = None,
+    freq_base: float = 10000.0,
+    n_rot: int = 64,
+) -> Setting:
+    """What a method means for `length` tokens (method: section 4).
+
+    config         LaMPE's, whose window the others use too
+    factor         of linear, yarn and ntk; length / window rounded up by default
+    local_window   of lampe and the neighbours
+    group_size     SelfExtend's G; the smallest that keeps it inside the window by default
+    freq_base, n_rot   the model's own, for ntk
+    """
+    from llama_cpp import llama_cpp as module
+
+    window = config.window
+    if method not in METHODS:
+        raise UsageError(f"there is no method {method!r}; it is one of {', '.join(METHODS)}")
+    if method in ("rope", "truncate"):
+        return Setting(False, {}, {})
+    if method in ("linear", "yarn", "ntk"):
+        scale = factor if factor is not None else float(max(1, math.ceil(length / window)))
+        if scale < 1:
+            raise UsageError(f"the factor is {scale:g}; it must be at least 1")
+        options: dict[str, Any] = {}
+        if method == "linear":
+            options["rope_scaling_type"] = module.LLAMA_ROPE_SCALING_TYPE_LINEAR
+            options["rope_freq_scale"] = 1 / scale
+        elif method == "yarn":
+            options["rope_scaling_type"] = module.LLAMA_ROPE_SCALING_TYPE_YARN
+            options["rope_freq_scale"] = 1 / scale
+            options["yarn_orig_ctx"] = window
+        else:
+            options["rope_freq_base"] = freq_base * scale ** (n_rot / (n_rot - 2))
+        return Setting(False, options, {"factor": scale})
+    changes: dict[str, Any] = {"context_length": max(config.context_length, length)}
+    if method != "lampe":
+        changes["method"] = method
+        default = {"selfextend": window // 8, "jetlong": window // 4, "rerope": window // 2}
+        changes["local_window"] = default[method]
+        changes["tail_window"] = 0
+        changes["max_mapping_length"] = float(window)
+        changes["short_length"] = changes["short_mapping_length"] = 0
+    if local_window is not None:
+        changes["local_window"] = local_window
+    if method == "selfextend":
+        local = changes["local_window"]
+        least = max(1, math.ceil((length - local) / (window - local)))
+        changes["group_size"] = group_size if group_size is not None else least
+    used = dataclasses.replace(config, **changes).validate()
+    names = ["window", "local_window", "length_policy", "length_step"]
+    if method == "lampe":
+        names += ["tail_window", "max_mapping_length", "slope", "offset", "provenance"]
+    if method == "selfextend":
+        names.append("group_size")
+    return Setting(used, {}, {name: getattr(used, name) for name in names})
+
+
+def negative_log_likelihood(
+    logits: npt.NDArray[np.float32], targets: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """-ln p(target) per row; logits [n, n_vocab], targets [n]."""
+    top = logits.max(axis=1)
+    # row by row: a second n x vocabulary array would double the memory
+    total = np.array([np.exp(row - most).sum(dtype=np.float64)
+                      for row, most in zip(logits, top, strict=True)])
+    chosen = logits[np.arange(len(targets)), targets].astype(np.float64)
+    return np.asarray(np.log(total) + top - chosen, dtype=np.float64)
+
+
+def read_tokens(llm: Any, text: str, length: int) -> list[int]:
+    """The first `length` tokens of a text; LampeError where it has fewer."""
+    # a token is rarely more than 8 bytes: no need to tokenise a library
+    tokens: list[int] = llm.tokenize(text[: length * 16].encode())
+    if len(tokens) < length:
+        raise LampeError(
+            f"the text has {len(tokens):,} tokens and --length asks for {length:,}; give a "
+            f"longer text, or --length {len(tokens)}"
+        )
+    return tokens[:length]
+
+
+def score(
+    llm: Any, tokens: list[int], on_progress: OnProgress | None = None
+) -> npt.NDArray[np.float64]:
+    """Negative log-likelihood of tokens[1:], each given all before it: [len(tokens) - 1].
+
+    Reads into an empty context of `llm` (a LampeLlama), which keeps the tokens: generation can
+    go on from there. Holds the logits of one batch at a time.
+    """
+    n_vocab = llm.n_vocab()
+    found = np.empty(len(tokens) - 1)
+    llm.reset()
+    llm._ctx.kv_cache_clear()
+    for start in range(0, len(tokens), BATCH):
+        batch = tokens[start : start + BATCH]
+        llm._batch.set_batch(batch=batch, n_past=start, logits_all=True)
+        try:
+            llm._ctx.decode(llm._batch)
+        except RuntimeError as error:
+            raise LampeError(str(error)) from None
+        llm.input_ids[start : start + len(batch)] = batch
+        llm.n_tokens = start + len(batch)
+        logits = np.ctypeslib.as_array(llm._ctx.get_logits(), shape=(len(batch), n_vocab))
+        targets = np.array(tokens[start + 1 : start + 1 + len(batch)], dtype=np.int64)
+        found[start : start + len(targets)] = negative_log_likelihood(
+            logits[: len(targets)], targets
+        )
+        if on_progress is not None:
+            on_progress(start + len(batch), len(tokens))
+    return found
+
+
+def summary(nll: npt.NDArray[np.float64], first: int) -> dict[str, Any]:
+    """Perplexities of token likelihoods; nll[i] belongs to position first + 1 + i of the text."""
+
+    def perplexity(values: npt.NDArray[np.float64]) -> float:
+        return float(np.exp(values.mean()))
+
+    end = first + 1 + len(nll)
+    blocks = []
+    for stop in range(first - first % BLOCK + BLOCK, end + BLOCK, BLOCK):
+        lower, upper = max(stop - BLOCK, first + 1), min(stop, end)
+        if lower < upper:
+            blocks.append((upper, perplexity(nll[lower - first - 1 : upper - first - 1])))
+    return {
+        "all": perplexity(nll),
+        "last_2048": perplexity(nll[-2048:]) if len(nll) >= 2048 else None,
+        "last_512": perplexity(nll[-512:]) if len(nll) >= 512 else None,
+        "blocks": blocks,
+    }
+
+
+def perplexity(
+    model: Path,
+    text: str,
+    length: int,
+    *,
+    method: str = "lampe",
+    threads: int | None = None,
+    flash_attn: bool = True,
+    on_progress: OnProgress | None = None,
+    **choices: Any,
+) -> Perplexity:
+    """Perplexity of a text's first `length` tokens under one method; `choices` as in setting().
+
+    "truncate" is plain RoPE given only the last window of them: what a user does without LaMPE.
+    Raises LampeError where the text is too short, or the model or a value is refused.
+    """
+    from .gguf_file import GGUFFile
+    from .runtime import LampeLlama
+
+    if length < 2:
+        raise UsageError(f"--length is {length}; it must be at least 2 tokens")
+    _, config = file_config(model)
+    with GGUFFile(model) as file:
+        arch = file.architecture
+        base = file.value(f"{arch}.rope.freq_base")
+        n_rot = file.value(f"{arch}.rope.dimension_count")
+    if isinstance(base, float):
+        choices["freq_base"] = base
+    if isinstance(n_rot, int):
+        choices["n_rot"] = n_rot
+    how = setting(method, config, length, **choices)
+    first = max(0, length - config.window) if method == "truncate" else 0
+    options = dict(how.options)
+    if threads is not None:
+        options |= {"n_threads": threads, "n_threads_batch": threads}
+    lampe: Any = how.lampe if how.lampe is not False else False
+    llm = LampeLlama(
+        model, lampe=lampe, n_ctx=length - first, n_batch=BATCH, flash_attn=flash_attn, **options
+    )
+    try:
+        tokens = read_tokens(llm, text, length)
+        start = time.monotonic()
+        nll = score(llm, tokens[first:], on_progress)
+        seconds = time.monotonic() - start
+        return Perplexity(
+            method=method,
+            parameters=how.parameters | ({"window": config.window} if first else {}),
+            tokens=length - first,
+            seconds=seconds,
+            tokens_per_second=(length - first) / seconds,
+            path=llm.path,
+            **summary(nll, first),
+        )
+    finally:
+        llm.close()
