@@ -230,8 +230,8 @@ void llama_lampe_context::rope_table_fill(rope_table & table) const {
         float * row = data.data() + (size_t) p*rope.n_dims;
 
         for (int32_t i = 0; i < n_pairs; ++i) {
-            row[2*i + 0] = (float) (params.attention_factor*std::cos(p*freq[i]));
-            row[2*i + 1] = (float) (params.attention_factor*std::sin(p*freq[i]));
+            row[i]           = (float) (params.attention_factor*std::cos(p*freq[i]));
+            row[i + n_pairs] = (float) (params.attention_factor*std::sin(p*freq[i]));
         }
     }
 

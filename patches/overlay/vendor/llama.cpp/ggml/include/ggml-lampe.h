@@ -28,7 +28,7 @@ extern "C" {
     // mask:      [n_kv, n_q, 1, n_stream]          f16 or f32, added to the scores; n_q may be padded
     // plan:  i32 [GGML_LAMPE_PLAN_SIZE, n_q, 1, n_stream]
     // k_pos: i32 [n_kv, 1, 1, n_stream]            position of each key, in any order; -1: empty, whatever the mask says
-    // rope:  f32 [n_rot, n_pos]                    row p: cos, sin of pair 0, cos, sin of pair 1, ... at position p
+    // rope:  f32 [n_rot, n_pos]                    row p: the cos of all pairs at position p, then the sin of all pairs
     // sinks: f32 [n_head]                          optional
     // res:   f32 [d_v, n_head, n_q, n_stream]      !! permuted !!
     //
