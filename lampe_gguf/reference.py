@@ -95,7 +95,7 @@ def rotate(x: Numbers, position: Numbers, rope: Rope, magnitude: float = 1.0) ->
     out = x.copy()
     out[..., first] = x[..., first] * cos - x[..., second] * sin
     out[..., second] = x[..., first] * sin + x[..., second] * cos
-    return out
+    return np.asarray(out, dtype=np.float64)
 
 
 def rope_table(n_pos: int, rope: Rope, magnitude: float = 1.0) -> Array:

@@ -322,7 +322,8 @@ void llama_lampe_check_n_ctx(const llama_model & model, const llama_cparams & cp
     const auto & hparams = model.hparams;
 
     const uint32_t n_ctx_max = hparams.lampe.context_length;
-    const uint32_t n_ctx_seq = n_ctx == 0 ? n_ctx_max : cparams.kv_unified ? n_ctx : n_ctx/cparams.n_seq_max;
+    // sequences that share a unified cache share its cells, too: begin_batch() sees to each of them
+    const uint32_t n_ctx_seq = n_ctx == 0 ? n_ctx_max : n_ctx/cparams.n_seq_max;
 
     if (n_ctx_seq > n_ctx_max) {
         throw llama_lampe_error(format("n_ctx = %u is beyond the LaMPE context length of %u: "

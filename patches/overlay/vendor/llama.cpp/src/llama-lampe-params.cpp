@@ -145,13 +145,14 @@ llama_lampe_plan llama_lampe_params_plan(const llama_lampe_params & params, int3
             {
                 group = std::max<int32_t>(1, (length + (int32_t) params.window - 1)/(int32_t) params.window);
 
+                if (group == 1) {
+                    return plan;
+                }
+
                 plan.mapping_length = std::min(length, std::max(s1, (length - 1)/group) + 1);
             } break;
     }
 
-    if (length <= s1 + 1 || (group == 1 && plan.num == 1)) {
-        return plan_identity(length);
-    }
 
     plan.local_window = s1;
     plan.den          = group;

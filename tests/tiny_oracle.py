@@ -1,0 +1,76 @@
+"""A whole tiny model in float64 NumPy, attention by the reference: what the backend must compute.
+
+Reads the weights back from the GGUF file, so it shares nothing with llama.cpp but the file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+
+from lampe_gguf.config import LampeConfig
+from lampe_gguf.positions import identity_plan
+from lampe_gguf.reference import NEOX, NORM, Rope, attention
+
+
+class TinyOracle:
+    """`logits(tokens, config)` for the architectures llama (RoPE NORM) and qwen2 (NEOX)."""
+
+    def __init__(self, path: Path, rope: Rope | None = None) -> None:
+        reader = gguf.GGUFReader(str(path))
+        self.weights = {t.name: np.asarray(t.data, dtype=np.float64) for t in reader.tensors}
+        self.arch = self._value(reader, "general.architecture")
+        self.n_head = self._value(reader, f"{self.arch}.attention.head_count")
+        self.n_head_kv = self._value(reader, f"{self.arch}.attention.head_count_kv")
+        self.head_dim = self._value(reader, f"{self.arch}.attention.key_length")
+        self.n_layer = self._value(reader, f"{self.arch}.block_count")
+        mode = NORM if self.arch == "llama" else NEOX
+        self.rope = rope or Rope(self.head_dim, mode)
+
+    @staticmethod
+    def _value(reader: Any, key: str) -> Any:
+        return reader.fields[key].contents()
+
+    def _linear(self, name: str, x: np.ndarray) -> np.ndarray:
+        out = x @ self.weights[f"{name}.weight"].T
+        return out + self.weights.get(f"{name}.bias", 0.0)
+
+    def _norm(self, name: str, x: np.ndarray) -> np.ndarray:
+        return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5) * self.weights[f"{name}.weight"]
+
+    def logits(
+        self,
+        tokens: list[int],
+        config: LampeConfig | None,
+        prompt_length: int | None = None,
+        key_type: Any = np.float64,
+    ) -> np.ndarray:
+        """[n_tokens, n_vocab]; key_type is what keys and values are rounded to in the cache."""
+        n = len(tokens)
+        plans = config.plans_for(n, prompt_length) if config else [identity_plan()] * n
+        factor = config.attention_factor if config else 1.0
+        # the model's own RoPE applies YaRN's magnitude, at position 0 or not
+        magnitude = self.rope.yarn_magnitude()
+        x = self.weights["token_embd.weight"][tokens]
+        at = np.arange(n)
+        for i in range(self.n_layer):
+            block = f"blk.{i}"
+            h = self._norm(f"{block}.attn_norm", x)
+            q, k, v = (
+                self._linear(f"{block}.attn_{part}", h).reshape(n, -1, self.head_dim)
+                for part in "qkv"
+            )
+            q[..., : self.rope.n_rot] *= magnitude
+            k[..., : self.rope.n_rot] *= magnitude
+            k, v = (each.astype(key_type).astype(np.float64) for each in (k, v))
+            out = attention(q, k, v, at, at, plans, self.rope, scale=self.head_dim**-0.5,
+                            attention_factor=factor)
+            x = x + self._linear(f"{block}.attn_output", out.reshape(n, -1))
+            h = self._norm(f"{block}.ffn_norm", x)
+            gate = self._linear(f"{block}.ffn_gate", h)
+            up = self._linear(f"{block}.ffn_up", h)
+            x = x + self._linear(f"{block}.ffn_down", gate / (1 + np.exp(-gate)) * up)
+        return self._linear("output", self._norm("output_norm", x))
