@@ -15,7 +15,7 @@ from .errors import LampeError, UsageError
 from .gguf_file import GGUFFile
 from .model import ModelInfo, read_model
 from .rewrite import resolve_target, rewrite
-from .split import SHARD
+from .split import SHARD, other_shards
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +46,7 @@ def convert(
     behind then.
     """
     with GGUFFile(source) as file:
+        other_shards(file)  # a later part knows nothing of the model: say so, and not that
         model = read_model(file)
         require_qualified(model)
         if config is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -66,6 +67,7 @@ class LampeLlama(Llama):  # type: ignore[misc]
         kv_overrides: dict[str, Any] | None = None,
         **options: Any,
     ) -> None:
+        self._stack = contextlib.ExitStack()  # Llama closes it, even where it never came to be
         backend.require_patched()
         self.progress = progress
         self._cancel = threading.Event()

@@ -66,9 +66,9 @@ def run_stock(stock_path: str) -> Callable[..., Any]:
 def tiny(tmp_path: Path) -> Callable[..., Path]:
     """Make a tiny model; `lampe` defaults to tiny_config()."""
 
-    def make(name: str = "tiny.gguf", **options: Any) -> Path:
+    def make(file_name: str = "tiny.gguf", /, **options: Any) -> Path:
         options.setdefault("lampe", tiny_config())
         options.setdefault("window", 32)
-        return make_tiny_model(tmp_path / name, **options)
+        return make_tiny_model(tmp_path / file_name, **options)
 
     return make

@@ -1,0 +1,169 @@
+"""The command line as a user meets it: output, exit codes, one sentence for each error."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lampe_gguf.cli import COMMANDS
+
+PROGRAM = [sys.executable, "-m", "lampe_gguf.cli"]
+
+
+def call(*arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*PROGRAM, *map(str, arguments)], input=stdin, capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.fixture
+def model(tiny: Callable[..., Path]) -> Path:
+    return tiny("m.gguf")
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Path:
+    path = tmp_path / "book.txt"
+    path.write_text("It was a dark and stormy night. " * 6, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS), ["eval", "ppl"]])
+def test_help_teaches(command: list[str]) -> None:
+    done = call(*command, "--help")
+    assert done.returncode == 0
+    assert "Usage:" in done.stdout and "lampe-gguf" in done.stdout
+    assert "example" in done.stdout.lower() or not command
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, lampe_gguf.cli as c\n"
+        "c.main(['--help'])\n"
+        "print([m for m in ('numpy', 'gguf', 'llama_cpp', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("arguments, code, words", [
+    (["convert", "nosuch.gguf"], 1, "cannot open nosuch.gguf"),
+    (["convert", "{m}", "{m}"], 2, "--force"),
+    (["convert", "{m}", "--local-window", "0"], 2, "local_window"),
+    (["convert"], 2, "Missing argument"),
+    (["nonsense"], 2, "No such command"),
+    (["strip", "{m}", "{m}"], 2, "--force"),
+    (["ask", "{m}", "why?", "--doc", "nosuch.txt"], 1, "cannot read nosuch.txt"),
+    (["ask", "{m}", "why?", "--doc", "{m}"], 1, "not UTF-8 text"),
+    (["ask", "{m}", "why?", "--n-ctx", "10"], 2, "--n-ctx 3"),
+    (["ask", "{m}", "why?", "--doc", "-", "--doc", "-"], 2, "only once"),
+    (["eval", "ppl", "{m}", "--text", "{b}", "--length", "5000"], 1, "beyond|5,000"),
+    (["eval", "ppl", "{m}", "--text", "{b}", "--length", "400"], 1, "193 tokens|192 tokens"),
+])
+def test_errors_are_one_sentence(
+    model: Path, book: Path, arguments: list[str], code: int, words: str
+) -> None:
+    import re
+
+    done = call(*(a.format(m=model, b=book) for a in arguments))
+    assert done.returncode == code, done.stderr
+    assert re.search(words, done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_convert_inspect_strip(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    plain = tiny("plain.gguf", lampe=None)
+    before = json.loads(call("inspect", plain, "--json").stdout)
+    assert before["converted"] is False and before["config"]["window"] == 32
+    done = call("convert", plain, "--json")
+    assert done.returncode == 0
+    output = json.loads(done.stdout)["outputs"][0]
+    after = json.loads(call("inspect", output, "--json").stdout)
+    assert after["converted"] is True and after["config"] == before["config"]
+    assert [row["length"] for row in after["mapping"]] == [16, 32, 64, 128]
+    assert [row["mapping_length"] for row in after["mapping"]] == [16, 24, 24, 24]
+    picture = tmp_path / "map.png"
+    text = call("inspect", output, "--plot", picture)
+    assert "compression" in text.stdout and "5.33" in text.stdout
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert call("strip", output, tmp_path / "back.gguf").returncode == 0
+    assert (tmp_path / "back.gguf").read_bytes() == plain.read_bytes()
+
+
+def test_inspect_says_why_a_model_does_not_qualify(tiny: Callable[..., Path]) -> None:
+    path = tiny("n.gguf", lampe=None, extra={"llama.attention.causal": False})
+    assert "not causal" in call("inspect", path).stdout
+
+
+def test_ask_streams_and_counts(model: Path, book: Path) -> None:
+    done = call("ask", model, "Why?", "--doc", book, "--max-tokens", 8, "--temperature", 0,
+                "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["path"] == "fused" and answer["compression"] > 5
+    assert answer["prompt_tokens"] > 192
+    piped = call("ask", model, "Why?", "--doc", "-", "--max-tokens", 8, "--temperature", 0,
+                 stdin=book.read_text())
+    assert piped.returncode == 0, piped.stderr
+    plain = call("ask", model, "Why?", "--no-lampe", "--max-tokens", 4, "--json")
+    assert json.loads(plain.stdout)["path"] == "off"
+
+
+def test_ask_a_plain_model_uses_what_convert_would_write(
+    tiny: Callable[..., Path], book: Path
+) -> None:
+    path = tiny("plain.gguf", lampe=None)
+    done = call("ask", path, "Why?", "--max-tokens", 4, "--json")
+    assert done.returncode == 0, done.stderr
+    assert "carries no LaMPE metadata" in done.stderr
+    assert json.loads(done.stdout)["path"] == "fused"
+    too_long = call("ask", path, "Why?", "--doc", book)
+    assert too_long.returncode == 1 and "this model supports 128" in too_long.stderr
+
+
+def test_chat_from_a_pipe(model: Path, book: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "talk.json"
+    lines = f"Hello\n/stats\n/doc {book}\nWhy?\n/doc nosuch\n/save {saved}\n/reset\n/help\n/quit\n"
+    done = call("chat", model, "--max-tokens", 5, "--temperature", 0, stdin=lines)
+    assert done.returncode == 0, done.stderr
+    assert "of 512 tokens" in done.stdout and "forgotten" in done.stdout
+    assert "cannot read nosuch" in done.stderr
+    talk = json.loads(saved.read_text())["messages"]
+    assert [m["role"] for m in talk] == ["user", "assistant"] * 2
+    assert "stormy" in talk[2]["content"]
+
+
+@pytest.mark.parametrize("method", [
+    "lampe", "truncate", "rope", "linear", "yarn", "ntk", "selfextend", "jetlong", "rerope",
+])
+def test_eval_every_method(model: Path, book: Path, method: str, tmp_path: Path) -> None:
+    picture = tmp_path / "p.png"
+    done = call("eval", "ppl", model, "--text", book, "--length", 150, "--method", method,
+                "--json", "--plot", picture)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["method"] == method and found["all"] > 1
+    assert found["tokens"] == (32 if method == "truncate" else 150)
+    off = method in ("truncate", "rope", "linear", "yarn", "ntk")
+    assert found["path"] == ("off" if off else "fused")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_doctor_is_content() -> None:
+    done = call("doctor", "--json")
+    report = json.loads(done.stdout)
+    assert done.returncode == 0 and report["ok"] and report["version"].startswith("0.3.36+lampe.")
+
+
+def test_doctor_sees_the_stock_build(stock_path: str) -> None:
+    import os
+
+    env = {**os.environ, "PYTHONPATH": stock_path}
+    done = subprocess.run([*PROGRAM, "doctor"], capture_output=True, text=True, env=env)
+    assert done.returncode == 1
+    assert "python3 tools/bootstrap.py setup" in done.stdout

@@ -1,0 +1,170 @@
+"""LampeLlama: how it opens models, progress, cancelling, and what it keeps."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import tiny_config
+from stock_side import all_logits
+
+from lampe_gguf import backend
+from lampe_gguf.errors import LampeError
+from lampe_gguf.evaluate import negative_log_likelihood, score, summary
+from lampe_gguf.presets import default_config
+from lampe_gguf.runtime import Cancelled, LampeLlama
+
+Tiny = Callable[..., Path]
+TOKENS = [int(t) for t in np.random.default_rng(11).integers(3, 350, 400)]
+
+
+def test_a_converted_file_needs_nothing_else(tiny: Tiny) -> None:
+    llm = LampeLlama(tiny())
+    assert llm.path == "fused" and llm.n_ctx() == 512
+    assert llm.lampe_config == tiny_config()
+
+
+def test_a_plain_file_with_a_config_is_the_converted_one(tiny: Tiny) -> None:
+    config = tiny_config()
+    given = LampeLlama(tiny("plain.gguf", lampe=None), lampe=config, n_ctx=256)
+    converted = LampeLlama(tiny(), n_ctx=256)
+    np.testing.assert_array_equal(
+        all_logits(given, TOKENS[:200]), all_logits(converted, TOKENS[:200])
+    )
+
+
+def test_auto_is_what_convert_would_write(tiny: Tiny) -> None:
+    llm = LampeLlama(tiny(lampe=None), lampe="auto")
+    want = default_config(32)
+    assert llm.lampe_config is not None
+    assert llm.lampe_config.plan(100) == want.plan(100)
+    assert llm.n_ctx() == 256  # 128 rounded up by llama.cpp
+
+
+def test_a_config_wins_over_the_file(tiny: Tiny) -> None:
+    llm = LampeLlama(tiny(), lampe=tiny_config(local_window=5))
+    assert llm.lampe_config is not None and llm.lampe_config.local_window == 5
+
+
+def test_plain_and_off_are_plain(tiny: Tiny) -> None:
+    assert LampeLlama(tiny("p.gguf", lampe=None), n_ctx=64).path == "off"
+    off = LampeLlama(tiny(), lampe=False, n_ctx=64)
+    assert off.path == "off" and off.plan() is None and off.lampe_config is None
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(LampeError, match="there is no file"):
+        LampeLlama(tmp_path / "nosuch.gguf")
+
+
+def test_progress_counts_up_to_the_end(tiny: Tiny) -> None:
+    seen: list[tuple[int, int]] = []
+    llm = LampeLlama(tiny(), n_batch=64, progress=lambda done, total: seen.append((done, total)))
+    llm.eval(TOKENS[:150])
+    assert seen == [(64, 150), (128, 150), (150, 150)]
+
+
+def test_cancel_from_another_thread_within_a_second(smollm2_path: Path) -> None:
+    llm = LampeLlama(smollm2_path, lampe="auto", n_ctx=4096)
+    tokens = llm.tokenize(b"All work and no play makes Jack a dull boy. " * 300)[:3500]
+    times: list[float] = []
+
+    def stop() -> None:
+        times.append(time.monotonic())
+        llm.cancel()
+
+    timer = threading.Timer(1.0, stop)
+    timer.start()
+    with pytest.raises(Cancelled):
+        llm.eval(tokens)
+    assert time.monotonic() - times[0] < 1.0
+    # usable, and what it holds is what it says
+    kept = llm.n_tokens
+    assert kept < len(tokens)
+    got = all_logits(llm, tokens[kept : kept + 40])
+    fresh = LampeLlama(smollm2_path, lampe="auto", n_ctx=4096)
+    fresh.eval(tokens[:kept]) if kept else None
+    want = all_logits(fresh, tokens[kept : kept + 40])
+    assert (got.argmax(1) == want.argmax(1)).mean() > 0.9
+
+
+def test_cancel_while_nothing_runs_does_nothing(tiny: Tiny) -> None:
+    llm = LampeLlama(tiny())
+    llm.cancel()
+    llm.eval(TOKENS[:50])
+    assert llm.n_tokens == 50
+
+
+def test_cancel_stops_generation(tiny: Tiny) -> None:
+    llm = LampeLlama(tiny())
+    count = 0
+    with pytest.raises(Cancelled):
+        for _ in llm.generate(TOKENS[:20], temp=0.0):
+            count += 1
+            if count == 3:
+                llm.cancel()
+    assert count == 3
+    llm.eval(TOKENS[:10])
+
+
+def test_prompt_policy_announces_whole_prompts(tiny: Tiny) -> None:
+    config = tiny_config(length_policy="prompt")
+    path = tiny(lampe=config)
+    llm = LampeLlama(path, n_batch=32)
+    llm.eval(TOKENS[:100])
+    by_hand = LampeLlama(path, n_batch=128)
+    backend.set_prompt_length(by_hand.ctx, 100)
+    one, two = all_logits(llm, TOKENS[100:101]), all_logits(by_hand, TOKENS[:101])[100:]
+    assert np.abs(one - two).max() < 1e-2 * two.std()
+    assert llm.plan() == config.plan(101)
+    # a short prompt after a long one is not planned with the long one's length
+    llm.reset()
+    llm.eval([TOKENS[0]])
+    assert llm.plan() == config.plan(1)
+
+
+def test_the_prefix_of_a_conversation_is_kept(tiny: Tiny) -> None:
+    read: list[int] = []
+    llm = LampeLlama(tiny(), progress=lambda done, total: read.append(total))
+    first = TOKENS[:120]
+    next(iter(llm.generate(first, temp=0.0)))
+    next(iter(llm.generate(first + TOKENS[200:230], temp=0.0)))
+    assert read == [120, 30]
+
+
+def test_a_full_context_says_so(tiny: Tiny) -> None:
+    llm = LampeLlama(tiny(), n_ctx=256)
+    with pytest.raises(LampeError, match="context is full|beyond"):
+        llm.eval(TOKENS[:300])
+
+
+def test_scores_are_log_likelihoods(tiny: Tiny) -> None:
+    llm = LampeLlama(tiny(), n_ctx=512)
+    tokens = TOKENS[:100]
+    got = score(llm, tokens)
+    logits = all_logits(LampeLlama(tiny("b.gguf"), n_ctx=512), tokens).astype(np.float64)
+    probability = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    want = -np.log(probability[np.arange(99), tokens[1:]])
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+    assert llm.n_tokens == 100
+
+
+def test_log_likelihood_of_huge_logits_is_finite() -> None:
+    logits = np.array([[1e4, 0.0], [-1e4, 0.0]], dtype=np.float32)
+    got = negative_log_likelihood(logits, np.array([0, 0]))
+    np.testing.assert_allclose(got, [0.0, 1e4])
+
+
+def test_summary_blocks_by_position_in_the_text() -> None:
+    nll = np.log(np.repeat([2.0, 4.0, 8.0], [2047, 2048, 100]))
+    found = summary(nll, 0)
+    assert [(end, round(value, 6)) for end, value in found["blocks"]] == [
+        (2048, 2.0), (4096, 4.0), (4196, 8.0)
+    ]
+    assert found["last_512"] == pytest.approx(np.exp((412 * np.log(4) + 100 * np.log(8)) / 512))
+    later = summary(np.log(np.full(300, 3.0)), 4000)
+    assert [end for end, _ in later["blocks"]] == [4096, 4301]
