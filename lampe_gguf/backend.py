@@ -164,6 +164,7 @@ def _library() -> Any:
         "get_plan": (ctypes.c_bool, [ctypes.c_void_p, ctypes.c_int32, pointer(LampePlan)]),
         "get_plan_seq": (ctypes.c_bool, [ctypes.c_void_p, ctypes.c_int32, pointer(LampePlan)]),
         "get_path": (ctypes.c_int, [ctypes.c_void_p]),
+        "set_abort_flag": (None, [ctypes.c_void_p, pointer(ctypes.c_bool)]),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(library, f"llama_lampe_{name}")
@@ -241,6 +242,15 @@ def get_path(context: Context) -> str:
     if not is_patched():
         return "off"
     return PATHS[_library().llama_lampe_get_path(context)]
+
+
+def set_abort_flag(context: Context, flag: ctypes.c_bool) -> None:
+    """Abort what the context computes while `flag` is true; it must live as long as the context.
+
+    A flag and no callback: Python must not be called from the middle of a computation, where
+    Ctrl-C would raise.
+    """
+    _library().llama_lampe_set_abort_flag(context, ctypes.byref(flag))
 
 
 def _check(status: int, what: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from .gguf_file import GGUFFile
 from .model import read_model
 from .positions import Plan
 
-_module = backend.llama_cpp()  # a LampeError with the command to run, where it is missing
+backend.llama_cpp()  # a LampeError with the command to run, where it is missing
 from llama_cpp import Llama  # noqa: E402
 
 OnProgress = Callable[[int, int], None]  # tokens read so far, tokens to read
@@ -70,7 +71,7 @@ class LampeLlama(Llama):  # type: ignore[misc]
         self._stack = contextlib.ExitStack()  # Llama closes it, even where it never came to be
         backend.require_patched()
         self.progress = progress
-        self._cancel = threading.Event()
+        self._cancel = ctypes.c_bool(False)
         self._busy = False
         self._announced = 0
         path = os.fspath(model_path)
@@ -93,9 +94,7 @@ class LampeLlama(Llama):  # type: ignore[misc]
             raise LampeError(_reason(str(error))) from None
         if lampe is False and backend.is_enabled(self.ctx):
             backend.set_enabled(self.ctx, False)
-        # kept by the object: the backend holds no more than its address
-        self._abort = _module.ggml_abort_callback(lambda _: self._cancel.is_set())
-        self._no_abort = _module.ggml_abort_callback()
+        backend.set_abort_flag(self.ctx, self._cancel)
 
     @property
     def lampe_config(self) -> LampeConfig | None:
@@ -125,28 +124,32 @@ class LampeLlama(Llama):  # type: ignore[misc]
         It raises Cancelled there, within a second. Does nothing while nothing is under way.
         """
         if self._busy:
-            self._cancel.set()
+            self._cancel.value = True
 
     def eval(self, tokens: Sequence[int]) -> None:
         """Read tokens; raises Cancelled, or LampeError where the backend refuses them."""
         tokens = list(tokens)
-        outer, self._busy = self._busy, True
-        if not outer:
-            self._cancel.clear()
-        try:
+        with self._under_way():
             self._announce(len(tokens))
             self._read(tokens)
-        finally:
-            self._busy = outer
 
     def generate(self, tokens: Sequence[int], *args: Any, **options: Any) -> Iterator[int]:
         """As llama_cpp.Llama.generate; raises Cancelled after `cancel()`."""
-        self._busy = True
-        self._cancel.clear()
-        try:
+        with self._under_way():
             yield from super().generate(tokens, *args, **options)
+
+    @contextlib.contextmanager
+    def _under_way(self) -> Iterator[None]:
+        """While the outermost of these lasts, there is something to cancel."""
+        if self._busy:
+            yield
+            return
+        self._busy = True
+        try:
+            yield
         finally:
             self._busy = False
+            self._cancel.value = False
 
     def load_state(self, state: Any) -> None:
         """As llama_cpp.Llama.load_state; LampeError for a state of the other kind of keys."""
@@ -169,24 +172,46 @@ class LampeLlama(Llama):  # type: ignore[misc]
 
     def _read(self, tokens: list[int]) -> None:
         total = len(tokens)
-        reading = total > 1
-        if reading:
-            # the backend asks while it computes; not worth it for a single token
-            _module.llama_set_abort_callback(self.ctx, self._abort, None)
+        for start in range(0, max(total, 1), self.n_batch):
+            if self._cancel.value:
+                raise Cancelled("cancelled")
+            batch = tokens[start : start + self.n_batch]
+            if len(batch) > 1 and threading.current_thread() is threading.main_thread():
+                self._compute_aside(batch)
+            else:
+                self._compute(batch)
+            if total > 1 and self.progress is not None:
+                self.progress(min(start + self.n_batch, total), total)
+
+    def _compute(self, batch: list[int]) -> None:
         try:
-            for start in range(0, max(total, 1), self.n_batch):
-                if self._cancel.is_set():
-                    raise Cancelled("cancelled")
-                super().eval(tokens[start : start + self.n_batch])
-                if reading and self.progress is not None:
-                    self.progress(min(start + self.n_batch, total), total)
+            super().eval(batch)
         except RuntimeError as error:
-            if self._cancel.is_set() and str(error).startswith(ABORTED):
+            if self._cancel.value and str(error).startswith(ABORTED):
                 raise Cancelled("cancelled") from None
             raise LampeError(_reason(str(error))) from None
-        finally:
-            if reading:
-                _module.llama_set_abort_callback(self.ctx, self._no_abort, None)
+
+    def _compute_aside(self, batch: list[int]) -> None:
+        """_compute in a thread of its own, so that Ctrl-C need not wait for a batch to end."""
+        raised: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                self._compute(batch)
+            except BaseException as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=run, name="lampe-gguf reading")
+        thread.start()
+        try:
+            while thread.is_alive():
+                thread.join(0.05)
+        except BaseException:
+            self._cancel.value = True
+            thread.join()
+            raise
+        if raised:
+            raise raised[0]
 
 
 def _reason(message: str) -> str:

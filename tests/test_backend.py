@@ -385,3 +385,34 @@ def test_neox_and_norm_are_told_apart(tiny: Tiny) -> None:
     right = TinyOracle(path).logits(TOKENS, config)
     wrong = TinyOracle(path, Rope(64, NEOX)).logits(TOKENS, config)
     assert distance(right, wrong) > 0.05
+
+
+# -- LoRA ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flash_attn", PATHS)
+def test_lora_is_untouched(tiny: Tiny, tmp_path: Path, flash_attn: bool) -> None:
+    import gguf
+
+    path, rank = tiny(n_layer=1), 4
+    oracle, adapter = TinyOracle(path), tmp_path / "adapter.gguf"
+    writer = gguf.GGUFWriter(str(adapter), "llama")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", 2.0 * rank)
+    for name in ("blk.0.attn_q.weight", "blk.0.attn_k.weight"):
+        n_out, n_in = oracle.weights[name].shape
+        a = (0.05 * rng.normal(size=(rank, n_in))).astype(np.float32)
+        b = rng.normal(size=(n_out, rank)).astype(np.float32)
+        writer.add_tensor(f"{name}.lora_a", a)
+        writer.add_tensor(f"{name}.lora_b", b)
+        oracle.weights[name] = oracle.weights[name] + 2.0 * b.astype(float) @ a.astype(float)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    options = {"type_k": KV["f32"], "type_v": KV["f32"]}
+    got = all_logits(opened(path, flash_attn, lora_path=str(adapter), **options), TOKENS)
+    want = oracle.logits(TOKENS, tiny_config())
+    assert distance(want, got) < 1e-4
+    assert distance(want, all_logits(opened(path, flash_attn, **options), TOKENS)) > 0.1

@@ -83,6 +83,10 @@ extern "C" {
 
     LLAMA_API enum llama_lampe_path llama_lampe_get_path(const struct llama_context * ctx);
 
+    // abort what the context computes while *flag is true, as an abort callback would; NULL: never
+    // for callers whose language cannot be called back from a computing thread
+    LLAMA_API void llama_lampe_set_abort_flag(struct llama_context * ctx, const bool * flag);
+
 #ifdef __cplusplus
 }
 #endif

@@ -112,3 +112,11 @@ enum llama_lampe_path llama_lampe_get_path(const llama_context * ctx) {
 
     return cparams.flash_attn ? LLAMA_LAMPE_PATH_FUSED : LLAMA_LAMPE_PATH_PORTABLE;
 }
+
+void llama_lampe_set_abort_flag(llama_context * ctx, const bool * flag) {
+    const auto is_set = [](void * data) {
+        return *static_cast<const volatile bool *>(data);
+    };
+
+    ctx->set_abort_callback(flag ? +is_set : nullptr, const_cast<bool *>(flag));
+}

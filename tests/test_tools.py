@@ -1,0 +1,130 @@
+"""The build tools' own work on a small source archive: apply, refuse, refresh, keep times."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+from patched import sdist as sources
+from patched.refresh import refresh
+from patched.report import Failure
+from patched.sdist import Sdist
+from patched.series import patched_files, problems
+from patched.tree import Tree
+
+FILE = "".join(f"line {n}\n" for n in range(1, 31))
+VERSION = '__version__ = "0.3.36"\n'
+DIFF = """\
+Say which lines are ours, because the test needs one.
+
+--- a/vendor/llama.cpp/a.c
++++ b/vendor/llama.cpp/a.c
+@@ -9,2 +9,3 @@
+ line 9
++new line
+ line 10
+"""
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Sdist:
+    path = tmp_path / "pkg-1.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name, text in {
+            "pkg-1/vendor/llama.cpp/a.c": FILE, "pkg-1/llama_cpp/__init__.py": VERSION,
+        }.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime, info.mode = len(text), 1_000_000_000, 0o644
+            archive.addfile(info, io.BytesIO(text.encode()))
+    return Sdist(path)
+
+
+@pytest.fixture
+def patches(tmp_path: Path) -> Path:
+    folder = tmp_path / "patches"
+    (folder / "overlay" / "vendor" / "llama.cpp").mkdir(parents=True)
+    (folder / "overlay" / "vendor" / "llama.cpp" / "new.c").write_text("int new;\n")
+    (folder / "0001-line.patch").write_text(DIFF)
+    (folder / "series").write_text("0001-line.patch\n")
+    return folder
+
+
+def test_series_and_overlay_are_laid(source: Sdist, patches: Path) -> None:
+    assert problems(source, patches) == []
+    files = patched_files(source, patches)
+    assert files["vendor/llama.cpp/new.c"] == b"int new;\n"
+    assert b"line 9\nnew line\nline 10\n" in files["vendor/llama.cpp/a.c"]
+
+
+@pytest.mark.parametrize("old, new, message", [
+    ("@@ -9,2 +9,3 @@", "@@ -8,2 +8,3 @@", "does not apply"),  # an offset
+    (" line 10", " line ten", "does not apply"),  # fuzz
+    ("Say which lines are ours, because the test needs one.\n", "", "says why"),
+    ("@@ -9,2 +9,3 @@", "@@ -9,5 +9,6 @@", "ends too early"),
+    ("vendor/llama.cpp/a.c", "vendor/llama.cpp/b.c", "upstream does not have"),
+])
+def test_anything_inexact_is_refused(
+    source: Sdist, patches: Path, old: str, new: str, message: str
+) -> None:
+    (patches / "0001-line.patch").write_text(DIFF.replace(old, new))
+    found = problems(source, patches)
+    assert len(found) == 1 and message in found[0]
+
+
+def test_stray_and_colliding_files_are_refused(source: Sdist, patches: Path) -> None:
+    (patches / "0002-stray.patch").write_text(DIFF)
+    (patches / "overlay" / "vendor" / "llama.cpp" / "a.c").write_text("mine\n")
+    found = " ".join(problems(source, patches))
+    assert "not listed in patches/series" in found and "would replace an upstream file" in found
+
+
+def test_refresh_gives_back_what_was_edited(source: Sdist, patches: Path, tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    source.unpack(root)
+    for path, data in patched_files(source, patches).items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(data)
+    assert refresh(source, patches, root).written in ([], ["0001-line.patch"])
+    edited = (root / "vendor/llama.cpp/a.c").read_text().replace("line 20\n", "line twenty\n")
+    (root / "vendor/llama.cpp/a.c").write_text(edited)
+    (root / "vendor/llama.cpp/more.c").write_text("int more;\n")
+    (root / "llama_cpp/__init__.py").write_text('__version__ = "0.3.36+lampe.7"\n')
+    done = refresh(source, patches, root)
+    assert set(done.written) == {"0001-line.patch", "overlay/vendor/llama.cpp/more.c"}
+    files = patched_files(source, patches)
+    assert files["vendor/llama.cpp/a.c"].decode() == edited
+    assert (patches / "0001-line.patch").read_text().startswith("Say which lines are ours")
+
+
+def test_only_what_changes_gets_a_new_time(
+    source: Sdist, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = Tree(tmp_path / "t")
+    tree.open(source)
+    wanted = {"vendor/llama.cpp/a.c": b"changed\n", "llama_cpp/__init__.py": VERSION.encode()}
+    assert tree.lay(source, wanted) == 1
+    file = tree.src / "vendor/llama.cpp/a.c"
+    before = file.stat().st_mtime_ns
+    assert tree.lay(source, wanted) == 0 and file.stat().st_mtime_ns == before
+    file.write_text("edited by hand\n")
+    with pytest.raises(Failure, match="edits that patches/ lacks"):
+        tree.lay(source, wanted)
+    assert tree.lay(source, {}, discard=True) == 1
+    assert file.read_text() == FILE
+
+
+def test_another_archive_than_the_pinned_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAMPE_GGUF_CACHE", str(tmp_path))
+    home = tmp_path / "sdist"
+    home.mkdir()
+    (home / sources.SDIST).write_bytes(b"something else")
+    brought: list[list[object]] = []
+    monkeypatch.setattr(sources, "run", lambda command, label, **_: brought.append(command))
+    with pytest.raises(Failure, match="pinned SHA-256"):
+        sources.fetch()
+    assert "--require-hashes" in brought[0]
+    assert not (home / sources.SDIST).exists()
