@@ -78,6 +78,8 @@ def qualifies(arch: str, metadata: Mapping[str, Any]) -> str | None:
         return "its sliding-window attention is not supported yet"
     if value("attention.temperature_scale"):
         return "its attention temperature depends on positions"
+    if arch == "granite" and value("rope.scaling.finetuned") is False:
+        return "it has no RoPE"  # Granite's files switch it off with this key
     if arch == "baichuan" and value("block_count") == 40:
         return "it uses ALiBi"  # the 13B model
     n_rot = value("rope.dimension_count")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -18,7 +19,9 @@ Example:
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("output", type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Replace OUTPUT if it exists.")
-def command(model: Path, output: Path, force: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Say what was done as JSON.")
+def command(model: Path, output: Path, force: bool, as_json: bool) -> None:
     from ..strip import strip
 
-    click.echo(f"wrote {strip(model, output, force=force)[0]}")
+    paths = [str(path) for path in strip(model, output, force=force)]
+    click.echo(json.dumps({"outputs": paths}, indent=2) if as_json else f"wrote {paths[0]}")
