@@ -226,6 +226,7 @@ def test_jetlong_formula(window, local_window, length, data):
         positions.jetlong_plan(1000, 300, 100),
         positions.rerope_plan(100, 50),
         positions.jetlong_plan(1000, 300, 999),
+        positions.jetlong_plan(1000, 300, 400),  # the middle lies wholly below the local window
     ],
     ids=str,
 )

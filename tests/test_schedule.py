@@ -81,6 +81,12 @@ def test_short_rule_ends_exactly_at_short_length():
     assert schedule.mapping_length(63, **kind) == 100
 
 
+def test_a_short_mapping_length_is_clamped_like_any_other():
+    kind = dict(max_mapping_length=100.5, slope=0.0, offset=40.0, min_mapping_length=5)
+    assert schedule.mapping_length(9, **kind, short_length=64, short_mapping_length=101) == 100
+    assert schedule.mapping_length(9, **kind, short_length=64, short_mapping_length=4) == 5
+
+
 def test_causal_lengths_by_hand():
     assert schedule.causal_lengths(9, 4).tolist() == [4, 4, 4, 4, 8, 8, 8, 8, 12]
     assert schedule.causal_lengths(3, 1).tolist() == [1, 2, 3]
