@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .config import LampeConfig as LampeConfig
+    from .convert import convert as convert_gguf  # noqa: F401
     from .errors import LampeError as LampeError
     from .errors import UsageError as UsageError
     from .positions import Plan as Plan
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from .presets import choose as choose_config  # noqa: F401
     from .presets import default_config as default_config
     from .presets import preset as preset
+    from .runtime import LampeLlama as LampeLlama
+    from .strip import strip as strip_gguf  # noqa: F401
 
 # exported name -> (module, name there). A function never has its module's name: importing the
 # module would put it in the function's place.

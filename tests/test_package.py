@@ -25,6 +25,19 @@ def test_lazy_names_are_the_real_things():
     assert set(lampe_gguf.__all__) <= set(dir(lampe_gguf))
 
 
+def test_functions_and_modules_keep_apart():
+    import lampe_gguf.convert
+    import lampe_gguf.strip
+
+    assert lampe_gguf.convert_gguf is lampe_gguf.convert.convert
+    assert lampe_gguf.strip_gguf is lampe_gguf.strip.strip
+
+
+def test_every_exported_name_exists():
+    pytest.importorskip("llama_cpp")
+    assert all(getattr(lampe_gguf, name) is not None for name in lampe_gguf.__all__)
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = lampe_gguf.nonsense
