@@ -106,6 +106,13 @@ def test_copies_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert copied(tmp_path)
 
 
+def test_writes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = os.pwrite
+    monkeypatch.setattr(copying.os, "pwrite", lambda fd, data, at: whole(fd, data[:3000], at))
+    monkeypatch.delattr(copying.os, "copy_file_range", raising=False)
+    assert copied(tmp_path)
+
+
 def copied(folder: Path) -> bool:
     data = np.random.default_rng(1).bytes(100_003)
     (folder / "in").write_bytes(data)
