@@ -8,14 +8,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .config import LampeConfig
 from .errors import LampeError, UsageError
+from .gguf_file import GGUFFile
+from .model import read_model
 from .session import file_config
+
+if TYPE_CHECKING:
+    from .runtime import LampeLlama
 
 METHODS = (
     "lampe", "truncate", "rope", "linear", "yarn", "ntk", "selfextend", "jetlong", "rerope",
@@ -134,46 +139,36 @@ def negative_log_likelihood(
     return np.asarray(np.log(total) + top - chosen, dtype=np.float64)
 
 
-def read_tokens(llm: Any, text: str, length: int) -> list[int]:
+def read_tokens(llm: LampeLlama, text: str, length: int) -> list[int]:
     """The first `length` tokens of a text; LampeError where it has fewer."""
-    # a token is rarely more than 8 bytes: no need to tokenise a library
-    tokens: list[int] = llm.tokenize(text[: length * 16].encode())
-    if len(tokens) < length:
-        raise LampeError(
-            f"the text has {len(tokens):,} tokens and --length asks for {length:,}; give a "
-            f"longer text, or --length {len(tokens)}"
-        )
-    return tokens[:length]
+    # no need to tokenise a library: take more of it until it is enough
+    for n_chars in (length * 16, len(text)):
+        tokens: list[int] = llm.tokenize(text[:n_chars].encode())
+        if len(tokens) >= length:
+            return tokens[:length]
+    raise LampeError(
+        f"the text has {len(tokens):,} tokens and --length asks for {length:,}; give a longer "
+        f"text, or --length {len(tokens)}"
+    )
 
 
 def score(
-    llm: Any, tokens: list[int], on_progress: OnProgress | None = None
+    llm: LampeLlama, tokens: list[int], on_progress: OnProgress | None = None
 ) -> npt.NDArray[np.float64]:
     """Negative log-likelihood of tokens[1:], each given all before it: [len(tokens) - 1].
 
-    Reads into an empty context of `llm` (a LampeLlama), which keeps the tokens: generation can
-    go on from there. Holds the logits of one batch at a time.
+    Reads into the context of `llm`, emptied first, which keeps the tokens: generation can go on
+    from there. Holds the logits of one batch at a time.
     """
-    n_vocab = llm.n_vocab()
     found = np.empty(len(tokens) - 1)
     llm.reset()
-    llm._ctx.kv_cache_clear()
-    for start in range(0, len(tokens), BATCH):
-        batch = tokens[start : start + BATCH]
-        llm._batch.set_batch(batch=batch, n_past=start, logits_all=True)
-        try:
-            llm._ctx.decode(llm._batch)
-        except RuntimeError as error:
-            raise LampeError(str(error)) from None
-        llm.input_ids[start : start + len(batch)] = batch
-        llm.n_tokens = start + len(batch)
-        logits = np.ctypeslib.as_array(llm._ctx.get_logits(), shape=(len(batch), n_vocab))
-        targets = np.array(tokens[start + 1 : start + 1 + len(batch)], dtype=np.int64)
+    for start, logits in llm.eval_logits(tokens):
+        targets = np.array(tokens[start + 1 : start + 1 + len(logits)], dtype=np.int64)
         found[start : start + len(targets)] = negative_log_likelihood(
             logits[: len(targets)], targets
         )
         if on_progress is not None:
-            on_progress(start + len(batch), len(tokens))
+            on_progress(start + len(logits), len(tokens))
     return found
 
 
@@ -213,26 +208,18 @@ def perplexity(
     "truncate" is plain RoPE given only the last window of them: what a user does without LaMPE.
     Raises LampeError where the text is too short, or the model or a value is refused.
     """
-    from .gguf_file import GGUFFile
     from .runtime import LampeLlama
 
     if length < 2:
         raise UsageError(f"--length is {length}; it must be at least 2 tokens")
     _, config = file_config(model)
-    with GGUFFile(model) as file:
-        arch = file.architecture
-        base = file.value(f"{arch}.rope.freq_base")
-        n_rot = file.value(f"{arch}.rope.dimension_count")
-    if isinstance(base, float):
-        choices["freq_base"] = base
-    if isinstance(n_rot, int):
-        choices["n_rot"] = n_rot
+    choices |= _rope(model)
     how = setting(method, config, length, **choices)
     first = max(0, length - config.window) if method == "truncate" else 0
     options = dict(how.options)
     if threads is not None:
         options |= {"n_threads": threads, "n_threads_batch": threads}
-    lampe: Any = how.lampe if how.lampe is not False else False
+    lampe: Any = how.lampe
     llm = LampeLlama(
         model, lampe=lampe, n_ctx=length - first, n_batch=BATCH, flash_attn=flash_attn, **options
     )
@@ -252,3 +239,20 @@ def perplexity(
         )
     finally:
         llm.close()
+
+
+def _rope(path: Path) -> dict[str, Any]:
+    """A model's own freq_base and n_rot, as llama.cpp finds them where the file does not say."""
+    with GGUFFile(path) as file:
+        model = read_model(file)
+
+    def number(key: str, default: Any) -> Any:
+        value = model.values.get(f"{model.architecture}.{key}")
+        return value if isinstance(value, (int, float)) and value else default
+
+    n_head = number("attention.head_count", 1)
+    head_dim = number("attention.key_length", number("embedding_length", 64) // n_head)
+    return {
+        "freq_base": float(number("rope.freq_base", 10000.0)),
+        "n_rot": int(number("rope.dimension_count", head_dim)),
+    }

@@ -7,7 +7,9 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from . import backend, metadata
 from .config import LampeConfig
@@ -16,6 +18,9 @@ from .errors import LampeError
 from .gguf_file import GGUFFile
 from .model import read_model
 from .positions import Plan
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 backend.llama_cpp()  # a LampeError with the command to run, where it is missing
 from llama_cpp import Llama  # noqa: E402
@@ -54,6 +59,8 @@ class LampeLlama(Llama):  # type: ignore[misc]
     One thread at a time may use an object, but `cancel()` may be called from any. Raises
     LampeError with the reason where the backend refuses the model, the values or the context.
     """
+
+    n_tokens: int  # in the context, as llama_cpp.Llama counts them
 
     def __init__(
         self,
@@ -133,9 +140,27 @@ class LampeLlama(Llama):  # type: ignore[misc]
             self._announce(len(tokens))
             self._read(tokens)
 
+    def eval_logits(
+        self, tokens: Sequence[int]
+    ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+        """Read tokens and give the logits of all of them, batch by batch.
+
+        Yields (index in `tokens` of the batch's first token, logits [n, n_vocab]); the array is
+        the backend's own and lasts until the next step. Raises as `eval` does.
+        """
+        tokens = list(tokens)
+        with self._under_way():
+            self._announce(len(tokens))
+            for start in range(0, len(tokens), self.n_batch):
+                batch = tokens[start : start + self.n_batch]
+                self._read_batch(batch, logits_all=True)
+                pointer = self._ctx.get_logits()
+                yield start, np.ctypeslib.as_array(pointer, shape=(len(batch), self.n_vocab()))
+
     def generate(self, tokens: Sequence[int], *args: Any, **options: Any) -> Iterator[int]:
         """As llama_cpp.Llama.generate; raises Cancelled after `cancel()`."""
         with self._under_way():
+            self._cancel.value = False  # of a stream that nobody finished
             yield from super().generate(tokens, *args, **options)
 
     @contextlib.contextmanager
@@ -173,31 +198,52 @@ class LampeLlama(Llama):  # type: ignore[misc]
     def _read(self, tokens: list[int]) -> None:
         total = len(tokens)
         for start in range(0, max(total, 1), self.n_batch):
-            if self._cancel.value:
-                raise Cancelled("cancelled")
-            batch = tokens[start : start + self.n_batch]
-            if len(batch) > 1 and threading.current_thread() is threading.main_thread():
-                self._compute_aside(batch)
-            else:
-                self._compute(batch)
+            self._read_batch(tokens[start : start + self.n_batch])
             if total > 1 and self.progress is not None:
                 self.progress(min(start + self.n_batch, total), total)
 
-    def _compute(self, batch: list[int]) -> None:
+    def _read_batch(self, batch: list[int], logits_all: bool = False) -> None:
         try:
-            super().eval(batch)
+            if self._cancel.value:
+                raise Cancelled("cancelled")
+            if len(batch) > 1 and threading.current_thread() is threading.main_thread():
+                self._compute_aside(batch, logits_all)
+            else:
+                self._compute(batch, logits_all)
+        except BaseException:
+            # here and not only where the outermost call ends: that may be a stream that nobody
+            # finished, and its cancelling must not meet what comes after it
+            self._cancel.value = False
+            self._requires_eval = True
+            raise
+
+    def _compute(self, batch: list[int], logits_all: bool) -> None:
+        try:
+            if logits_all:
+                self._decode_all(batch)
+            else:
+                super().eval(batch)
         except RuntimeError as error:
             if self._cancel.value and str(error).startswith(ABORTED):
                 raise Cancelled("cancelled") from None
             raise LampeError(_reason(str(error))) from None
 
-    def _compute_aside(self, batch: list[int]) -> None:
+    def _decode_all(self, batch: list[int]) -> None:
+        """Llama.eval, but with all logits: Llama's own way holds those of the whole context."""
+        start = self.n_tokens
+        self._ctx.kv_cache_seq_rm(-1, start, -1)
+        self._batch.set_batch(batch=batch, n_past=start, logits_all=True)
+        self._ctx.decode(self._batch)
+        self.input_ids[start : start + len(batch)] = batch
+        self.n_tokens = start + len(batch)
+
+    def _compute_aside(self, batch: list[int], logits_all: bool) -> None:
         """_compute in a thread of its own, so that Ctrl-C need not wait for a batch to end."""
         raised: list[BaseException] = []
 
         def run() -> None:
             try:
-                self._compute(batch)
+                self._compute(batch, logits_all)
             except BaseException as error:
                 raised.append(error)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from stock_side import all_logits
 
 from lampe_gguf import backend
 from lampe_gguf.errors import LampeError
-from lampe_gguf.evaluate import negative_log_likelihood, score, summary
+from lampe_gguf.evaluate import negative_log_likelihood, read_tokens, score, summary
 from lampe_gguf.presets import default_config
 from lampe_gguf.runtime import Cancelled, LampeLlama
 
@@ -111,6 +112,42 @@ def test_cancel_stops_generation(tiny: Tiny) -> None:
     llm.eval(TOKENS[:10])
 
 
+def test_a_cancelled_stream_that_nobody_finished_cancels_nothing_else(tiny: Tiny) -> None:
+    llm = LampeLlama(tiny())
+    left = llm.generate(TOKENS[:20], temp=0.0)
+    next(left)
+    llm.cancel()
+    assert len(list(itertools.islice(llm.generate(TOKENS[:30], temp=0.0), 3))) == 3
+    again = llm.generate(TOKENS[:20], temp=0.0)
+    next(again)
+    llm.cancel()
+    with pytest.raises(Cancelled):
+        next(again)
+    llm.eval(TOKENS[:10])
+    left.close()
+
+
+def test_what_was_cancelled_is_read_again_before_going_on(tiny: Tiny) -> None:
+    llm, said = LampeLlama(tiny()), []
+    with pytest.raises(Cancelled):
+        for token in llm.generate(TOKENS[:20], temp=0.0):
+            said.append(token)
+            if len(said) == 4:
+                llm.cancel()
+    read: list[int] = []
+    kept = TOKENS[:20] + said[: llm.n_tokens - 20]
+    original = type(llm).eval
+
+    class Counting(LampeLlama):
+        def eval(self, tokens: list[int]) -> None:
+            read.append(len(tokens))
+            original(self, tokens)
+
+    llm.__class__ = Counting
+    assert next(iter(llm.generate(kept, temp=0.0))) == said[llm.n_tokens - 20]
+    assert read == [1]
+
+
 def test_prompt_policy_announces_whole_prompts(tiny: Tiny) -> None:
     config = tiny_config(length_policy="prompt")
     path = tiny(lampe=config)
@@ -151,6 +188,28 @@ def test_scores_are_log_likelihoods(tiny: Tiny) -> None:
     want = -np.log(probability[np.arange(99), tokens[1:]])
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
     assert llm.n_tokens == 100
+
+
+def test_scoring_can_be_cancelled(tiny: Tiny) -> None:
+    llm = LampeLlama(tiny(), n_ctx=512, n_batch=32)
+    with pytest.raises(Cancelled):
+        score(llm, TOKENS[:200], lambda done, total: llm.cancel() if done == 64 else None)
+    assert llm.n_tokens == 64
+    fresh = score(LampeLlama(tiny("b.gguf"), n_ctx=512, n_batch=32), TOKENS[:100])
+    np.testing.assert_allclose(score(llm, TOKENS[:100]), fresh, rtol=1e-5)
+
+
+def test_text_with_long_tokens_is_read_far_enough(tiny: Tiny) -> None:
+    class Lines:
+        """A tokenizer with one token for a line of 99 characters."""
+
+        def tokenize(self, text: bytes) -> list[int]:
+            return list(range(text.count(b"\n")))
+
+    text = ("-" * 99 + "\n") * 50
+    assert len(read_tokens(Lines(), text, 40)) == 40
+    with pytest.raises(LampeError, match="50 tokens.*60"):
+        read_tokens(Lines(), text, 60)
 
 
 def test_log_likelihood_of_huge_logits_is_finite() -> None:
