@@ -24,7 +24,7 @@ NORM, NEOX = "norm", "neox"
 
 @dataclass(frozen=True)
 class Rope:
-    """A model's rotation.
+    """A model's rotation. Raises ValueError for an unknown mode or an odd n_rot.
 
     n_rot          dimensions that are rotated, the first of each head; even
     mode           "norm": pairs (0, 1), (2, 3) ...; "neox": (0, n_rot/2), (1, n_rot/2 + 1) ...
@@ -44,6 +44,12 @@ class Rope:
     beta_fast: float = 32.0
     beta_slow: float = 1.0
     n_ctx_orig: int = 8192
+
+    def __post_init__(self) -> None:
+        if self.mode not in (NORM, NEOX):
+            raise ValueError(f"mode must be {NORM!r} or {NEOX!r}, not {self.mode!r}")
+        if self.n_rot < 2 or self.n_rot % 2:
+            raise ValueError(f"n_rot must be even and at least 2, not {self.n_rot}")
 
     def pairs(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Indices of the first and of the second dimension of each pair: [n_rot/2] each."""
@@ -85,8 +91,8 @@ class Rope:
 def rotate(x: Numbers, position: Numbers, rope: Rope, magnitude: float = 1.0) -> Array:
     """Rotate vectors [..., d] to integer positions [...]; dimensions from n_rot on stay.
 
-    `magnitude` multiplies cos and sin: LaMPE's attention factor. (Stock RoPE's is
-    rope.yarn_magnitude(); under LaMPE the model's own RoPE, at position 0, has applied that.)
+    `magnitude` multiplies cos and sin: LaMPE's attention factor. YaRN's magnitude is not in it:
+    under LaMPE the model's own RoPE, at position 0, has applied that.
     """
     x = np.asarray(x, dtype=np.float64)
     theta = np.asarray(position, dtype=np.float64)[..., None] * rope.angles()
@@ -96,6 +102,11 @@ def rotate(x: Numbers, position: Numbers, rope: Rope, magnitude: float = 1.0) ->
     out[..., first] = x[..., first] * cos - x[..., second] * sin
     out[..., second] = x[..., first] * sin + x[..., second] * cos
     return np.asarray(out, dtype=np.float64)
+
+
+def rotate_stock(x: Numbers, position: Numbers, rope: Rope) -> Array:
+    """Rotate as a model's own RoPE does without LaMPE: `rotate` with YaRN's magnitude."""
+    return rotate(x, position, rope, rope.yarn_magnitude())
 
 
 def rope_table(n_pos: int, rope: Rope, magnitude: float = 1.0) -> Array:
@@ -128,18 +139,26 @@ def attention(
     q_pos  [n_q] positions; k_pos [n_kv], -1 for an empty cell
     plans  one per query
     sinks  [n_head]: a score per head that takes part in the softmax and has no value
-    mask   [n_q, n_kv], added to the scores; without it, keys after the query are hidden
+    mask   [n_q, n_kv], for several sequences: numbers, added to the scores (-inf hides), or
+           booleans, False hides
 
-    A query that sees no key gives zeros.
+    Keys after the query are hidden whatever the mask says. A query that sees no key gives zeros.
+    Raises ValueError unless there is one plan per query and n_head_kv divides n_head.
     """
     q, k, v = (np.asarray(each, dtype=np.float64) for each in (q, k, v))
     q_pos, k_pos = np.asarray(q_pos, dtype=np.int64), np.asarray(k_pos, dtype=np.int64)
     n_q, n_head, _ = q.shape
+    if len(plans) != n_q:
+        raise ValueError(f"{n_q} queries need a plan each, not {len(plans)}")
+    if n_head % k.shape[1]:
+        raise ValueError(f"{n_head} query heads do not share out over {k.shape[1]} key heads")
     group = n_head // k.shape[1]
+    added = np.zeros((n_q, len(k_pos))) if mask is None else np.asarray(mask)
+    if added.dtype == np.bool_:
+        added = np.where(added, 0.0, -np.inf)
     out = np.zeros((n_q, n_head, v.shape[2]))
     for i in range(n_q):
-        added = np.where(k_pos > q_pos[i], -np.inf, 0.0) if mask is None else mask[i]
-        seen = np.flatnonzero((k_pos >= 0) & (np.asarray(added) > -np.inf))
+        seen = np.flatnonzero((k_pos >= 0) & (k_pos <= q_pos[i]) & (added[i] > -np.inf))
         if len(seen) == 0:
             continue
         region = regions(plans[i], q_pos[i], k_pos[seen])
@@ -156,7 +175,7 @@ def attention(
             score *= scale
             if softcap:
                 score = softcap * np.tanh(score / softcap)
-            score += np.asarray(added, dtype=np.float64)[seen]
+            score += added[i, seen]
             top = score.max() if sinks is None else max(score.max(), sinks[h])
             weight = np.exp(score - top)
             total = weight.sum() + (0.0 if sinks is None else np.exp(sinks[h] - top))
