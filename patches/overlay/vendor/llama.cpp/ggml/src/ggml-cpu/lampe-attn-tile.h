@@ -1,0 +1,132 @@
+#pragma once
+
+#include "ggml.h"
+
+#include <cstddef>
+#include <cstdint>
+
+// a tile of keys against a block of queries: the part of LaMPE attention that runs on one thread
+
+static constexpr int64_t LAMPE_TILE_KV  = 64; // keys
+static constexpr int64_t LAMPE_FEW_ROWS = 8;  // up to so many rows in a block, dot products beat panels
+
+enum lampe_region {
+    LAMPE_REGION_LOCAL  = 0,
+    LAMPE_REGION_MIDDLE = 1,
+    LAMPE_REGION_TAIL   = 2,
+    LAMPE_REGION_COUNT  = 3,
+};
+
+// sizes of the operator, and how it is cut into work items
+struct lampe_shape {
+    int64_t d_k;
+    int64_t d_v;
+    int64_t d_k_pad; // whole vectors
+    int64_t d_v_pad;
+    int64_t n_q;
+    int64_t n_kv;
+    int64_t n_head;
+    int64_t n_head_kv;
+    int64_t n_stream;
+    int64_t n_gqa;
+    int64_t n_block_q; // most queries in a block
+    int64_t n_row;     // most rows (queries x heads) in a block, whole panels
+    int64_t n_split;   // parts that the keys are split into
+
+    lampe_shape(const struct ggml_tensor * dst, int n_threads);
+
+    size_t n_work_thread()        const; // floats of workspace per thread
+    size_t n_work(int n_threads)  const; // ... of all, with the partial results
+};
+
+struct lampe_tile {
+    struct row_result {
+        const float * data; // not normalised, relative to exp(max)
+        int64_t       stride;
+        float         max;
+        float         sum;
+    };
+
+    const struct ggml_tensor * dst;
+    const lampe_shape        & shape;
+
+    float scale;
+    float softcap;
+    bool  neox;
+
+    int64_t n_rot;
+    int64_t n_pos;
+
+    const float * rope;
+
+    // workspace; the block's rows are kept in one of two layouts
+    //   panels: rows are columns, LAMPE_PANEL of them in a panel, so that all of the arithmetic runs over rows
+    //   few:    rows are rows, for the few of a decoding step
+    float   * q_rot[LAMPE_REGION_COUNT]; // panels: [n_panel, d_k, LAMPE_PANEL] | few: [m, d_k_pad]
+    float   * q_raw;                     //                                     | few: [m, d_k_pad]
+    float   * acc;                       // panels: [n_panel, d_v, LAMPE_PANEL] | few: [m, d_v_pad]
+    float   * s[LAMPE_REGION_COUNT];     // panel:  [LAMPE_TILE_KV, LAMPE_PANEL]| few: [m, LAMPE_TILE_KV]
+    float   * row_max;                   // [n_row]
+    float   * row_sum;                   // [n_row]
+    float   * alpha;                     // [LAMPE_PANEL]
+    float   * k_f32;                     // [LAMPE_TILE_KV, d_k]
+    float   * k_exact;                   // [LAMPE_TILE_KV, d_k_pad] rotated to their positions
+    float   * k_middle;                  // [LAMPE_TILE_KV, d_k_pad] rotated to their positions in the middle
+    float   * v_f32;                     // [LAMPE_TILE_KV, d_v_pad]
+    float   * mask_f32;                  // [LAMPE_TILE_KV, n_block_q]
+    int32_t * q_pos;                     // [n_row]
+
+    // the block in hand
+    int64_t i_stream;
+    int64_t i_head_kv;
+    int64_t i_q;
+    int64_t n_q; // queries of the block
+    int64_t m;   // rows of the block: head by head, n_q each
+    int64_t q_min;
+    int64_t q_max;
+
+    bool few;
+    bool q_ready[LAMPE_REGION_COUNT];
+
+    const int32_t * plan;
+
+    // the tile in hand
+    int64_t j0;
+    int64_t n; // keys of the tile
+    int64_t k_min;
+    int64_t k_max;
+
+    bool empty;  // some cells are
+    bool masked; // some keys are hidden, not all
+    bool reached[LAMPE_REGION_COUNT];
+
+    const int32_t * k_pos;
+
+    // work: n_work_thread() floats
+    lampe_tile(const struct ggml_tensor * dst, const lampe_shape & shape, float * work);
+
+    void begin_block(int64_t i3, int64_t ikv, int64_t i1, int64_t n_q, const int32_t * plan);
+
+    // take n keys from j0 on into the block's running result
+    void compute(int64_t j0, int64_t n);
+
+    row_result result(int64_t r) const;
+
+private:
+    int64_t middle(int64_t pos) const;
+    int64_t query_position(enum lampe_region region, int64_t pos) const;
+
+    const float * query(int64_t r) const;
+    const float * rope_row(int64_t pos) const;
+
+    void rotate(float * out, const float * in, int64_t pos, float f) const;
+
+    bool load_positions();
+    bool load_mask();
+    void load_keys();
+    void rotate_keys(float * out, bool middle, int64_t base);
+    void rotate_panels(enum lampe_region region);
+
+    void compute_panels();
+    void compute_few();
+};
