@@ -240,21 +240,27 @@ class LampeLlama(Llama):  # type: ignore[misc]
     def _compute_aside(self, batch: list[int], logits_all: bool) -> None:
         """_compute in a thread of its own, so that Ctrl-C need not wait for a batch to end."""
         raised: list[BaseException] = []
+        done = threading.Event()
 
         def run() -> None:
             try:
                 self._compute(batch, logits_all)
             except BaseException as error:
                 raised.append(error)
+            finally:
+                done.set()
 
-        thread = threading.Thread(target=run, name="lampe-gguf reading")
-        thread.start()
+        # An event and not Thread.join: before Python 3.13, Ctrl-C in join() takes the thread for
+        # finished (bpo-45274), and the context would be in use twice.
+        threading.Thread(target=run, name="lampe-gguf reading").start()
         try:
-            while thread.is_alive():
-                thread.join(0.05)
+            while not done.wait(0.05):
+                pass
         except BaseException:
             self._cancel.value = True
-            thread.join()
+            while not done.is_set():
+                with contextlib.suppress(KeyboardInterrupt):
+                    done.wait(0.05)
             raise
         if raised:
             raise raised[0]

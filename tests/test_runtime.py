@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,6 +94,31 @@ def test_cancel_from_another_thread_within_a_second(smollm2_path: Path) -> None:
     fresh.eval(tokens[:kept]) if kept else None
     want = all_logits(fresh, tokens[kept : kept + 40])
     assert (got.argmax(1) == want.argmax(1)).mean() > 0.9
+
+
+def test_ctrl_c_leaves_nothing_running(
+    smollm2_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llm = LampeLlama(smollm2_path, lampe="auto", n_ctx=2048)
+    tokens = llm.tokenize(b"All work and no play makes Jack a dull boy. " * 150)[:1500]
+    events: list[str] = []
+    original = llm._compute
+
+    def watched(*arguments: Any) -> None:
+        events.append("begins")
+        try:
+            original(*arguments)
+        finally:
+            events.append("ends")
+
+    monkeypatch.setattr(llm, "_compute", watched)
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        llm.eval(tokens)
+    assert events and events[-1] == "ends"
+    assert llm.n_tokens % 512 == 0 and llm.n_tokens < len(tokens)
+    llm.eval(tokens[llm.n_tokens :][:20])
 
 
 def test_cancel_while_nothing_runs_does_nothing(tiny: Tiny) -> None:
