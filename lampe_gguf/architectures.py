@@ -16,25 +16,30 @@ from typing import Any
 QUALIFYING = frozenset(
     """
     apertus arcee arctic baichuan bailingmoe bailingmoe2 bitnet chameleon chatglm codeshell
-    command-r dbrx deci deepseek dots1 ernie4_5 ernie4_5-moe exaone falcon gemma glm4 glm4moe
-    gptneox granite granitemoe grok grovemoe hy_v3 internlm2 jais2 llama minicpm minimax-m2
-    mistral3 nanbeige nemotron olmo olmo2 olmoe openelm orion pangu-embedded phi2 phi3 phimoe plamo
-    qwen qwen2 qwen2moe qwen3 qwen3moe seed_oss stablelm starcoder2 xverse
+    command-r dbrx deci deepseek dots1 ernie4_5 ernie4_5-moe exaone exaone4 falcon gemma gemma3
+    glm4 glm4moe gptneox granite granitemoe grok grovemoe hy_v3 internlm2 jais2 laguna llama mellum
+    minicpm minimax-m2 mistral3 nanbeige nemotron olmo olmo2 olmoe openelm orion pangu-embedded phi2
+    phi3 phimoe plamo plamo3 qwen qwen2 qwen2moe qwen3 qwen3moe seed_oss smallthinker stablelm
+    starcoder2 xverse
     """.split()
 )
 
+SLIDING_WINDOW = "its sliding-window attention is not supported yet"
+
+# these have sliding-window layers where the file gives a window, and only then
+_MAY_SLIDE = ("gemma3", "laguna", "mellum", "olmo2", "plamo3", "smallthinker")
+
 _REASONS = {
     "its positions are M-RoPE": """
-        dflash hunyuan_vl paddleocr qwen2vl qwen35 qwen35moe qwen3tts qwen3vl qwen3vlmoe qwen4exp
+        hunyuan_vl paddleocr qwen2vl qwen35 qwen35moe qwen3tts qwen3vl qwen3vlmoe qwen4exp
         """,
-    "its sliding-window attention is not supported yet": """
-        afmoe cohere2 cohere2moe exaone-moe exaone4 gemma2 gemma3 gemma3n gemma4 gemma4-assistant
-        gpt-oss granite_swa laguna maple mellum mimo2 muse-glimmer plamo3 smallthinker spark2_5
-        step35
+    SLIDING_WINDOW: """
+        afmoe cohere2 cohere2moe exaone-moe gemma2 gemma3n gemma4 gemma4-assistant gpt-oss
+        granite_swa maple mimo2 muse-glimmer spark2_5 step35
         """,
     "some of its layers have no RoPE": "graniteswitch llama4 smollm3",
     "it uses multi-head latent attention (MLA)": """
-        deepseek2 deepseek2-ocr deepseek32 deepseek4 dots3note glm-dsa hy_v4 minicpm3 mistral4 plm
+        deepseek2 deepseek32 deepseek4 dots3note glm-dsa hy_v4 minicpm3 mistral4 plm
         """,
     "it has recurrent layers": """
         arwkv7 bailingmoe3 falcon-h1 glm5-next granitehybrid jamba kimi-k3 kimi-linear lfm2 lfm2moe
@@ -47,9 +52,13 @@ _REASONS = {
     "it normalises queries and keys after RoPE, which a later rotation would not survive": """
         hunyuan-dense hunyuan-moe maincoder talkie
         """,
-    "it has no RoPE": "bloom gpt2 gptj jais mpt refact starcoder",
+    "it has no RoPE": "bloom gpt2 jais mpt refact starcoder",
+    "it rotates other pairs of dimensions than its RoPE type says": "deepseek2-ocr",
+    "it is a mere name in the backend, without code": "gptj",
     "it has an encoder": "t5 t5encoder",
-    "it is no plain language model": "clip cogvlm eagle3 hrm_text pockettts wavtokenizer-dec",
+    "it is no plain language model": """
+        clip cogvlm dflash eagle3 hrm_text pockettts wavtokenizer-dec
+        """,
     "its attention is sparse": "minimax-m3",
 }
 REASONS = {arch: reason for reason, names in _REASONS.items() for arch in names.split()}
@@ -61,6 +70,9 @@ def qualifies(arch: str, metadata: Mapping[str, Any]) -> str | None:
     arch      its `general.architecture`
     metadata  its other values by key, as far as they are known
     """
+    kind = metadata.get("general.type")
+    if kind in ("adapter", "imatrix", "mmproj"):
+        return f"its file holds no model but an addition to one ({kind})"
     if arch in REASONS:
         return REASONS[arch]
     if arch not in QUALIFYING:
@@ -74,8 +86,14 @@ def qualifies(arch: str, metadata: Mapping[str, Any]) -> str | None:
     sections = value("rope.dimension_sections")
     if isinstance(sections, list) and any(sections):
         return "its positions are M-RoPE"
-    if arch in ("phi3", "phimoe", "olmo2") and value("attention.sliding_window"):
-        return "its sliding-window attention is not supported yet"
+    sliding = value("attention.sliding_window") or 0
+    if arch in _MAY_SLIDE and sliding:
+        return SLIDING_WINDOW
+    if arch in ("phi3", "phimoe") and 0 < sliding < (value("context_length") or 0):
+        # trained so, run by llama.cpp with full attention: nothing that LaMPE could extend
+        return SLIDING_WINDOW
+    if arch == "exaone4" and value("block_count") == 64:
+        return SLIDING_WINDOW  # the 32B model
     if value("attention.temperature_scale"):
         return "its attention temperature depends on positions"
     if arch == "granite" and value("rope.scaling.finetuned") is False:
