@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from .atomic import NewFiles, check_target
@@ -23,12 +23,7 @@ def resolve_target(source: Path, target: Path | None, default: Path) -> Path:
 
 
 def rewrite(
-    file: GGUFFile,
-    target: Path,
-    added: Sequence[bytes] = (),
-    *,
-    force: bool = False,
-    on_link: Callable[[Path], None] | None = None,
+    file: GGUFFile, target: Path, added: Sequence[bytes] = (), *, force: bool = False
 ) -> list[Path]:
     """Write the model in `file` to `target` with `added` in place of the LaMPE keys it has.
 

@@ -44,6 +44,7 @@ Examples:
 @click.option("--length-policy", type=click.Choice(LENGTH_POLICIES), help="Which length counts.")
 @click.option("--length-step", type=int, help="Granularity of the length under 'causal'.")
 @click.option("--group-size", type=int, help="G of the method 'selfextend'.")
+@click.option("--provenance", help="Where the values come from, in your own words.")
 def command(
     model: Path, output: Path | None, force: bool, as_json: bool, preset: str | None, **values: Any
 ) -> None:
