@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .atomic import NewFiles
 from .config import LampeConfig
+from .copying import write_all
 from .errors import LampeError
 from .positions import relative_position
 
@@ -24,11 +27,11 @@ def _figure(width: float, height: float) -> Any:
 
 
 def _save(figure: Any, path: str | os.PathLike[str]) -> None:
-    target = Path(path)
-    try:
-        figure.savefig(target, format="png")
-    except OSError as error:
-        raise LampeError(f"cannot write {target}: {error.strerror}") from None
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    with NewFiles(force=True) as files:
+        write_all(files.create(Path(path)), picture.getvalue(), 0)
+        files.commit()
 
 
 def plot_mapping(config: LampeConfig, lengths: list[int], path: str | os.PathLike[str]) -> None:

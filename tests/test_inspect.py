@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lampe_gguf import copying
 from lampe_gguf.errors import LampeError
 from lampe_gguf.inspection import as_text, inspect, mapping
 from lampe_gguf.plot import plot_mapping
@@ -57,3 +58,21 @@ def test_a_damaged_setting_is_named(tiny: Callable[..., Path]) -> None:
     path.write_bytes(data.replace(b"lampe.slope", b"lampe.slop_"))
     with pytest.raises(LampeError, match="lampe.slop_ is unknown"):
         inspect(path)
+
+
+def test_a_picture_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "p.png"
+    path.write_text("old")
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(copying.os, "pwrite", full)
+    with pytest.raises(LampeError, match="disk is full"):
+        plot_mapping(default_config(8192), [8192], path)
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    monkeypatch.undo()
+    plot_mapping(default_config(8192), [8192], path)
+    assert path.read_bytes().startswith(b"\x89PNG")
