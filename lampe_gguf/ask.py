@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from .documents import Document, as_message
-from .session import (
-    TEMPLATE_TOKENS,
-    context_for,
-    count_tokens,
-    file_config,
-    open_model,
-    reading_progress,
-)
+from .reply import Reply
+from .session import context_for, count_tokens, file_config, open_model, reading_progress
 
 
 @dataclass(frozen=True)
@@ -50,38 +43,21 @@ def ask(
     Raises LampeError where the text does not fit, or the model or the values are refused.
     """
     message = as_message(documents, question)
-    n_needed = count_tokens(model, message) + TEMPLATE_TOKENS + max_tokens
+    n_needed = count_tokens(model, message) + max_tokens
     limit = file_config(model)[1].context_length if use_lampe else None
     length = context_for(n_needed, n_ctx, limit)
     llm = open_model(model, n_ctx=length, use_lampe=use_lampe, threads=threads)
-    parts: list[str] = []
-    n_answer = 0
-    start = first = time.monotonic()
+    reply = Reply(llm, [{"role": "user", "content": message}], max_tokens, temperature, seed)
     with reading_progress(llm):
-        chunks = llm.create_chat_completion(
-            [{"role": "user", "content": message}],
-            max_tokens=max_tokens,
-            temperature=temperature,
-            seed=seed,
-            stream=True,
-        )
-        for chunk in chunks:
-            text = chunk["choices"][0]["delta"].get("content")
-            if not text:
-                continue
-            if not parts:
-                first = time.monotonic()
-            parts.append(text)
-            n_answer += 1
+        for text in reply:
             on_text(text)
-    end = time.monotonic()
     plan = llm.plan()
     return Answer(
-        text="".join(parts),
-        prompt_tokens=llm.n_tokens - max(0, n_answer - 1),
-        answer_tokens=n_answer,
-        seconds_reading=first - start,
-        seconds_answering=end - first,
+        text=reply.text,
+        prompt_tokens=reply.prompt_tokens,
+        answer_tokens=reply.answer_tokens,
+        seconds_reading=reply.seconds_reading,
+        seconds_answering=reply.seconds_answering,
         n_ctx=llm.n_ctx(),
         path=llm.path,
         compression=plan.length / plan.mapping_length if plan is not None else 1.0,

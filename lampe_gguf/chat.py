@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .documents import Document, as_message, read_document
 from .errors import LampeError
+from .reply import Reply
 
 if TYPE_CHECKING:
     from .runtime import LampeLlama
@@ -82,34 +82,22 @@ class Chat:
 
     def _answer(self, line: str) -> None:
         message = {"role": "user", "content": as_message(self.pending, line)}
-        parts: list[str] = []
-        chunks: Any = self.llm.create_chat_completion(
-            [*self.messages, message],
-            max_tokens=self.max_tokens,
-            temperature=self.temperature,
-            seed=self.seed,
-            stream=True,
+        reply = Reply(
+            self.llm, [*self.messages, message], self.max_tokens, self.temperature, self.seed
         )
-        first: float | None = None
+        stream = iter(reply)
         try:
-            for chunk in chunks:
-                text = chunk["choices"][0]["delta"].get("content")
-                if text:
-                    first = first or time.monotonic()
-                    parts.append(text)
-                    self.show(text)
+            for text in stream:
+                self.show(text)
         except KeyboardInterrupt:
-            chunks.close()
             self.show(" [stopped]")
-        except ValueError as error:
-            raise LampeError(
-                f"{error}; /reset forgets the conversation, or start with a larger --n-ctx"
-            ) from None
+        finally:
+            stream.close()
         self.show("\n")
-        if first is not None and len(parts) > 1:
-            self.last_rate = (len(parts) - 1) / max(1e-9, time.monotonic() - first)
+        if reply.answer_tokens > 1:
+            self.last_rate = (reply.answer_tokens - 1) / max(1e-9, reply.seconds_answering)
         # an answer that was stopped is part of what was said
-        self.messages += [message, {"role": "assistant", "content": "".join(parts)}]
+        self.messages += [message, {"role": "assistant", "content": reply.text}]
         self.pending.clear()
 
     def stats(self) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 backend.llama_cpp()  # a LampeError with the command to run, where it is missing
+from jinja2 import TemplateError  # noqa: E402  (llama_cpp needs it)
 from llama_cpp import Llama  # noqa: E402
 
 OnProgress = Callable[[int, int], None]  # tokens read so far, tokens to read
@@ -99,6 +100,10 @@ class LampeLlama(Llama):  # type: ignore[misc]
             )
         except ValueError as error:
             raise LampeError(_reason(str(error))) from None
+        except TemplateError as error:
+            raise LampeError(
+                f"the model's chat template cannot be read ({error}); get the file of another maker"
+            ) from None
         if lampe is False and backend.is_enabled(self.ctx):
             backend.set_enabled(self.ctx, False)
         backend.set_abort_flag(self.ctx, self._cancel)
@@ -157,7 +162,9 @@ class LampeLlama(Llama):  # type: ignore[misc]
                 pointer = self._ctx.get_logits()
                 yield start, np.ctypeslib.as_array(pointer, shape=(len(batch), self.n_vocab()))
 
-    def generate(self, tokens: Sequence[int], *args: Any, **options: Any) -> Iterator[int]:
+    def generate(
+        self, tokens: Sequence[int], *args: Any, **options: Any
+    ) -> Generator[int, Any, None]:
         """As llama_cpp.Llama.generate; raises Cancelled after `cancel()`."""
         with self._under_way():
             self._cancel.value = False  # of a stream that nobody finished

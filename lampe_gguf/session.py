@@ -17,11 +17,11 @@ from .errors import LampeError, UsageError
 from .gguf_file import GGUFFile
 from .model import read_model
 from .progress import Progress
+from .reply import chat_tokens
 
 if TYPE_CHECKING:
     from .runtime import LampeLlama
 
-TEMPLATE_TOKENS = 64  # what a chat template adds around one message
 PAD = 256  # llama.cpp rounds a context up to a multiple of this
 
 
@@ -39,8 +39,11 @@ def file_config(path: Path) -> tuple[LampeConfig | None, LampeConfig]:
         return None, choose_config(model)
 
 
-def count_tokens(path: Path, text: str) -> int:
-    """Number of tokens of a text, from the model's vocabulary alone."""
+def count_tokens(path: Path, message: str) -> int:
+    """Number of tokens of one user's message in the model's chat template.
+
+    Loads the vocabulary alone: the model is opened with a context that fits.
+    """
     module = backend.llama_cpp()
     from llama_cpp import _internals as internals
 
@@ -51,7 +54,7 @@ def count_tokens(path: Path, text: str) -> int:
     except ValueError as error:
         raise LampeError(str(error)) from None
     try:
-        return len(model.tokenize(text.encode(), True, True))
+        return len(chat_tokens(model, [{"role": "user", "content": message}]))
     finally:
         model.close()
 

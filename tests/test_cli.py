@@ -60,7 +60,7 @@ def test_help_loads_nothing_heavy() -> None:
     (["strip", "{m}", "{m}"], 2, "--force"),
     (["ask", "{m}", "why?", "--doc", "nosuch.txt"], 1, "cannot read nosuch.txt"),
     (["ask", "{m}", "why?", "--doc", "{m}"], 1, "not UTF-8 text"),
-    (["ask", "{m}", "why?", "--n-ctx", "10"], 2, "--n-ctx 3"),
+    (["ask", "{m}", "why?", "--n-ctx", "10"], 2, "--n-ctx 279"),
     (["ask", "{m}", "why?", "--doc", "-", "--doc", "-"], 2, "only once"),
     (["eval", "ppl", "{m}", "--text", "{b}", "--length", "5000"], 1, "beyond|5,000"),
     (["eval", "ppl", "{m}", "--text", "{b}", "--length", "400"], 1, "193 tokens|192 tokens"),

@@ -71,6 +71,7 @@ def make_tiny_model(
     lampe: Any = None,
     extra: Mapping[str, Any] | None = None,
     chat_template: str | None = CHATML,
+    add_bos: bool = False,
     name: str = "tiny",
     sharpness: float = 2.0,
     f16: bool = False,
@@ -128,7 +129,7 @@ def make_tiny_model(
         getattr(writer, f"add_{value[0]}")(f"{arch}.rope.scaling.lampe.{key}", value[1])
     for key, value in (extra or {}).items():
         _add(writer, key, value)
-    _add_vocabulary(writer, n_vocab)
+    _add_vocabulary(writer, n_vocab, add_bos)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
 
@@ -209,7 +210,7 @@ def _lampe_items(lampe: Any) -> list[tuple[str, tuple[str, Any]]]:
     return items
 
 
-def _add_vocabulary(writer: Any, n_vocab: int) -> None:
+def _add_vocabulary(writer: Any, n_vocab: int, add_bos: bool) -> None:
     from gguf import TokenType
 
     tokens = ["<unk>", "<s>", "</s>"]
@@ -234,6 +235,6 @@ def _add_vocabulary(writer: Any, n_vocab: int) -> None:
     writer.add_eos_token_id(2)
     writer.add_eot_token_id(tokens.index("<|im_end|>"))
     writer.add_unk_token_id(0)
-    writer.add_add_bos_token(False)
+    writer.add_add_bos_token(add_bos)
     writer.add_add_eos_token(False)
     writer.add_add_space_prefix(False)

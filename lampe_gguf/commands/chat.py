@@ -17,7 +17,7 @@ Examples:
   lampe-gguf chat model.lampe.gguf --doc book.txt --n-ctx 32768
 """
 
-DEFAULT_N_CTX = 16384
+DEFAULT_N_CTX = 16384  # besides the documents
 
 
 @click.command(name="chat", help=HELP)
@@ -29,13 +29,15 @@ def command(
     threads: int | None, n_ctx: int | None, no_lampe: bool,
 ) -> None:
     from ..chat import Chat
-    from ..documents import read_documents
+    from ..documents import as_message, read_documents
     from ..errors import LampeError
-    from ..session import file_config, open_model, reading_progress
+    from ..session import count_tokens, file_config, open_model, reading_progress
 
     documents = read_documents(docs)
     if n_ctx is None:
         n_ctx = DEFAULT_N_CTX
+        if documents:
+            n_ctx += count_tokens(model, as_message(documents, ""))
         if not no_lampe:
             n_ctx = min(n_ctx, file_config(model)[1].context_length)
     llm = open_model(model, n_ctx=n_ctx, use_lampe=not no_lampe, threads=threads)
