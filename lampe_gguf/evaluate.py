@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from .config import LampeConfig
 from .errors import LampeError, UsageError
-from .gguf_file import GGUFFile
+from .gguf_file import GGUFFile, padded
 from .model import read_model
-from .session import file_config
+from .session import PAD, file_config
 
 if TYPE_CHECKING:
     from .runtime import LampeLlama
@@ -91,7 +91,7 @@ def setting(
         return Setting(False, {}, {})
     if method in ("linear", "yarn", "ntk"):
         scale = factor if factor is not None else float(max(1, math.ceil(length / window)))
-        if scale < 1:
+        if not 1 <= scale < math.inf:
             raise UsageError(f"the factor is {scale:g}; it must be at least 1")
         options: dict[str, Any] = {}
         if method == "linear":
@@ -104,7 +104,8 @@ def setting(
         else:
             options["rope_freq_base"] = freq_base * scale ** (n_rot / (n_rot - 2))
         return Setting(False, options, {"factor": scale})
-    changes: dict[str, Any] = {"context_length": max(config.context_length, length)}
+    # padded as llama.cpp pads, which warns of a context beyond the model's length
+    changes: dict[str, Any] = {"context_length": max(config.context_length, padded(length, PAD))}
     if method != "lampe":
         changes["method"] = method
         default = {"selfextend": window // 8, "jetlong": window // 4, "rerope": window // 2}
@@ -116,7 +117,7 @@ def setting(
         changes["local_window"] = local_window
     if method == "selfextend":
         local = changes["local_window"]
-        least = max(1, math.ceil((length - local) / (window - local)))
+        least = max(1, math.ceil((length - local) / max(1, window - local)))
         changes["group_size"] = group_size if group_size is not None else least
     used = dataclasses.replace(config, **changes).validate()
     names = ["window", "local_window", "length_policy", "length_step"]

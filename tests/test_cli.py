@@ -63,6 +63,10 @@ def test_help_loads_nothing_heavy() -> None:
     (["ask", "{m}", "why?", "--n-ctx", "10"], 2, "--n-ctx 279"),
     (["ask", "{m}", "why?", "--doc", "-", "--doc", "-"], 2, "only once"),
     (["eval", "ppl", "{m}", "--text", "{b}", "--length", "5000"], 1, "beyond|5,000"),
+    (["eval", "ppl", "{m}", "--text", "{b}", "--length", "99", "--method", "selfextend",
+      "--local-window", "32"], 1, "local_window is 32"),
+    (["eval", "ppl", "{m}", "--text", "{b}", "--length", "99", "--method", "linear",
+      "--factor", "nan"], 2, "the factor is nan"),
     (["eval", "ppl", "{m}", "--text", "{b}", "--length", "400"], 1, "193 tokens|192 tokens"),
 ])
 def test_errors_are_one_sentence(
