@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from . import backend, metadata
-from .config import LampeConfig
+from .config import MAX_LENGTH, LampeConfig
 from .convert import choose_config, require_qualified
 from .errors import LampeError
-from .gguf_file import GGUFFile
+from .gguf_file import GGUFFile, padded
 from .model import read_model
 from .positions import Plan
 
@@ -46,6 +46,21 @@ def _overrides(
     return metadata.as_overrides(model.architecture, config)
 
 
+def _without(model_path: str, n_ctx: int) -> tuple[dict[str, int | float | str], int]:
+    """Overrides and n_ctx to open a file with, to switch LaMPE off then.
+
+    Plain RoPE has no limit of its own, and its own length is the window.
+    """
+    with GGUFFile(model_path) as file:
+        model = read_model(file)
+        config = metadata.read(file, model.architecture)
+    if config is None:
+        return {}, n_ctx
+    n_ctx = n_ctx or config.window
+    longest = min(max(config.context_length, padded(n_ctx, 256)), MAX_LENGTH)
+    return {metadata.prefix(model.architecture) + "context_length": longest}, n_ctx
+
+
 class LampeLlama(Llama):  # type: ignore[misc]
     """A model with LaMPE positions; everything that llama_cpp.Llama does works as there.
 
@@ -55,7 +70,7 @@ class LampeLlama(Llama):  # type: ignore[misc]
                 a LampeConfig: that, whatever the file says
                 False: plain RoPE, whatever the file says
     progress    called with (tokens read, tokens to read) while a prompt is read
-    n_ctx       0: the LaMPE context length, if the memory allows it
+    n_ctx       0: the LaMPE context length, if the memory allows it; with lampe=False, the window
 
     One thread at a time may use an object, but `cancel()` may be called from any. Raises
     LampeError with the reason where the backend refuses the model, the values or the context.
@@ -86,7 +101,10 @@ class LampeLlama(Llama):  # type: ignore[misc]
         if not os.path.exists(path):
             raise LampeError(f"there is no file {path}; give the path of a GGUF model")
         overrides = dict(kv_overrides or {})
-        if lampe is not None and lampe is not False:
+        if lampe is False:
+            given, n_ctx = _without(path, n_ctx)
+            overrides = {**given, **overrides}
+        elif lampe is not None:
             overrides = {**_overrides(path, lampe), **overrides}
         try:
             super().__init__(

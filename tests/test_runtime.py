@@ -60,6 +60,14 @@ def test_plain_and_off_are_plain(tiny: Tiny) -> None:
     assert off.path == "off" and off.plan() is None and off.lampe_config is None
 
 
+def test_off_is_not_bound_by_the_lampe_context_length(tiny: Tiny) -> None:
+    path = tiny()
+    assert LampeLlama(path, lampe=False, n_ctx=1000).n_ctx() == 1024
+    assert LampeLlama(path, lampe=False).n_ctx() == 256  # the window of 32, as llama.cpp pads it
+    with pytest.raises(LampeError, match="512"):
+        LampeLlama(path, n_ctx=1000)
+
+
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(LampeError, match="there is no file"):
         LampeLlama(tmp_path / "nosuch.gguf")
