@@ -3,6 +3,8 @@
 #include "ggml-cpu.h"
 #include "ggml-cpu-impl.h"
 #include "ggml-lampe.h"
+#include "lampe-attn-simd.h"
+#include "ops.h"
 
 #include <algorithm>
 #include <cmath>
@@ -11,11 +13,25 @@
 // what a tile reads: positions, mask, keys and values, the rotation
 
 static void lampe_row_to_float(ggml_type type, const void * src, float * dst, int64_t n) {
+    int64_t i = 0;
     switch (type) {
-        case GGML_TYPE_F32:  memcpy(dst, src, n*sizeof(float));                        break;
-        case GGML_TYPE_F16:  ggml_cpu_fp16_to_fp32((const ggml_fp16_t *) src, dst, n); break;
-        case GGML_TYPE_BF16: ggml_cpu_bf16_to_fp32((const ggml_bf16_t *) src, dst, n); break;
-        default:             ggml_get_type_traits(type)->to_float(src, dst, n);        break;
+        case GGML_TYPE_F32:
+            memcpy(dst, src, n*sizeof(float));
+            break;
+        case GGML_TYPE_F16:
+            for (; i + LAMPE_EPR <= n; i += LAMPE_EPR) {
+                lampe_vec_store(dst + i, lampe_vec_load((const ggml_fp16_t *) src + i));
+            }
+            for (; i < n; ++i) {
+                dst[i] = lampe_to_float(((const ggml_fp16_t *) src)[i]);
+            }
+            break;
+        case GGML_TYPE_BF16:
+            ggml_cpu_bf16_to_fp32((const ggml_bf16_t *) src, dst, n);
+            break;
+        default:
+            ggml_get_type_traits(type)->to_float(src, dst, n);
+            break;
     }
 }
 
@@ -104,59 +120,48 @@ bool lampe_tile::load_mask() {
     return true;
 }
 
-void lampe_tile::load_keys() {
-    const ggml_tensor * k = dst->src[1];
+// the rows of one head lie apart, and hardware does not foresee that: ask for those of the next tile in time
+static inline void lampe_prefetch(const char * x, size_t n) {
+#if defined(__GNUC__) || defined(__clang__)
+    for (size_t i = 0; i < n; i += CACHE_LINE_SIZE) {
+        __builtin_prefetch(x + i);
+    }
+#else
+    GGML_UNUSED(x);
+    GGML_UNUSED(n);
+#endif
+}
+
+void lampe_tile::load_values() {
     const ggml_tensor * v = dst->src[2];
 
-    const char * k_data = (const char *) k->data + j0*k->nb[1] + i_head_kv*k->nb[2] + i_stream*k->nb[3];
-    const char * v_data = (const char *) v->data + j0*v->nb[1] + i_head_kv*v->nb[2] + i_stream*v->nb[3];
+    const char * data = (const char *) v->data + j0*v->nb[1] + i_head_kv*v->nb[2] + i_stream*v->nb[3];
+
+    const size_t n_bytes = ggml_row_size(v->type, shape.d_v);
 
     for (int64_t j = 0; j < n; ++j) {
-        float * k_out = k_f32 + j*shape.d_k_pad;
-        float * v_out = v_f32 + j*shape.d_v_pad;
+        lampe_prefetch(data + (j + LAMPE_TILE_KV)*v->nb[1], n_bytes);
 
         if (k_pos[j] < 0) { // never written, may hold anything
-            std::fill(k_out, k_out + shape.d_k, 0.0f);
-            std::fill(v_out, v_out + shape.d_v, 0.0f);
-            continue;
+            std::fill(v_f32 + j*shape.d_v_pad, v_f32 + j*shape.d_v_pad + shape.d_v, 0.0f);
+        } else {
+            lampe_row_to_float(v->type, data + j*v->nb[1], v_f32 + j*shape.d_v_pad, shape.d_v);
         }
-        lampe_row_to_float(k->type, k_data + j*k->nb[1], k_out, shape.d_k);
-        lampe_row_to_float(v->type, v_data + j*v->nb[1], v_out, shape.d_v);
     }
 }
 
-// what no query may see can have any position
-const float * lampe_tile::rope_row(int64_t pos) const {
-    return rope + std::clamp<int64_t>(pos, 0, n_pos - 1)*n_rot;
-}
-
-// the pairs end up in halves whatever the mode: a permutation that queries and keys share changes no score
-template <bool neox>
-static void lampe_rotate(float * GGML_RESTRICT dst, const float * GGML_RESTRICT src, const float * GGML_RESTRICT rope, int64_t n_rot, int64_t d, float scale) {
-    const int64_t n = n_rot/2;
-
-    for (int64_t i = 0; i < n; ++i) {
-        const float x0 = scale*(neox ? src[i]     : src[2*i]);
-        const float x1 = scale*(neox ? src[i + n] : src[2*i + 1]);
-
-        dst[i]     = x0*rope[i]     - x1*rope[i + n];
-        dst[i + n] = x0*rope[i + n] + x1*rope[i];
-    }
-    for (int64_t i = n_rot; i < d; ++i) {
-        dst[i] = scale*src[i];
-    }
-}
-
-void lampe_tile::rotate(float * out, const float * in, int64_t pos, float f) const {
-    if (neox) {
-        lampe_rotate<true >(out, in, rope_row(pos), n_rot, shape.d_k, f);
-    } else {
-        lampe_rotate<false>(out, in, rope_row(pos), n_rot, shape.d_k, f);
-    }
+void lampe_tile::rotate_query(float * out, const float * in, int64_t pos) const {
+    lampe_rotate(out, in, rope_row(pos), n_rot, shape.d_k, neox);
 }
 
 // positions are counted from base
 void lampe_tile::rotate_keys(float * out, bool in_middle, int64_t base) {
+    const ggml_tensor * k = dst->src[1];
+
+    const char * data = (const char *) k->data + j0*k->nb[1] + i_head_kv*k->nb[2] + i_stream*k->nb[3];
+
+    const size_t n_bytes = ggml_row_size(k->type, shape.d_k);
+
     const int64_t num = in_middle ? plan[GGML_LAMPE_PLAN_NUM] : 1;
     const int64_t den = in_middle ? std::max(1, plan[GGML_LAMPE_PLAN_DEN]) : 1;
 
@@ -165,20 +170,41 @@ void lampe_tile::rotate_keys(float * out, bool in_middle, int64_t base) {
     int64_t pos  = 0;
     int64_t rem  = 0;
     for (int64_t j = 0; j < n; ++j) {
-        const int64_t x = std::max(0, k_pos[j]);
+        float      * dst_row = out  + j*shape.d_k_pad;
+        const char * src_row = data + j*k->nb[1];
 
-        if (x == prev + 1 && num <= den) {
+        lampe_prefetch(src_row + LAMPE_TILE_KV*k->nb[1], n_bytes);
+
+        if (k_pos[j] < 0) { // never written, may hold anything
+            std::fill(dst_row, dst_row + shape.d_k, 0.0f);
+            continue;
+        }
+
+        if (k_pos[j] == prev + 1 && num <= den) {
             rem += num;
             if (rem >= den) {
                 rem -= den;
                 pos += 1;
             }
         } else {
-            pos = x*num/den;
-            rem = x*num%den;
+            pos = k_pos[j]*num/den;
+            rem = k_pos[j]*num%den;
         }
-        prev = x;
+        prev = k_pos[j];
 
-        rotate(out + j*shape.d_k_pad, k_f32 + j*shape.d_k_pad, pos - base, 1.0f);
+        const float * rope = rope_row(pos - base);
+
+        switch (k->type) {
+            case GGML_TYPE_F16:
+                lampe_rotate(dst_row, (const ggml_fp16_t *) src_row, rope, n_rot, shape.d_k, neox);
+                break;
+            case GGML_TYPE_F32:
+                lampe_rotate(dst_row, (const float *) src_row, rope, n_rot, shape.d_k, neox);
+                break;
+            default:
+                lampe_row_to_float(k->type, src_row, k_f32, shape.d_k);
+                lampe_rotate(dst_row, (const float *) k_f32, rope, n_rot, shape.d_k, neox);
+                break;
+        }
     }
 }

@@ -1,140 +1,60 @@
 #pragma once
 
-// vectors of floats and the inner loops of LaMPE attention, the same code for every instruction set
+// the inner loops of LaMPE attention, the same code for every instruction set
 
-#include "simd-mappings.h"
-#include "vec.h"
+#include "lampe-attn-vec.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 
-#if defined(__AVX512F__) && defined(__AVX512DQ__)
-
-typedef __m512 lampe_vec;
-
-static constexpr int LAMPE_EPR    = 16; // floats in a vector
-static constexpr int LAMPE_RN     = 4;  // vectors in a panel
-static constexpr int LAMPE_RM     = 4;  // rows of the matrix product that are kept in registers, LAMPE_RM*LAMPE_RN
-static constexpr int LAMPE_DOT_RM = 4;  // rows of the dot products that are kept in registers, LAMPE_DOT_RM*4
-
-static inline lampe_vec lampe_vec_load(const float * x)                      { return _mm512_loadu_ps(x); }
-static inline lampe_vec lampe_vec_set1(float x)                              { return _mm512_set1_ps(x); }
-static inline lampe_vec lampe_vec_add(lampe_vec a, lampe_vec b)              { return _mm512_add_ps(a, b); }
-static inline lampe_vec lampe_vec_sub(lampe_vec a, lampe_vec b)              { return _mm512_sub_ps(a, b); }
-static inline lampe_vec lampe_vec_mul(lampe_vec a, lampe_vec b)              { return _mm512_mul_ps(a, b); }
-static inline lampe_vec lampe_vec_max(lampe_vec a, lampe_vec b)              { return _mm512_max_ps(a, b); }
-static inline lampe_vec lampe_vec_fma(lampe_vec a, lampe_vec b, lampe_vec c) { return _mm512_fmadd_ps(a, b, c); }
-static inline lampe_vec lampe_vec_exp(lampe_vec a)                           { return ggml_v_expf(a); }
-static inline float     lampe_vec_sum(lampe_vec a)                           { return _mm512_reduce_add_ps(a); }
-static inline float     lampe_vec_top(lampe_vec a)                           { return _mm512_reduce_max_ps(a); }
-static inline void      lampe_vec_store(float * x, lampe_vec a)              { _mm512_storeu_ps(x, a); }
-
-#elif defined(__AVX2__) && defined(__FMA__)
-
-typedef __m256 lampe_vec;
-
-static constexpr int LAMPE_EPR    = 8;
-static constexpr int LAMPE_RN     = 2;
-static constexpr int LAMPE_RM     = 4;
-static constexpr int LAMPE_DOT_RM = 2;
-
-static inline lampe_vec lampe_vec_load(const float * x)                      { return _mm256_loadu_ps(x); }
-static inline lampe_vec lampe_vec_set1(float x)                              { return _mm256_set1_ps(x); }
-static inline lampe_vec lampe_vec_add(lampe_vec a, lampe_vec b)              { return _mm256_add_ps(a, b); }
-static inline lampe_vec lampe_vec_sub(lampe_vec a, lampe_vec b)              { return _mm256_sub_ps(a, b); }
-static inline lampe_vec lampe_vec_mul(lampe_vec a, lampe_vec b)              { return _mm256_mul_ps(a, b); }
-static inline lampe_vec lampe_vec_max(lampe_vec a, lampe_vec b)              { return _mm256_max_ps(a, b); }
-static inline lampe_vec lampe_vec_fma(lampe_vec a, lampe_vec b, lampe_vec c) { return _mm256_fmadd_ps(a, b, c); }
-static inline lampe_vec lampe_vec_exp(lampe_vec a)                           { return ggml_v_expf(a); }
-static inline void      lampe_vec_store(float * x, lampe_vec a)              { _mm256_storeu_ps(x, a); }
-
-static inline float lampe_vec_sum(lampe_vec a) {
-    __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
-    s = _mm_add_ss(s, _mm_movehdup_ps(s));
-    return _mm_cvtss_f32(s);
-}
-
-static inline float lampe_vec_top(lampe_vec a) {
-    __m128 s = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
-    s = _mm_max_ss(s, _mm_movehdup_ps(s));
-    return _mm_cvtss_f32(s);
-}
-
-#elif defined(__ARM_NEON) && defined(__aarch64__) && !defined(__ARM_FEATURE_SVE)
-
-typedef float32x4_t lampe_vec;
-
-static constexpr int LAMPE_EPR    = 4;
-static constexpr int LAMPE_RN     = 4;
-static constexpr int LAMPE_RM     = 4;
-static constexpr int LAMPE_DOT_RM = 4;
-
-static inline lampe_vec lampe_vec_load(const float * x)                      { return vld1q_f32(x); }
-static inline lampe_vec lampe_vec_set1(float x)                              { return vdupq_n_f32(x); }
-static inline lampe_vec lampe_vec_add(lampe_vec a, lampe_vec b)              { return vaddq_f32(a, b); }
-static inline lampe_vec lampe_vec_sub(lampe_vec a, lampe_vec b)              { return vsubq_f32(a, b); }
-static inline lampe_vec lampe_vec_mul(lampe_vec a, lampe_vec b)              { return vmulq_f32(a, b); }
-static inline lampe_vec lampe_vec_max(lampe_vec a, lampe_vec b)              { return vmaxq_f32(a, b); }
-static inline lampe_vec lampe_vec_fma(lampe_vec a, lampe_vec b, lampe_vec c) { return vfmaq_f32(c, a, b); }
-static inline lampe_vec lampe_vec_exp(lampe_vec a)                           { return ggml_v_expf(a); }
-static inline float     lampe_vec_sum(lampe_vec a)                           { return vaddvq_f32(a); }
-static inline float     lampe_vec_top(lampe_vec a)                           { return vmaxvq_f32(a); }
-static inline void      lampe_vec_store(float * x, lampe_vec a)              { vst1q_f32(x, a); }
-
-#else // left to the compiler
-
-struct lampe_vec {
-    float v[8];
-};
-
-static constexpr int LAMPE_EPR    = 8;
-static constexpr int LAMPE_RN     = 2;
-static constexpr int LAMPE_RM     = 4;
-static constexpr int LAMPE_DOT_RM = 2;
-
-template <typename F>
-static inline lampe_vec lampe_vec_map(F f) {
-    lampe_vec r;
-    for (int i = 0; i < LAMPE_EPR; ++i) {
-        r.v[i] = f(i);
-    }
-    return r;
-}
-
-static inline lampe_vec lampe_vec_load(const float * x)         { return lampe_vec_map([=](int i) { return x[i]; }); }
-static inline lampe_vec lampe_vec_set1(float x)                 { return lampe_vec_map([=](int  ) { return x; }); }
-static inline lampe_vec lampe_vec_add(lampe_vec a, lampe_vec b) { return lampe_vec_map([&](int i) { return a.v[i] + b.v[i]; }); }
-static inline lampe_vec lampe_vec_sub(lampe_vec a, lampe_vec b) { return lampe_vec_map([&](int i) { return a.v[i] - b.v[i]; }); }
-static inline lampe_vec lampe_vec_mul(lampe_vec a, lampe_vec b) { return lampe_vec_map([&](int i) { return a.v[i] * b.v[i]; }); }
-static inline lampe_vec lampe_vec_max(lampe_vec a, lampe_vec b) { return lampe_vec_map([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; }); }
-static inline lampe_vec lampe_vec_exp(lampe_vec a)              { return lampe_vec_map([&](int i) { return expf(a.v[i]); }); }
-
-static inline lampe_vec lampe_vec_fma(lampe_vec a, lampe_vec b, lampe_vec c) {
-    return lampe_vec_map([&](int i) { return a.v[i]*b.v[i] + c.v[i]; });
-}
-
-static inline float lampe_vec_sum(lampe_vec a) {
-    float s = 0.0f;
-    for (int i = 0; i < LAMPE_EPR; ++i) {
-        s += a.v[i];
-    }
-    return s;
-}
-
-static inline float lampe_vec_top(lampe_vec a) {
-    return *std::max_element(a.v, a.v + LAMPE_EPR);
-}
-
-static inline void lampe_vec_store(float * x, lampe_vec a) {
-    std::copy(a.v, a.v + LAMPE_EPR, x);
-}
-
+// accumulators in arrays only stay in registers when the loops over them are unrolled early
+#if defined(__clang__)
+#define LAMPE_UNROLL _Pragma("unroll")
+#elif defined(__GNUC__)
+#define LAMPE_UNROLL _Pragma("GCC unroll 16")
+#else
+#define LAMPE_UNROLL
 #endif
 
 static constexpr int LAMPE_PANEL = LAMPE_RN*LAMPE_EPR; // columns in a panel
+
+// rotation
+//
+// rope: the cos of all pairs, then the sin of all pairs; the pairs end up in halves whatever the mode: a permutation
+// that queries and keys share changes no score
+
+static inline float lampe_to_float(float x)       { return x; }
+static inline float lampe_to_float(ggml_fp16_t x) { return GGML_CPU_FP16_TO_FP32(x); }
+
+template <typename T>
+static inline void lampe_rotate(float * GGML_RESTRICT dst, const T * GGML_RESTRICT src, const float * GGML_RESTRICT rope, int64_t n_rot, int64_t d, bool neox) {
+    const int64_t n = n_rot/2;
+
+    int64_t i = 0;
+    for (; i + LAMPE_EPR <= n; i += LAMPE_EPR) {
+        const lampe_vec a = lampe_vec_load(neox ? src + i     : src + 2*i);
+        const lampe_vec b = lampe_vec_load(neox ? src + i + n : src + 2*i + LAMPE_EPR);
+
+        const lampe_vec x = neox ? a : lampe_vec_even(a, b);
+        const lampe_vec y = neox ? b : lampe_vec_odd (a, b);
+        const lampe_vec c = lampe_vec_load(rope + i);
+        const lampe_vec s = lampe_vec_load(rope + i + n);
+
+        lampe_vec_store(dst + i,     lampe_vec_sub(lampe_vec_mul(x, c), lampe_vec_mul(y, s)));
+        lampe_vec_store(dst + i + n, lampe_vec_fma(x, s, lampe_vec_mul(y, c)));
+    }
+    for (; i < n; ++i) {
+        const float x = lampe_to_float(neox ? src[i]     : src[2*i]);
+        const float y = lampe_to_float(neox ? src[i + n] : src[2*i + 1]);
+
+        dst[i]     = x*rope[i]     - y*rope[i + n];
+        dst[i + n] = x*rope[i + n] + y*rope[i];
+    }
+    for (i = n_rot; i < d; ++i) {
+        dst[i] = lampe_to_float(src[i]);
+    }
+}
 
 // matrix product
 //
@@ -148,14 +68,18 @@ static inline void lampe_gemm_ukernel(
         const float * GGML_RESTRICT B, int64_t ldb,
         const float * GGML_RESTRICT alpha, int K) {
     lampe_vec acc[RM][RN];
+    LAMPE_UNROLL
     for (int r = 0; r < RN; ++r) {
+        LAMPE_UNROLL
         for (int m = 0; m < RM; ++m) {
             acc[m][r] = lampe_vec_set1(0.0f);
         }
     }
     if (alpha) {
+        LAMPE_UNROLL
         for (int r = 0; r < RN; ++r) {
             const lampe_vec a = lampe_vec_load(alpha + r*LAMPE_EPR);
+            LAMPE_UNROLL
             for (int m = 0; m < RM; ++m) {
                 acc[m][r] = lampe_vec_mul(a, lampe_vec_load(C + m*ldc + r*LAMPE_EPR));
             }
@@ -164,18 +88,23 @@ static inline void lampe_gemm_ukernel(
 
     for (int k = 0; k < K; ++k) {
         lampe_vec b[RN];
+        LAMPE_UNROLL
         for (int r = 0; r < RN; ++r) {
             b[r] = lampe_vec_load(B + k*ldb + r*LAMPE_EPR);
         }
+        LAMPE_UNROLL
         for (int m = 0; m < RM; ++m) {
             const lampe_vec a = lampe_vec_set1(A[m*sm + k*sk]);
+            LAMPE_UNROLL
             for (int r = 0; r < RN; ++r) {
                 acc[m][r] = lampe_vec_fma(a, b[r], acc[m][r]);
             }
         }
     }
 
+    LAMPE_UNROLL
     for (int m = 0; m < RM; ++m) {
+        LAMPE_UNROLL
         for (int r = 0; r < RN; ++r) {
             lampe_vec_store(C + m*ldc + r*LAMPE_EPR, acc[m][r]);
         }
@@ -191,6 +120,9 @@ static void lampe_gemm_panel(float * C, int64_t ldc, const float * A, int64_t sm
     int m = 0;
     for (; m + RM <= M; m += RM) {
         lampe_gemm_ukernel<RM, RN>(C + m*ldc, ldc, A + m*sm, sm, sk, B, ldb, alpha, K);
+    }
+    for (; m + 3 <= M; m += 3) {
+        lampe_gemm_ukernel<3, RN>(C + m*ldc, ldc, A + m*sm, sm, sk, B, ldb, alpha, K);
     }
     for (; m < M; ++m) {
         lampe_gemm_ukernel<1, RN>(C + m*ldc, ldc, A + m*sm, sm, sk, B, ldb, alpha, K);
@@ -220,7 +152,9 @@ template <int RM>
 static inline void lampe_dots_ukernel(float * GGML_RESTRICT S, int64_t lds, const float * GGML_RESTRICT Q, int64_t ldq,
         const float * GGML_RESTRICT K, int64_t ldk, int64_t d) {
     lampe_vec acc[RM][4];
+    LAMPE_UNROLL
     for (int m = 0; m < RM; ++m) {
+        LAMPE_UNROLL
         for (int r = 0; r < 4; ++r) {
             acc[m][r] = lampe_vec_set1(0.0f);
         }
@@ -228,21 +162,23 @@ static inline void lampe_dots_ukernel(float * GGML_RESTRICT S, int64_t lds, cons
 
     for (int64_t i = 0; i < d; i += LAMPE_EPR) {
         lampe_vec k[4];
+        LAMPE_UNROLL
         for (int r = 0; r < 4; ++r) {
             k[r] = lampe_vec_load(K + r*ldk + i);
         }
+        LAMPE_UNROLL
         for (int m = 0; m < RM; ++m) {
             const lampe_vec q = lampe_vec_load(Q + m*ldq + i);
+            LAMPE_UNROLL
             for (int r = 0; r < 4; ++r) {
                 acc[m][r] = lampe_vec_fma(q, k[r], acc[m][r]);
             }
         }
     }
 
+    LAMPE_UNROLL
     for (int m = 0; m < RM; ++m) {
-        for (int r = 0; r < 4; ++r) {
-            S[m*lds + r] = lampe_vec_sum(acc[m][r]);
-        }
+        lampe_vec_sum4(S + m*lds, acc[m][0], acc[m][1], acc[m][2], acc[m][3]);
     }
 }
 

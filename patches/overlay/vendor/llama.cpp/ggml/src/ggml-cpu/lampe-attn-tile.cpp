@@ -4,6 +4,7 @@
 #include "ggml-cpu-impl.h"
 #include "ggml-lampe.h"
 #include "lampe-attn-simd.h"
+#include "ops.h"
 
 #include <algorithm>
 #include <cfloat>
@@ -21,9 +22,12 @@ lampe_tile::lampe_tile(const ggml_tensor * dst, const lampe_shape & shape, float
     n_pos = dst->src[6]->ne[1];
     rope  = (const float *) dst->src[6]->data;
 
+    // on cache lines, so that no vector straddles two
+    work = (float *) GGML_PAD((uintptr_t) work, CACHE_LINE_SIZE);
+
     const auto take = [&](int64_t n) {
         float * res = work;
-        work += n;
+        work += GGML_PAD(n, CACHE_LINE_SIZE_F32);
         return res;
     };
 
@@ -39,7 +43,7 @@ lampe_tile::lampe_tile(const ggml_tensor * dst, const lampe_shape & shape, float
     row_sum  = take(shape.n_row);
     q_pos    = (int32_t *) take(shape.n_row);
     alpha    = take(LAMPE_PANEL);
-    k_f32    = take(LAMPE_TILE_KV*shape.d_k_pad);
+    k_f32    = take(shape.d_k);
     k_exact  = take(LAMPE_TILE_KV*shape.d_k_pad);
     k_middle = take(LAMPE_TILE_KV*shape.d_k_pad);
     v_f32    = take(LAMPE_TILE_KV*shape.d_v_pad);
@@ -104,7 +108,10 @@ void lampe_tile::begin_block(int64_t i3, int64_t ikv, int64_t i1, int64_t n_q, c
 
     if (few) {
         for (int64_t r = 0; r < m; ++r) {
-            std::copy(query(r), query(r) + shape.d_k, q_raw + r*shape.d_k_pad);
+            const float * row = query(r);
+            for (int64_t i = 0; i < shape.d_k; ++i) {
+                q_raw[r*shape.d_k_pad + i] = scale*row[i];
+            }
         }
         for (auto & x : q_rot) {
             std::fill(x, x + m*shape.d_k_pad, 0.0f);
@@ -133,9 +140,9 @@ void lampe_tile::rotate_panels(enum lampe_region region) {
     for (int64_t r = 0; r < m; ++r) {
         float * out = q_rot[region] + r/LAMPE_PANEL*LAMPE_PANEL*shape.d_k + r%LAMPE_PANEL;
 
-        rotate(row, query(r), query_position(region, q_pos[r]), scale);
+        rotate_query(row, query(r), query_position(region, q_pos[r]));
         for (int64_t i = 0; i < shape.d_k; ++i) {
-            out[i*LAMPE_PANEL] = row[i];
+            out[i*LAMPE_PANEL] = scale*row[i];
         }
     }
 
@@ -158,6 +165,13 @@ static void lampe_select(float * out, const float * local, const float * middle,
     }
 }
 
+// what is hidden may be anything, an unset score of a region that no visible key is in too
+static void lampe_mask(float * x, const float * mask, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) {
+        x[i] = mask[i] == -INFINITY ? -INFINITY : x[i] + mask[i];
+    }
+}
+
 static void lampe_softcap(float * x, float softcap, int64_t n) {
     for (int64_t i = 0; i < n; ++i) {
         x[i] = softcap*tanhf(x[i]/softcap);
@@ -171,7 +185,7 @@ void lampe_tile::compute(int64_t j0, int64_t n) {
     if (!load_positions() || !load_mask()) {
         return;
     }
-    load_keys();
+    load_values();
 
     if (few) {
         compute_few();
@@ -226,7 +240,7 @@ void lampe_tile::compute_panels() {
                 // a run of columns of one head
                 const int64_t i   = (c0 + c)%n_q;
                 const int64_t run = std::min(n_q - i, n_col - c);
-                ggml_vec_acc_f32(run, scores + j*LAMPE_PANEL + c, mask + i);
+                lampe_mask(scores + j*LAMPE_PANEL + c, mask + i, run);
                 c += run;
             }
         }
@@ -264,7 +278,7 @@ void lampe_tile::compute_few() {
         }
         for (int64_t r = 0; r < m; ++r) {
             const int64_t pos = query_position((enum lampe_region) i, q_pos[r]);
-            rotate(q_rot[i] + r*shape.d_k_pad, q_raw + r*shape.d_k_pad, pos - base[i], scale);
+            rotate_query(q_rot[i] + r*shape.d_k_pad, q_raw + r*shape.d_k_pad, pos - base[i]);
         }
         lampe_dots(s[i], LAMPE_TILE_KV, q_rot[i], shape.d_k_pad, k_rot[i], shape.d_k_pad, shape.d_k_pad, m, n);
 
@@ -286,7 +300,7 @@ void lampe_tile::compute_few() {
             lampe_softcap(row, softcap, n);
         }
         if (masked) {
-            ggml_vec_acc_f32(n, row, mask_f32 + r%n_q*LAMPE_TILE_KV);
+            lampe_mask(row, mask_f32 + r%n_q*LAMPE_TILE_KV, n);
         }
         std::fill(row + n, row + n_pad, -INFINITY);
 

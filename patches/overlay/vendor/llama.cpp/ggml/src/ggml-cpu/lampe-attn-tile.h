@@ -2,6 +2,7 @@
 
 #include "ggml.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -69,7 +70,7 @@ struct lampe_tile {
     float   * row_max;                   // [n_row]
     float   * row_sum;                   // [n_row]
     float   * alpha;                     // [LAMPE_PANEL]
-    float   * k_f32;                     // [LAMPE_TILE_KV, d_k]
+    float   * k_f32;                     // [d_k] a key
     float   * k_exact;                   // [LAMPE_TILE_KV, d_k_pad] rotated to their positions
     float   * k_middle;                  // [LAMPE_TILE_KV, d_k_pad] rotated to their positions in the middle
     float   * v_f32;                     // [LAMPE_TILE_KV, d_v_pad]
@@ -117,13 +118,16 @@ private:
     int64_t query_position(enum lampe_region region, int64_t pos) const;
 
     const float * query(int64_t r) const;
-    const float * rope_row(int64_t pos) const;
 
-    void rotate(float * out, const float * in, int64_t pos, float f) const;
+    // what no query may see can have any position
+    const float * rope_row(int64_t pos) const {
+        return rope + std::clamp<int64_t>(pos, 0, n_pos - 1)*n_rot;
+    }
 
     bool load_positions();
     bool load_mask();
-    void load_keys();
+    void load_values();
+    void rotate_query(float * out, const float * in, int64_t pos) const;
     void rotate_keys(float * out, bool middle, int64_t base);
     void rotate_panels(enum lampe_region region);
 

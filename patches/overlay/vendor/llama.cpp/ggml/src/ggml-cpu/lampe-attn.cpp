@@ -5,6 +5,7 @@
 #include "ggml-lampe.h"
 #include "lampe-attn-simd.h"
 #include "lampe-attn-tile.h"
+#include "ops.h"
 
 #include <algorithm>
 #include <cmath>
@@ -57,8 +58,12 @@ lampe_shape::lampe_shape(const ggml_tensor * dst, int n_threads) {
 size_t lampe_shape::n_work_thread() const {
     const int64_t n_q_rot = std::max(n_row*d_k, LAMPE_FEW_ROWS*d_k_pad);
 
-    return LAMPE_REGION_COUNT*(n_q_rot + LAMPE_TILE_KV*LAMPE_PANEL) + LAMPE_FEW_ROWS*(d_k_pad + LAMPE_REGION_COUNT*LAMPE_TILE_KV) +
-        std::max(n_row*d_v, LAMPE_FEW_ROWS*d_v_pad) + 3*n_row + LAMPE_PANEL + LAMPE_TILE_KV*(3*d_k_pad + d_v_pad + n_block_q) + 64;
+    const int64_t n = LAMPE_REGION_COUNT*(n_q_rot + LAMPE_TILE_KV*std::max<int64_t>(LAMPE_PANEL, LAMPE_FEW_ROWS)) +
+        LAMPE_FEW_ROWS*d_k_pad + std::max(n_row*d_v, LAMPE_FEW_ROWS*d_v_pad) + 3*n_row + LAMPE_PANEL +
+        d_k + LAMPE_TILE_KV*(2*d_k_pad + d_v_pad + n_block_q);
+
+    // each of the 17 buffers begins on a cache line
+    return n + 18*CACHE_LINE_SIZE_F32;
 }
 
 size_t lampe_shape::n_work(int n_threads) const {
@@ -106,19 +111,19 @@ struct lampe_kernel {
         return (const int32_t *) ((const char *) t->data + i1*t->nb[1] + i3*t->nb[3]);
     }
 
-    // end of the block that begins at query i1: one plan, no more than n_block_q queries
-    int64_t block_end(int64_t i3, int64_t i1) const {
+    // begin of the block that ends before query end: one plan, no more than n_block_q queries
+    int64_t block_begin(int64_t i3, int64_t end) const {
         constexpr size_t n_bytes = (GGML_LAMPE_PLAN_TAIL_SHIFT - GGML_LAMPE_PLAN_POS)*sizeof(int32_t);
 
-        const int32_t * first = plan_row(i3, i1) + GGML_LAMPE_PLAN_LOCAL_WINDOW;
+        const int32_t * last = plan_row(i3, end - 1) + GGML_LAMPE_PLAN_LOCAL_WINDOW;
 
-        int64_t end = i1 + 1;
-        while (end < shape.n_q && end - i1 < shape.n_block_q &&
-                memcmp(first, plan_row(i3, end) + GGML_LAMPE_PLAN_LOCAL_WINDOW, n_bytes) == 0) {
-            ++end;
+        int64_t i1 = end - 1;
+        while (i1 > 0 && end - i1 < shape.n_block_q &&
+                memcmp(last, plan_row(i3, i1 - 1) + GGML_LAMPE_PLAN_LOCAL_WINDOW, n_bytes) == 0) {
+            --i1;
         }
 
-        return end;
+        return i1;
     }
 
     float * partial_row(int64_t i3, int64_t i1, int64_t h, int64_t i_split) const {
@@ -212,13 +217,13 @@ void ggml_compute_forward_lampe_attn(const ggml_compute_params * params, ggml_te
     }
     ggml_barrier(params->threadpool);
 
-    // every thread walks all items and computes those that it drew
+    // every thread walks all items and computes those that it drew; the last queries see most keys, so they come first
     int64_t i_item = 0;
     int64_t i_next = params->ith;
 
     for (int64_t i3 = 0; i3 < shape.n_stream; ++i3) {
-        for (int64_t i1 = 0, end = 0; i1 < shape.n_q; i1 = end) {
-            end = kernel.block_end(i3, i1);
+        for (int64_t i1, end = shape.n_q; end > 0; end = i1) {
+            i1 = kernel.block_begin(i3, end);
 
             for (int64_t ikv = 0; ikv < shape.n_head_kv; ++ikv) {
                 for (int64_t p = 0; p < shape.n_split; ++p, ++i_item) {
