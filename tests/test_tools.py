@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
+import subprocess
 import tarfile
 from pathlib import Path
 
 import pytest
 from patched import sdist as sources
-from patched.refresh import refresh
+from patched import wheel as wheels
+from patched.refresh import least_diff, refresh
 from patched.report import Failure
 from patched.sdist import Sdist
-from patched.series import patched_files, problems
+from patched.series import parse_patch, patched_files, problems, split_lines
 from patched.tree import Tree
 
 FILE = "".join(f"line {n}\n" for n in range(1, 31))
@@ -98,6 +102,53 @@ def test_refresh_gives_back_what_was_edited(source: Sdist, patches: Path, tmp_pa
     assert (patches / "0001-line.patch").read_text().startswith("Say which lines are ours")
 
 
+def test_a_diff_fits_one_place_and_git_agrees(tmp_path: Path) -> None:
+    block = b"open\n{\n  value\n}\n"
+    old = block * 3
+    new = block + block.replace(b"value", b"other") + block
+    diff = least_diff("src/x.c", old, new)
+    [hunk] = parse_patch("0001-x.patch", diff).files[0].hunks
+    lines = tuple(split_lines(old))
+    fits = [at for at in range(len(lines)) if lines[at : at + len(hunk.old)] == hunk.old]
+    assert fits == [hunk.start] and len(hunk.old) > 3
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/x.c").write_bytes(old)
+    (tmp_path / "x.patch").write_bytes(diff)
+    subprocess.run(["git", "apply", "x.patch"], cwd=tmp_path, check=True)
+    assert (tmp_path / "src/x.c").read_bytes() == new
+
+
+def test_a_wheel_holds_its_record_and_libraries_are_replaced_in_place(
+    source: Sdist, tmp_path: Path
+) -> None:
+    tree = Tree(tmp_path / "t")
+    tree.open(source)
+    for path, text in {"PKG-INFO": "Name: x\nVersion: 0.3.36\nSummary: y\n", "LICENSE.md": "MIT",
+                       "vendor/llama.cpp/LICENSE": "MIT"}.items():
+        (tree.src / path).write_text(text)
+    (tree.build / "bin").mkdir(parents=True)
+    library = tree.build / "bin" / "libllama.so"
+    library.write_bytes(b"one")
+    wheel = wheels.pack(tree, "0.3.36+lampe.9", "abc", tmp_path / "out")
+    site = tmp_path / "site"
+    wheels.unpack(wheel, site)
+    info = site / "llama_cpp_python-0.3.36+lampe.9.dist-info"
+    assert "Version: 0.3.36+lampe.9\nSummary: y" in (info / "METADATA").read_text()
+    for row in (info / "RECORD").read_text().splitlines():
+        name, digest, size = row.split(",")
+        data = (site / name).read_bytes()
+        hashed = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
+        assert name.endswith("RECORD") or (digest, size) == (f"sha256={hashed}", str(len(data)))
+    assert wheels.installed_key(site, "0.3.36+lampe.9") == "abc"
+    assert wheels.copy_over(tree, site, "0.3.36+lampe.9") == []
+    library.write_bytes(b"two")
+    with (site / "llama_cpp/lib/libllama.so").open("rb") as loaded:
+        changed = wheels.copy_over(tree, site, "0.3.36+lampe.9")
+        assert loaded.read() == b"one"  # a process that has it loaded goes on
+    assert changed == ["llama_cpp/lib/libllama.so"]
+    assert wheels.installed_key(site, "0.3.36+lampe.9") == "edited"
+
+
 def test_only_what_changes_gets_a_new_time(
     source: Sdist, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +164,33 @@ def test_only_what_changes_gets_a_new_time(
         tree.lay(source, wanted)
     assert tree.lay(source, {}, discard=True) == 1
     assert file.read_text() == FILE
+
+
+def test_edits_stay_while_the_rest_is_laid(source: Sdist, tmp_path: Path) -> None:
+    tree = Tree(tmp_path / "t")
+    tree.open(source)
+    laid = {"vendor/llama.cpp/a.c": b"laid\n", "vendor/llama.cpp/b.c": b"laid\n"}
+    tree.lay(source, laid)
+    file = tree.src / "vendor/llama.cpp/a.c"
+    file.write_text("edited by hand\n")
+    (tree.src / "vendor/llama.cpp/mine.c").write_text("new\n")
+    newer = {**laid, "vendor/llama.cpp/b.c": b"newer\n"}
+    assert tree.lay(source, newer, keep=True) == 1
+    assert file.read_text() == "edited by hand\n"
+    assert (tree.src / "vendor/llama.cpp/mine.c").exists()
+    assert (tree.src / "vendor/llama.cpp/b.c").read_text() == "newer\n"
+    # the edit is still one: what it began with has not moved on
+    assert tree.edits() == ["vendor/llama.cpp/a.c", "vendor/llama.cpp/mine.c"]
+    for patches in ({**newer, "vendor/llama.cpp/a.c": b"theirs\n"},
+                    {"vendor/llama.cpp/b.c": b"newer\n"},
+                    {**newer, "vendor/llama.cpp/mine.c": b"theirs\n"}):
+        with pytest.raises(Failure, match="have changed"):
+            tree.lay(source, patches, keep=True)
+    assert file.read_text() == "edited by hand\n"
+    # once patches/ says the same, it is no edit any more
+    held = {**newer, "vendor/llama.cpp/a.c": b"edited by hand\n",
+            "vendor/llama.cpp/mine.c": b"new\n"}
+    assert tree.lay(source, held) == 0 and tree.edits() == []
 
 
 def test_another_archive_than_the_pinned_one_is_refused(

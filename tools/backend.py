@@ -38,7 +38,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _refresh(options: argparse.Namespace) -> int:
-    root = Path(options.tree) if options.tree else build.tree_source(options.device)
+    root = Path(options.tree) if options.tree else build.edited_tree(options.device)
     if not (root / "llama_cpp" / "__init__.py").exists():
         raise Failure(f"{root} is no source tree of llama-cpp-python.")
     source = sdist.fetch()
@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     back.add_argument("--new", nargs=2, metavar=("NAME", "WHY"),
                       help="a new patch for upstream files that no patch holds yet")
     back.add_argument("--into", metavar="PATCH", help="an existing patch for those files")
-    command("rebuild", "Compile the tree as it stands and copy what changed into .venv.")
+    command("rebuild", "Compile patches/ and the edits in the tree; copy what changed into .venv.")
     place = command("where", "Print the folder of the source tree to edit.")
     place.add_argument("--stock", action="store_true",
                        help="the folder of the stock build, for PYTHONPATH")

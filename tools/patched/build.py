@@ -75,13 +75,13 @@ def _prune(folder: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _lay(tree: Tree, variant: Variant, *, discard: bool) -> None:
+def _lay(tree: Tree, variant: Variant, *, discard: bool = False, keep: bool = False) -> None:
     source = sources.fetch()
     tree.open(source)
     wanted = {} if variant.stock else patched_files(source, PATCHES)
     own = wanted.get(VERSION_FILE) or source.read([VERSION_FILE])[VERSION_FILE]
     wanted[VERSION_FILE] = with_version(own, variant.version)
-    tree.lay(source, wanted, discard=discard)
+    tree.lay(source, wanted, discard=discard, keep=keep)
 
 
 def build_wheel(variant: Variant, *, discard: bool = False) -> tuple[Path, str]:
@@ -129,15 +129,22 @@ def stock_folder(device: str = "cpu", *, discard: bool = False) -> Path:
 
 
 def rebuild(device: str = "cpu", *, python: Path | None = None) -> list[str]:
-    """Compile the tree as it stands, edits included, and copy what changed into .venv."""
+    """Compile patches/ and the edits in the tree, and copy what changed into .venv."""
     variant = Variant(device)
     tools = compiling.find_toolchain(device)
     with locked_tree(variant.name) as tree:
-        if not tree.src.is_dir():
-            raise Failure("there is no tree to rebuild yet; run 'backend.py build' once.")
+        _lay(tree, variant, keep=True)
         compiling.compile_tree(tree, tools, device, variant.label)
         site = wheels.site_packages(python or venv_python())
         return wheels.copy_over(tree, site, variant.version)
+
+
+def edited_tree(device: str = "cpu") -> Path:
+    """The patched source tree with its edits, brought up to date with patches/ elsewhere."""
+    variant = Variant(device)
+    with locked_tree(variant.name) as tree:
+        _lay(tree, variant, keep=True)
+        return tree.src
 
 
 def tree_source(device: str = "cpu") -> Path:

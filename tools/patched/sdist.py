@@ -32,6 +32,7 @@ class Sdist:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._kept: dict[str, bytes] = {}  # a pass over the archive takes a second
 
     @lru_cache(maxsize=1)  # noqa: B019  (one object per run)
     def _members(self) -> dict[str, tarfile.TarInfo]:
@@ -53,14 +54,15 @@ class Sdist:
 
     def read(self, paths: Iterable[str]) -> dict[str, bytes]:
         """Contents of those of the given paths that exist, in one pass over the archive."""
-        wanted = [self._members()[path] for path in set(paths) if path in self._members()]
-        found: dict[str, bytes] = {}
-        with tarfile.open(self.path) as archive:
-            for member in sorted(wanted, key=lambda member: member.offset):
-                file = archive.extractfile(member)
-                assert file is not None
-                found[self._inner(member.name)] = file.read()
-        return found
+        wanted = set(paths) & self._members().keys()
+        missing = [self._members()[path] for path in wanted - self._kept.keys()]
+        if missing:
+            with tarfile.open(self.path) as archive:
+                for member in sorted(missing, key=lambda member: member.offset):
+                    file = archive.extractfile(member)
+                    assert file is not None
+                    self._kept[self._inner(member.name)] = file.read()
+        return {path: self._kept[path] for path in wanted}
 
     def unpack(self, target: Path) -> dict[str, str]:
         """Write every file below `target`; returns the SHA-256 of each by its path."""

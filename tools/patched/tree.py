@@ -68,6 +68,11 @@ def write_if_changed(path: Path, data: bytes) -> bool:
     return True
 
 
+def _some(paths: list[str]) -> str:
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    return ", ".join(paths[:3]) + more
+
+
 @dataclass
 class Tree:
     """A source tree in the cache: `src` to edit, `build` for objects, `state.json` for what
@@ -113,24 +118,42 @@ class Tree:
         ]
         return sorted(changed + new)
 
-    def lay(self, sdist: Sdist, wanted: dict[str, bytes], *, discard: bool = False) -> int:
+    def lay(
+        self,
+        sdist: Sdist,
+        wanted: dict[str, bytes],
+        *,
+        discard: bool = False,
+        keep: bool = False,
+    ) -> int:
         """Make the tree pristine but for the wanted files; returns how many were written.
 
-        Edits that `wanted` does not hold raise Failure, unless `discard` drops them.
+        Edits that `wanted` does not hold raise Failure, unless `discard` drops them or `keep`
+        lets them stay while everything else is laid. They stay only where `wanted` has not
+        moved on from what the editing began with; else that raises Failure.
         """
-        edits = [
+        found = [
             path
             for path in self.edits()
             if path not in wanted or wanted[path] != self._contents(path)
         ]
-        if edits and not discard:
-            more = f" and {len(edits) - 3} more" if len(edits) > 3 else ""
+        if found and not discard and not keep:
             raise Failure(
-                f"{self.src} has edits that patches/ lacks ({', '.join(edits[:3])}{more}): "
+                f"{self.src} has edits that patches/ lacks ({_some(found)}): "
                 "keep them with 'backend.py refresh' or drop them with --discard."
             )
+        if keep:
+            clashes = [path for path in found if self._moved_on(path, wanted.get(path))]
+            if clashes:
+                raise Failure(
+                    f"both patches/ and {self.src} have changed ({_some(clashes)}): merge by "
+                    "hand, or drop the tree's side with 'backend.py build --discard'."
+                )
+            wanted = {path: data for path, data in wanted.items() if path not in found}
+        dropped = set(found) if discard else set()
+        kept = set(found) - dropped
         upstream = sdist.names()
-        stale = (self.laid | set(edits)) - wanted.keys()
+        stale = (self.laid | dropped) - wanted.keys() - kept
         restored = sdist.read(stale & upstream)
         written = 0
         self.laid |= wanted.keys()
@@ -142,10 +165,16 @@ class Tree:
             for path, data in sorted({**restored, **wanted}.items()):
                 written += write_if_changed(self.src / path, data)
                 self._note(path, hashlib.sha256(data).hexdigest())
-            self.laid = set(wanted)
+            self.laid = set(wanted) | (self.laid & kept)
         finally:
             self._save()
         return written
+
+    def _moved_on(self, path: str, wanted: bytes | None) -> bool:
+        """Whether patches/ says something else of a file than when it was last laid."""
+        if wanted is None:
+            return path in self.laid
+        return path not in self.files or self.files[path][0] != hashlib.sha256(wanted).hexdigest()
 
     def _contents(self, path: str) -> bytes | None:
         file = self.src / path
