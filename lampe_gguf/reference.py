@@ -174,7 +174,7 @@ def attention(
                 score[here] = keys @ query
             score *= scale
             if softcap:
-                score = softcap * np.tanh(score / softcap)
+                score[:] = softcap * np.tanh(score / softcap)
             score += added[i, seen]
             top = score.max() if sinks is None else max(score.max(), sinks[h])
             weight = np.exp(score - top)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
@@ -28,7 +29,7 @@ from lampe_gguf.reference import NORM, Rope, rope_table
 D, N_HEAD, N_HEAD_KV = 64, 9, 3
 
 
-def plan_rows(plan: Plan, positions: np.ndarray) -> np.ndarray:
+def plan_rows(plan: Plan, positions: NDArray[np.int64]) -> NDArray[np.int32]:
     fields = [plan.local_window, plan.num, plan.den, plan.middle_shift, plan.tail_start,
               plan.tail_shift, plan.length]
     return np.array([[p, *fields] for p in positions], dtype=np.int32)
@@ -43,7 +44,7 @@ def time_pair(
     mask = np.where(np.arange(n_kv)[None] <= positions[:, None], 0.0, -np.inf).astype(np.float16)
     table = rope_table(n_kv + 3, Rope(D, NORM)).astype(np.float32)
 
-    def half(heads: int, rows: int) -> np.ndarray:
+    def half(heads: int, rows: int) -> NDArray[np.float16]:
         return rng.normal(size=(rows, heads, D)).astype(np.float16)
 
     with gg.Context(ggml, 1 << 28) as ctx:

@@ -153,7 +153,8 @@ def compile_tree(tree: Tree, tools: Toolchain, device: str, label: str) -> None:
     """Bring the libraries below tree.build/bin up to date with tree.src."""
     env = _environment(tools, tree)
     stamp = tree.build / "lampe-fingerprint"
-    current = fingerprint(tools, device) + str(tools.ccache)
+    # The programs' paths too: the build tree names them, and another checkout has its own.
+    current = "\n".join([fingerprint(tools, device), str(tools.cmake), str(tools.ccache)])
     if not stamp.exists() or stamp.read_text(encoding="utf-8") != current:
         shutil.rmtree(tree.build, ignore_errors=True)
         tree.build.mkdir()
