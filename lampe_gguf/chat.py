@@ -72,6 +72,8 @@ class Chat:
         elif name == "/save":
             if not argument:
                 raise LampeError("name the file: /save FILE")
+            if Path(argument).exists():
+                raise LampeError(f"{argument} exists already; name another file")
             self.save(Path(argument))
             self.show(f"saved {argument}\n")
         elif name == "/help":

@@ -132,11 +132,12 @@ def test_ask_a_plain_model_uses_what_convert_would_write(
 
 def test_chat_from_a_pipe(model: Path, book: Path, tmp_path: Path) -> None:
     saved = tmp_path / "talk.json"
-    lines = f"Hello\n/stats\n/doc {book}\nWhy?\n/doc nosuch\n/save {saved}\n/reset\n/help\n/quit\n"
+    lines = f"Hello\n/stats\n/doc {book}\nWhy?\n/doc nosuch\n/save {saved}\n/reset\n/save {saved}\n/help\n/quit\n"
     done = call("chat", model, "--max-tokens", 5, "--temperature", 0, stdin=lines)
     assert done.returncode == 0, done.stderr
     assert "of 512 tokens" in done.stdout and "forgotten" in done.stdout
     assert "cannot read nosuch" in done.stderr
+    assert "talk.json exists already" in done.stderr  # and the first one is still there
     talk = json.loads(saved.read_text())["messages"]
     assert [m["role"] for m in talk] == ["user", "assistant"] * 2
     assert "stormy" in talk[2]["content"]
