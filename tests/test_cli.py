@@ -132,7 +132,10 @@ def test_ask_a_plain_model_uses_what_convert_would_write(
 
 def test_chat_from_a_pipe(model: Path, book: Path, tmp_path: Path) -> None:
     saved = tmp_path / "talk.json"
-    lines = f"Hello\n/stats\n/doc {book}\nWhy?\n/doc nosuch\n/save {saved}\n/reset\n/save {saved}\n/help\n/quit\n"
+    lines = (
+        f"Hello\n/stats\n/doc {book}\nWhy?\n/doc nosuch\n/save {saved}\n/reset\n"
+        f"/save {saved}\n/help\n/quit\n"
+    )
     done = call("chat", model, "--max-tokens", 5, "--temperature", 0, stdin=lines)
     assert done.returncode == 0, done.stderr
     assert "of 512 tokens" in done.stdout and "forgotten" in done.stdout
