@@ -146,6 +146,10 @@ def _explain(output: str) -> str | None:
         return "the C++ compiler cannot build a program; reinstall it (Debian: apt install g++)."
     if "internal compiler error: Killed" in output or "Killed signal terminated" in output:
         return "the compiler ran out of memory; set CMAKE_BUILD_PARALLEL_LEVEL=1 and try again."
+    if "CUDA::cublas" in output and "was not found" in output:
+        return "the CUDA toolkit lacks cuBLAS; install that part of it too."
+    if "Could NOT find Vulkan" in output:
+        return "--vulkan needs the Vulkan headers and loader (Debian: apt install libvulkan-dev)."
     return None
 
 
@@ -158,8 +162,8 @@ def compile_tree(tree: Tree, tools: Toolchain, device: str, label: str) -> None:
     if not stamp.exists() or stamp.read_text(encoding="utf-8") != current:
         shutil.rmtree(tree.build, ignore_errors=True)
         tree.build.mkdir()
-        command: list[str | Path] = [tools.cmake, "-G", "Ninja", "-S", tree.src, "-B", tree.build]
-        command += [f"-DCMAKE_MAKE_PROGRAM={tools.ninja}", *cmake_flags(device)]
+        command: list[str | Path] = [tools.cmake, "-Wno-dev", "-G", "Ninja", "-S", tree.src]
+        command += ["-B", tree.build, f"-DCMAKE_MAKE_PROGRAM={tools.ninja}", *cmake_flags(device)]
         if tools.ccache:
             languages = ["C", "CXX", "CUDA"] if device == "cuda" else ["C", "CXX"]
             command += [f"-DCMAKE_{each}_COMPILER_LAUNCHER={tools.ccache}" for each in languages]
