@@ -6,14 +6,16 @@ import base64
 import hashlib
 import io
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
+import bootstrap as bootstrap_file
 import pytest
 from patched import sdist as sources
 from patched import wheel as wheels
 from patched.refresh import least_diff, refresh
-from patched.report import Failure
+from patched.report import Failure, run
 from patched.sdist import Sdist
 from patched.series import parse_patch, patched_files, problems, split_lines
 from patched.tree import Tree
@@ -206,3 +208,28 @@ def test_another_archive_than_the_pinned_one_is_refused(
         sources.fetch()
     assert "--require-hashes" in brought[0]
     assert not (home / sources.SDIST).exists()
+
+
+def test_no_compiler_is_said_before_anything_is_made(tmp_path: Path) -> None:
+    script = Path(bootstrap_file.__file__)
+    env = {"PATH": str(tmp_path), "LAMPE_GGUF_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, str(script), "setup"], env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("error: there is no C++ compiler; install one")
+    assert done.stderr.count("\n") == 1 and not (tmp_path / "cache").exists()
+
+
+def test_why_pip_and_the_build_fail_is_told_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAMPE_GGUF_CACHE", str(tmp_path))
+    offline = "WARNING: Retrying after NewConnectionError\nERROR: No matching distribution found"
+    assert "network" in str(sources.explain_pip(offline))
+    assert sources.explain_pip("ERROR: a bug") is None
+    script = "print('cc1plus: No space left on device'); raise SystemExit(3)"
+    with pytest.raises(Failure, match="the disk is full"):
+        run([sys.executable, "-c", script], "Trying")
+    with pytest.raises(Failure, match="Trying failed with exit code 3; the whole output is in"):
+        run([sys.executable, "-c", "raise SystemExit(3)"], "Trying")
