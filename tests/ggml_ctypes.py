@@ -119,10 +119,14 @@ class Ggml:
 
 
 class Context:
-    """One ggml context: tensors from arrays, one graph, freed at the end of the `with` block."""
+    """Tensors from arrays and one graph, freed at the end of the `with` block.
+
+    Every tensor lies in memory of its own, so that a sanitizer sees a step over its end.
+    """
 
     def __init__(self, ggml: Ggml, n_bytes: int) -> None:
         self.ggml = ggml
+        self._tensors: list[int] = []
         overhead = 64 * ggml.base.ggml_tensor_overhead() + 2 * ggml.base.ggml_graph_overhead()
         self._ctx = ggml.base.ggml_init(_InitParams(n_bytes + overhead + 65536, None, False))
         if not self._ctx:
@@ -132,15 +136,19 @@ class Context:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.ggml.base.ggml_free(self._ctx)
+        for each in [self._ctx, *self._tensors]:
+            self.ggml.base.ggml_free(each)
 
     def tensor(self, type_: int, ne: tuple[int, ...], data: np.ndarray | None = None) -> int:
         """A tensor of ggml dimensions `ne` (fastest first); `data` holds its raw bytes."""
         ne = ne + (1,) * (4 - len(ne))
-        tensor = self.ggml.base.ggml_new_tensor_4d(self._ctx, type_, *ne)
+        n_bytes = self.ggml.base.ggml_row_size(type_, ne[0]) * ne[1] * ne[2] * ne[3]
+        room = self.ggml.base.ggml_tensor_overhead() + -(-n_bytes // 16) * 16
+        own = self.ggml.base.ggml_init(_InitParams(room, None, False))
+        self._tensors.append(own)
+        tensor = self.ggml.base.ggml_new_tensor_4d(own, type_, *ne)
         if data is not None:
             raw = np.ascontiguousarray(data)
-            n_bytes = self.ggml.base.ggml_nbytes(tensor)
             assert raw.nbytes == n_bytes, (raw.nbytes, n_bytes)
             ctypes.memmove(self.ggml.base.ggml_get_data(tensor), raw.ctypes.data, n_bytes)
         return tensor
