@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .copying import BLOCK, OnProgress, copy_range, write_all
+from .copying import BLOCK, OnProgress, copy_range, reserve, write_all
 from .gguf_file import MAGIC, SCALARS, U32, U64, GGUFFile, KeyValue, ValueType, padded
 
 
@@ -67,6 +67,7 @@ def write_gguf(
     """
     counts = U64.pack(len(source.tensors)) + U64.pack(len(kept) + len(added))
     preamble = MAGIC + U32.pack(source.version) + counts
+    reserve(fd, output_size(source, kept, added))
     write_all(fd, preamble, 0)
     at = len(preamble)
 

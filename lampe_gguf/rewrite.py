@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .atomic import NewFiles, check_target
-from .copying import copy_range
+from .copying import copy_range, reserve
 from .gguf_file import GGUFFile
 from .gguf_output import encode_padding, output_size, write_gguf
 from .metadata import PADDING, prefix
@@ -61,6 +61,7 @@ def rewrite(
 def _copy_shard(files: NewFiles, source: Path, target: Path, progress: Progress) -> None:
     with GGUFFile(source) as shard:
         fd = files.create(target, shard.mode)
+        reserve(fd, shard.size)
         copy_range(shard.fd, 0, fd, 0, shard.size, progress.advance)
 
 

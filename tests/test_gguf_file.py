@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import struct
+import sys
 from pathlib import Path
 
 import gguf
@@ -111,6 +112,28 @@ def test_writes_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(copying.os, "pwrite", lambda fd, data, at: whole(fd, data[:3000], at))
     monkeypatch.delattr(copying.os, "copy_file_range", raising=False)
     assert copied(tmp_path)
+
+
+def test_a_reserve_that_is_refused_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "out").write_bytes(b"")
+    with open(tmp_path / "out", "rb") as closed_to_writing:
+        copying.reserve(closed_to_writing.fileno(), 1000)
+    assert (tmp_path / "out").stat().st_size == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has fallocate")
+def test_room_is_reserved_before_the_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    copy = copying.os.copy_file_range
+
+    def look(source: int, target: int, *rest: int) -> int:
+        sizes.append(os.fstat(target).st_size)
+        return copy(source, target, *rest)
+
+    monkeypatch.setattr(copying.os, "copy_file_range", look)
+    (tmp_path / "a.gguf").write_bytes(by_hand(*LLAMA))
+    convert(tmp_path / "a.gguf")
+    assert set(sizes) == {(tmp_path / "a.lampe.gguf").stat().st_size}
 
 
 def copied(folder: Path) -> bool:
