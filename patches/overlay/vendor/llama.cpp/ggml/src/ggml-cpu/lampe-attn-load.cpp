@@ -140,7 +140,7 @@ void lampe_tile::load_values() {
     const size_t n_bytes = ggml_row_size(v->type, shape.d_v);
 
     for (int64_t j = 0; j < n; ++j) {
-        lampe_prefetch(data + (j + LAMPE_TILE_KV)*v->nb[1], n_bytes);
+        lampe_prefetch(data + (j + shape.n_split*LAMPE_TILE_KV)*v->nb[1], n_bytes);
 
         if (k_pos[j] < 0) { // never written, may hold anything
             std::fill(v_f32 + j*shape.d_v_pad, v_f32 + j*shape.d_v_pad + shape.d_v, 0.0f);
@@ -173,7 +173,7 @@ void lampe_tile::rotate_keys(float * out, bool in_middle, int64_t base) {
         float      * dst_row = out  + j*shape.d_k_pad;
         const char * src_row = data + j*k->nb[1];
 
-        lampe_prefetch(src_row + LAMPE_TILE_KV*k->nb[1], n_bytes);
+        lampe_prefetch(src_row + shape.n_split*LAMPE_TILE_KV*k->nb[1], n_bytes);
 
         if (k_pos[j] < 0) { // never written, may hold anything
             std::fill(dst_row, dst_row + shape.d_k, 0.0f);

@@ -48,10 +48,11 @@ lampe_shape::lampe_shape(const ggml_tensor * dst, int n_threads) {
     n_row = GGML_PAD(n_block_q*n_gqa, LAMPE_PANEL);
 
     n_split = 1;
-    if (n_threads > 1 && n_item() < 4*n_threads) {
+    if (n_item() < 4*n_threads) {
         const int64_t n_tile = (n_kv + LAMPE_TILE_KV - 1)/LAMPE_TILE_KV;
 
-        n_split = std::clamp<int64_t>(n_tile/4, 1, (8*n_threads + n_item() - 1)/n_item());
+        // every part rotates the queries anew
+        n_split = std::clamp<int64_t>(n_block_q*n_gqa <= LAMPE_FEW_ROWS ? n_tile : n_tile/4, 1, n_threads);
     }
 }
 
@@ -152,12 +153,9 @@ struct lampe_kernel {
     void compute_item(int64_t i3, int64_t ikv, int64_t i1, int64_t end, int64_t i_split) {
         tile.begin_block(i3, ikv, i1, end - i1, plan_row(i3, i1));
 
-        // parts are whole tiles
-        const int64_t n_part = GGML_PAD((shape.n_kv + shape.n_split - 1)/shape.n_split, LAMPE_TILE_KV);
-        const int64_t j_end  = std::min((i_split + 1)*n_part, shape.n_kv);
-
-        for (int64_t j = i_split*n_part; j < j_end; j += LAMPE_TILE_KV) {
-            tile.compute(j, std::min(LAMPE_TILE_KV, j_end - j));
+        // in turn, so that parts are alike even where the mask hides whole runs of keys
+        for (int64_t j = i_split*LAMPE_TILE_KV; j < shape.n_kv; j += shape.n_split*LAMPE_TILE_KV) {
+            tile.compute(j, std::min(LAMPE_TILE_KV, shape.n_kv - j));
         }
 
         for (int64_t r = 0; r < tile.m; ++r) {
@@ -212,12 +210,17 @@ void ggml_compute_forward_lampe_attn(const ggml_compute_params * params, ggml_te
 
     const auto & shape = kernel.shape;
 
-    if (params->ith == 0) {
-        ggml_threadpool_chunk_set(params->threadpool, params->nth);
-    }
-    ggml_barrier(params->threadpool);
+    // parts are alike and can be dealt out beforehand, blocks are drawn
+    const bool draw = shape.n_split == 1;
 
-    // every thread walks all items and computes those that it drew; the last queries see most keys, so they come first
+    if (draw) {
+        if (params->ith == 0) {
+            ggml_threadpool_chunk_set(params->threadpool, params->nth);
+        }
+        ggml_barrier(params->threadpool);
+    }
+
+    // every thread walks all items and computes its own; the last queries see most keys, so they come first
     int64_t i_item = 0;
     int64_t i_next = params->ith;
 
@@ -230,7 +233,7 @@ void ggml_compute_forward_lampe_attn(const ggml_compute_params * params, ggml_te
                     if (i_item != i_next) {
                         continue;
                     }
-                    i_next = ggml_threadpool_chunk_add(params->threadpool, 1);
+                    i_next = draw ? ggml_threadpool_chunk_add(params->threadpool, 1) : i_next + params->nth;
 
                     kernel.compute_item(i3, ikv, i1, end, p);
                 }
@@ -238,7 +241,7 @@ void ggml_compute_forward_lampe_attn(const ggml_compute_params * params, ggml_te
         }
     }
 
-    if (shape.n_split == 1) {
+    if (draw) {
         return;
     }
 
