@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+from .copying import write_all
 from .errors import LampeError, UsageError
 
 
@@ -125,6 +126,13 @@ class NewFiles:
                 backup.unlink(missing_ok=True)
         for directory in {output.target.parent for output in self.outputs}:
             _sync_directory(directory)
+
+
+def write_file(target: Path, data: bytes, *, force: bool = False) -> None:
+    """Write a small file whole or not at all; UsageError where it exists, without `force`."""
+    with NewFiles(force) as files:
+        write_all(files.create(target), data, 0)
+        files.commit()
 
 
 def _hidden(target: Path) -> Path:

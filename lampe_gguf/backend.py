@@ -10,15 +10,13 @@ import ctypes
 import functools
 from typing import Any
 
-from .config import LENGTH_POLICIES, LampeConfig
+from .config import LENGTH_POLICIES, METHODS, LampeConfig
 from .errors import LampeError
 from .positions import Plan
 
 SETUP_COMMAND = "python3 tools/bootstrap.py setup"
 
 # the order of enum llama_lampe_method, llama_lampe_length_policy and llama_lampe_path
-METHODS = ("lampe", "rope", "rerope", "selfextend", "jetlong")
-POLICIES = LENGTH_POLICIES
 PATHS = ("off", "portable", "fused")
 
 Context = Any  # a llama_context_p of llama_cpp
@@ -72,7 +70,7 @@ def to_params(config: LampeConfig) -> LampeParams:
             continue
         setattr(params, name, getattr(config, name))
     params.method = METHODS.index(config.method)
-    params.length_policy = POLICIES.index(config.length_policy)
+    params.length_policy = LENGTH_POLICIES.index(config.length_policy)
     return params
 
 
@@ -84,7 +82,7 @@ def from_params(params: LampeParams, provenance: str = "") -> LampeConfig:
         if name != "reserved"
     }
     fields["method"] = METHODS[fields["method"]]
-    fields["length_policy"] = POLICIES[fields["length_policy"]]
+    fields["length_policy"] = LENGTH_POLICIES[fields["length_policy"]]
     return LampeConfig(provenance=provenance, **fields)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .atomic import write_file
 from .documents import Document, as_message, read_document
 from .errors import LampeError
 from .reply import Reply
@@ -117,14 +117,6 @@ class Chat:
         return "\n".join(lines)
 
     def save(self, path: Path) -> None:
-        """Write the conversation as JSON, beside and then in place of what is there."""
-        beside = path.with_name(path.name + ".partial")
-        try:
-            with open(beside, "w", encoding="utf-8") as file:
-                json.dump({"messages": self.messages}, file, indent=2, ensure_ascii=False)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-        except OSError as error:
-            beside.unlink(missing_ok=True)
-            raise LampeError(f"cannot write {path}: {error.strerror}") from None
+        """Write the conversation as JSON, whole or not at all; LampeError where that fails."""
+        text = json.dumps({"messages": self.messages}, indent=2, ensure_ascii=False)
+        write_file(path, text.encode(), force=True)

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .atomic import NewFiles
+from .atomic import write_file
 from .config import LampeConfig
-from .copying import write_all
 from .errors import LampeError
 from .positions import relative_position
 
@@ -29,9 +28,7 @@ def _figure(width: float, height: float) -> Any:
 def _save(figure: Any, path: str | os.PathLike[str]) -> None:
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
-    with NewFiles(force=True) as files:
-        write_all(files.create(Path(path)), picture.getvalue(), 0)
-        files.commit()
+    write_file(Path(path), picture.getvalue(), force=True)
 
 
 def plot_mapping(config: LampeConfig, lengths: list[int], path: str | os.PathLike[str]) -> None:

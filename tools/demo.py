@@ -68,7 +68,7 @@ def side_by_side(left: str, right: str) -> str:
 def main() -> int:
     """Run the demonstration."""
     source = model_path()
-    target = Path(".venv" if Path(".venv").is_dir() else ".") / "demo.lampe.gguf"
+    target = Path(sys.prefix) / "demo.lampe.gguf"
     print(f"{source.name}: trained on 8,192 tokens; here it reads {LENGTH:,}.")
     convert(source, target, force=True)
     print("converted: LaMPE metadata written\n")

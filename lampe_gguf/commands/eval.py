@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from ..evaluate import METHODS, perplexity
+
 HELP = """Measure how well MODEL predicts a long text.
 
 \b
@@ -25,10 +27,6 @@ The honest baseline is --method truncate: plain RoPE, given only the last window
 Example:
   lampe-gguf eval ppl model.gguf --text book.txt --length 16384 --json
 """
-
-METHODS = (
-    "lampe", "truncate", "rope", "linear", "yarn", "ntk", "selfextend", "jetlong", "rerope",
-)
 
 
 @click.group(name="eval", help=HELP)
@@ -53,7 +51,6 @@ def ppl(
     as_json: bool, plot: Path | None, **choices: Any,
 ) -> None:
     from ..documents import read_document
-    from ..evaluate import perplexity
     from ..progress import Progress
 
     document = read_document(text)

@@ -108,7 +108,8 @@ void llama_lampe_portable::build_inputs(ggml_context * ctx, const layout & lt) {
 void llama_lampe_portable::set_inputs(const std::vector<llama_lampe_plan> & plans, const int32_t * q_pos, const int32_t * k_pos) const {
     const auto distinct = lampe_plans_distinct(plans);
 
-    GGML_ASSERT((int64_t) distinct.size() <= lt.n_plans);
+    // only a graph that is reserved and never run has more
+    GGML_ASSERT((int64_t) distinct.size() == lt.n_plans);
 
     const int64_t n_k   = lt.n_kv*lt.n_stream;
     const int64_t n_tps = lt.n_tokens/lt.n_stream;
@@ -133,11 +134,8 @@ void llama_lampe_portable::set_inputs(const std::vector<llama_lampe_plan> & plan
     }
 
     for (int64_t u = 0; u < lt.n_plans; ++u) {
-        // a spare entry scores nothing: its mask stays empty
-        const auto & plan = distinct[std::min<size_t>(u, distinct.size() - 1)];
-
-        set_i32(middle[u].q_pos, lt.n_tokens, [&](int64_t i) { return distinct.empty() ? 0 : lampe_plan_middle(plan, q_pos[i]) + plans[i].middle_shift; });
-        set_i32(middle[u].k_pos, n_k,         [&](int64_t j) { return distinct.empty() ? 0 : lampe_plan_middle(plan, k_pos_at(j)); });
+        set_i32(middle[u].q_pos, lt.n_tokens, [&](int64_t i) { return lampe_plan_middle(distinct[u], q_pos[i]) + plans[i].middle_shift; });
+        set_i32(middle[u].k_pos, n_k,         [&](int64_t j) { return lampe_plan_middle(distinct[u], k_pos_at(j)); });
     }
 
     if (lt.has_tail) {
@@ -166,7 +164,7 @@ void llama_lampe_portable::set_inputs(const std::vector<llama_lampe_plan> & plan
 
     for (int64_t u = 0; u < lt.n_plans; ++u) {
         set_mask(middle[u].mask, [&](int64_t i, int64_t d) {
-            return u < (int64_t) distinct.size() && lampe_plan_same_middle(plans[i], distinct[u]) && !is_local(i, d) && !is_tail(i, d);
+            return lampe_plan_same_middle(plans[i], distinct[u]) && !is_local(i, d) && !is_tail(i, d);
         });
     }
 

@@ -23,7 +23,7 @@ struct llama_lampe_portable {
         bool operator==(const layout & other) const;
     };
 
-    // worst case of any batch of that shape: what to reserve
+    // what these plans need; n_plans_min > 0: at least that many and a tail, to reserve a graph before any plan is known
     static layout layout_of(const std::vector<llama_lampe_plan> & plans, int64_t n_kv, int64_t n_tokens, int64_t n_stream, int64_t n_plans_min);
 
     void build_inputs(ggml_context * ctx, const layout & lt);

@@ -40,7 +40,7 @@ static constexpr int32_t LLAMA_LAMPE_NO_LIMIT = INT32_MAX;
 // throws llama_lampe_error when a value is out of range
 void llama_lampe_params_check(const llama_lampe_params & params);
 
-// the plan of an input of `length` tokens (paper: sections 3.2 and 3.3)
+// the plan of an input of `length` tokens
 llama_lampe_plan llama_lampe_params_plan(const llama_lampe_params & params, int32_t length);
 
 // read {arch}.rope.scaling.lampe.* from the file and the overrides, check that the model qualifies
