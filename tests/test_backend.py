@@ -267,15 +267,21 @@ def test_removing_and_shifting_leaves_what_a_fresh_context_has(
     assert distance(fresh, got) < 1e-4
 
 
-def test_positions_may_run_ahead_of_the_cells(tiny: Tiny) -> None:
+@pytest.mark.parametrize("flash_attn", PATHS)
+def test_positions_may_run_ahead_of_the_cells(tiny: Tiny, flash_attn: bool) -> None:
     # early tokens removed and the rest not shifted: the tables of the fused op must grow
-    llm = opened(tiny(), n_ctx=256)
+    config = tiny_config(method="rope", context_length=2048)
+    llm = opened(tiny(lampe=config), flash_attn)
     memory = C.llama_get_memory(llm.ctx)
-    for start in range(0, 480, 60):
-        llm._batch.set_batch(batch=TOKENS[:60], n_past=start, logits_all=False)
-        llm._ctx.decode(llm._batch)
+    rows = []
+    for start in range(0, 1800, 60):
         C.llama_memory_seq_rm(memory, 0, 0, start)
-    assert C.llama_memory_seq_pos_max(memory, 0) == 479
+        llm.n_tokens = start
+        rows.append(all_logits(llm, TOKENS[:60]))
+    assert C.llama_memory_seq_pos_max(memory, 0) == 1799
+    # plain RoPE knows differences alone: the same tokens, the same logits, wherever they stand
+    for row in rows:
+        assert distance(rows[0], row) < 5e-3
 
 
 # -- refusals ------------------------------------------------------------------------------------
@@ -348,6 +354,18 @@ def test_position_beyond_the_lampe_length_is_refused(tiny: Tiny) -> None:
     with pytest.raises(RuntimeError, match="position 514 .* beyond the LaMPE context length"):
         llm._ctx.decode(llm._batch)
     llm.eval(TOKENS[:10])  # still usable
+
+
+@pytest.mark.parametrize("options, reason", [
+    ({"arch": "maincoder"}, "does not commute"),  # told by the graph alone
+    ({"extra": {"llama.attention.causal": False}}, "not causal"),
+])
+def test_models_that_do_not_qualify_are_refused(
+    tiny: Tiny, options: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(LampeError, match=reason):
+        opened(tiny(**options))
+    assert opened(tiny("plain.gguf", lampe=None, **options)).path == "off"
 
 
 def test_plain_llama_gets_lampe_and_the_reasons(tiny: Tiny) -> None:

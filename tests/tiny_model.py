@@ -25,6 +25,7 @@ _SHAPES = {
     "llama": (False, False, False),
     "qwen2": (False, True, False),
     "qwen3": (False, False, True),
+    "maincoder": (False, False, True),  # normalises queries and keys after RoPE
     "stablelm": (True, True, False),
     "gptneox": (True, True, False),
     "phi2": (True, True, False),
@@ -170,7 +171,7 @@ def make_tiny_model(
         matrix(f"{block}.attn_output", n_embd, n_q)
         if arch != "phi2":
             norm(f"{block}.ffn_norm", n_embd)
-        gated = arch in ("llama", "qwen2", "qwen3", "stablelm")
+        gated = arch in ("llama", "qwen2", "qwen3", "maincoder", "stablelm")
         if gated:
             matrix(f"{block}.ffn_gate", n_ff, n_embd)
         matrix(f"{block}.ffn_up", n_ff, n_embd)
