@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,11 @@ import pytest
 from tiny_model import make_tiny_model
 
 from lampe_gguf.config import LampeConfig
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, and with them the programs
+# that they start and interrupt.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def tiny_config(**changes: Any) -> LampeConfig:
