@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .copying import BLOCK, OnProgress, copy_range, reserve, write_all
+from .block_copy import BLOCK
+from .copying import OnProgress, copy_range, reserve, write_all
 from .gguf_file import MAGIC, SCALARS, U32, U64, GGUFFile, KeyValue, ValueType, padded
 
 

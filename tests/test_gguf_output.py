@@ -10,8 +10,9 @@ import gguf
 import pytest
 
 from lampe_gguf import copying
+from lampe_gguf.block_copy import BLOCK
 from lampe_gguf.convert import convert
-from lampe_gguf.copying import BLOCK, STRIDE
+from lampe_gguf.copying import STRIDE
 
 
 @pytest.mark.parametrize("provenance", ["", "x" * 31, "y" * 511])
