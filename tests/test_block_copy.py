@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import sys
 from collections.abc import Callable
@@ -55,9 +56,17 @@ def copied(folder: Path, source_offset: int, target_offset: int) -> bool:
 
 
 @pytest.mark.parametrize("source, target", [(0, 0), (11, 11), (11, 3 * BLOCK + 11), (BLOCK, 0)])
+@pytest.mark.parametrize("pages", [1, 4])
 def test_whole_blocks_go_directly(
-    tmp_path: Path, written: list[int], source: int, target: int
+    tmp_path: Path,
+    written: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    source: int,
+    target: int,
+    pages: int,
 ) -> None:
+    granularity = pages * mmap.ALLOCATIONGRANULARITY  # some processors have larger pages
+    monkeypatch.setattr(block_copy.mmap, "ALLOCATIONGRANULARITY", granularity)
     assert copied(tmp_path, source, target)
     assert len(written) > 5 and all(written)
     assert sum(written) == (SIZE - source - -source % BLOCK) // BLOCK * BLOCK
@@ -67,7 +76,7 @@ def test_other_remainders_are_copied_plainly(tmp_path: Path, written: list[int])
     assert copied(tmp_path, 11, 12) and not written
 
 
-@pytest.mark.parametrize("code", sorted(block_copy.CANNOT))
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.EOPNOTSUPP, errno.EFAULT])
 @pytest.mark.parametrize("after", [0, 2])
 def test_a_system_that_cannot(
     tmp_path: Path, written: list[int], monkeypatch: pytest.MonkeyPatch, code: int, after: int
