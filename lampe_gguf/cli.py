@@ -19,6 +19,7 @@ COMMANDS = {
     "ask": "Ask a question about documents of any length.",
     "chat": "Chat with a model, and with documents.",
     "eval": "Measure perplexity far beyond the training window.",
+    "bench": "Time reading and writing, LaMPE against stock attention.",
     "doctor": "Say whether the backend is the right one, and what would run.",
 }
 

@@ -71,3 +71,25 @@ def plot_perplexity(
     axes.legend()
     axes.grid(alpha=0.3, which="both")
     _save(figure, path)
+
+
+def plot_speed(
+    lengths: list[int], panels: dict[str, dict[str, list[float]]], path: str | os.PathLike[str]
+) -> None:
+    """Tokens per second by length, a panel each for reading and writing, into a PNG.
+
+    panels  title -> label of a line -> tokens per second at each of `lengths`
+    """
+    figure = _figure(9, 4)
+    for axes, (title, lines) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        for label, values in lines.items():
+            axes.plot(lengths, values, marker="o", markersize=4, label=label)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(lengths, [f"{length:,}" for length in lengths])
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("tokens in the context")
+        axes.set_ylabel("tokens per second")
+        axes.set_title(title)
+        axes.legend()
+        axes.grid(alpha=0.3)
+    _save(figure, path)
