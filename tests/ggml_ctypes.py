@@ -12,10 +12,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import gguf
 import numpy as np
 
 F32, F16, Q4_0, Q8_0, I32, BF16 = 0, 1, 2, 8, 26, 30
 TYPES = {"f32": F32, "f16": F16, "q4_0": Q4_0, "q8_0": Q8_0, "bf16": BF16}
+STORABLE = tuple(TYPES)  # what keys and values can be kept in
+_QUANT = {"q8_0": gguf.GGMLQuantizationType.Q8_0, "q4_0": gguf.GGMLQuantizationType.Q4_0}
 ROPE_NORM, ROPE_NEOX = 0, 2
 STATUS_SUCCESS = 0
 
@@ -40,6 +43,20 @@ class _ComputePlan(ctypes.Structure):
         ("abort_callback_data", ctypes.c_void_p),
         ("use_ref", ctypes.c_bool),
     ]
+
+
+def stored(data: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """The raw bytes of an f32 array in a ggml type, and the values that those stand for."""
+    if kind == "f32":
+        return data, data
+    if kind == "f16":
+        half = data.astype(np.float16)
+        return half, half.astype(np.float32)
+    if kind == "bf16":
+        raw = (data.view(np.uint32) >> 16).astype(np.uint16)
+        return raw, (raw.astype(np.uint32) << 16).view(np.float32)
+    raw = gguf.quantize(data, _QUANT[kind])
+    return raw, gguf.dequantize(raw, _QUANT[kind]).astype(np.float32)
 
 
 def library_dir() -> Path:
@@ -102,6 +119,14 @@ class Ggml:
             self.cpu, "ggml_graph_compute", i32, [_TENSOR, ctypes.POINTER(_ComputePlan)]
         )
         self.cpu.ggml_cpu_init()
+
+    @property
+    def multiplies_integers(self) -> bool:
+        """Whether attention over a cache of 16 bits or fewer runs in integers here."""
+        return all(
+            bool(getattr(self.cpu, f"ggml_cpu_has_{feature}")())
+            for feature in ("avx512", "avx512_vnni")
+        )
 
     @staticmethod
     def _declare(library: ctypes.CDLL, name: str, result: object, arguments: list) -> None:
@@ -169,10 +194,11 @@ class Context:
         """Stock flash attention; sources are q, k, v, mask."""
         return self.ggml.base.ggml_flash_attn_ext(self._ctx, *sources, scale, 0.0, 0.0)
 
-    def graph(self, node: int, n_threads: int) -> Graph:
-        """A graph that computes `node` on `n_threads` threads, as often as it is called."""
+    def graph(self, node: int | list[int], n_threads: int) -> Graph:
+        """A graph that computes a node, or several, as often as it is called."""
         graph = self.ggml.base.ggml_new_graph(self._ctx)
-        self.ggml.base.ggml_build_forward_expand(graph, node)
+        for each in node if isinstance(node, list) else [node]:
+            self.ggml.base.ggml_build_forward_expand(graph, each)
         plan = self.ggml.cpu.ggml_graph_plan(graph, n_threads, None)
         work = np.full(max(plan.work_size, 1), 0xFF, dtype=np.uint8)  # f32 NaN everywhere
         plan.work_data = work.ctypes.data

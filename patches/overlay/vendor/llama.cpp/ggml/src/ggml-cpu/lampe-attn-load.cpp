@@ -3,7 +3,7 @@
 #include "ggml-cpu.h"
 #include "ggml-cpu-impl.h"
 #include "ggml-lampe.h"
-#include "lampe-attn-simd.h"
+#include "lampe-attn-i16.h"
 #include "ops.h"
 
 #include <algorithm>
@@ -120,33 +120,32 @@ bool lampe_tile::load_mask() {
     return true;
 }
 
-// the rows of one head lie apart, and hardware does not foresee that: ask for those of the next tile in time
-static inline void lampe_prefetch(const char * x, size_t n) {
-#if defined(__GNUC__) || defined(__clang__)
-    for (size_t i = 0; i < n; i += CACHE_LINE_SIZE) {
-        __builtin_prefetch(x + i);
-    }
-#else
-    GGML_UNUSED(x);
-    GGML_UNUSED(n);
-#endif
-}
-
-void lampe_tile::load_values() {
+void lampe_tile::load_values(int64_t i) {
     const ggml_tensor * v = dst->src[2];
 
-    const char * data = (const char *) v->data + j0*v->nb[1] + i_head_kv*v->nb[2] + i_stream*v->nb[3];
+    const char * data = value_data(i);
 
     const size_t n_bytes = ggml_row_size(v->type, shape.d_v);
 
-    for (int64_t j = 0; j < n; ++j) {
-        lampe_prefetch(data + (j + shape.n_split*LAMPE_TILE_KV)*v->nb[1], n_bytes);
-
-        if (k_pos[j] < 0) { // never written, may hold anything
-            std::fill(v_f32 + j*shape.d_v_pad, v_f32 + j*shape.d_v_pad + shape.d_v, 0.0f);
-        } else {
-            lampe_row_to_float(v->type, data + j*v->nb[1], v_f32 + j*shape.d_v_pad, shape.d_v);
+    // a row that was never written may hold anything
+    const auto load = [&](int64_t j, float * out) {
+        if (j >= n || k_pos[j] < 0) {
+            std::fill(out, out + shape.d_v, 0.0f);
+            return;
         }
+        lampe_prefetch(data + (j + shape.n_split*LAMPE_TILE_KV)*v->nb[1], n_bytes);
+        lampe_row_to_float(v->type, data + j*v->nb[1], out, shape.d_v);
+    };
+
+#ifdef LAMPE_I16
+    for (int64_t j = 0; j < n && integers; j += 2) {
+        load(j,     v_f32);
+        load(j + 1, v_f32 + shape.d_v_pad);
+        lampe_quantize_values(v_i16 + j/2*shape.d_v_pad, v_f32, v_f32 + shape.d_v_pad, shape.d_v_pad, v_scale + j);
+    }
+#endif
+    for (int64_t j = 0; j < n && !integers; ++j) {
+        load(j, v_f32 + j*shape.d_v_pad);
     }
 }
 
@@ -154,13 +153,9 @@ void lampe_tile::rotate_query(float * out, const float * in, int64_t pos) const 
     lampe_rotate(out, in, rope_row(pos), n_rot, shape.d_k, neox);
 }
 
-// positions are counted from base
-void lampe_tile::rotate_keys(float * out, bool in_middle, int64_t base) {
-    const ggml_tensor * k = dst->src[1];
-
-    const char * data = (const char *) k->data + j0*k->nb[1] + i_head_kv*k->nb[2] + i_stream*k->nb[3];
-
-    const size_t n_bytes = ggml_row_size(k->type, shape.d_k);
+// the rows of the table for the keys of the tile; positions are counted from base
+void lampe_tile::find_rope_rows(enum lampe_region region, int64_t base) {
+    const bool in_middle = region == LAMPE_REGION_MIDDLE;
 
     const int64_t num = in_middle ? plan[GGML_LAMPE_PLAN_NUM] : 1;
     const int64_t den = in_middle ? std::max(1, plan[GGML_LAMPE_PLAN_DEN]) : 1;
@@ -170,16 +165,6 @@ void lampe_tile::rotate_keys(float * out, bool in_middle, int64_t base) {
     int64_t pos  = 0;
     int64_t rem  = 0;
     for (int64_t j = 0; j < n; ++j) {
-        float      * dst_row = out  + j*shape.d_k_pad;
-        const char * src_row = data + j*k->nb[1];
-
-        lampe_prefetch(src_row + shape.n_split*LAMPE_TILE_KV*k->nb[1], n_bytes);
-
-        if (k_pos[j] < 0) { // never written, may hold anything
-            std::fill(dst_row, dst_row + shape.d_k, 0.0f);
-            continue;
-        }
-
         if (k_pos[j] == prev + 1 && num <= den) {
             rem += num;
             if (rem >= den) {
@@ -192,19 +177,40 @@ void lampe_tile::rotate_keys(float * out, bool in_middle, int64_t base) {
         }
         prev = k_pos[j];
 
-        const float * rope = rope_row(pos - base);
+        k_rope[j] = rope_row(pos - base);
+    }
+}
 
-        switch (k->type) {
-            case GGML_TYPE_F16:
-                lampe_rotate(dst_row, (const ggml_fp16_t *) src_row, rope, n_rot, shape.d_k, neox);
-                break;
-            case GGML_TYPE_F32:
-                lampe_rotate(dst_row, (const float *) src_row, rope, n_rot, shape.d_k, neox);
-                break;
-            default:
-                lampe_row_to_float(k->type, src_row, k_f32, shape.d_k);
-                lampe_rotate(dst_row, (const float *) k_f32, rope, n_rot, shape.d_k, neox);
-                break;
+// find_rope_rows() comes first
+void lampe_tile::rotate_keys(int64_t i, enum lampe_region region) {
+    const ggml_tensor * k = dst->src[1];
+
+    const char * data = key_data(i);
+
+    const size_t n_bytes = ggml_row_size(k->type, shape.d_k);
+
+    float * out = region == LAMPE_REGION_MIDDLE ? k_middle : k_exact;
+
+    for (int64_t j = 0; j < n; ++j) {
+        float      * dst_row = integers ? out : out + j*shape.d_k_pad;
+        const char * src_row = data + j*k->nb[1];
+
+        lampe_prefetch(src_row + shape.n_split*LAMPE_TILE_KV*k->nb[1], n_bytes);
+
+        if (k_pos[j] < 0) { // never written, may hold anything
+            std::fill(dst_row, dst_row + shape.d_k, 0.0f);
+        } else if (k->type == GGML_TYPE_F16) {
+            lampe_rotate(dst_row, (const ggml_fp16_t *) src_row, k_rope[j], n_rot, shape.d_k, neox);
+        } else if (k->type == GGML_TYPE_F32) {
+            lampe_rotate(dst_row, (const float *) src_row, k_rope[j], n_rot, shape.d_k, neox);
+        } else {
+            lampe_row_to_float(k->type, src_row, k_f32, shape.d_k);
+            lampe_rotate(dst_row, (const float *) k_f32, k_rope[j], n_rot, shape.d_k, neox);
         }
+#ifdef LAMPE_I16
+        if (integers) {
+            k_scale[region][j] = lampe_quantize(k_i16[region] + j*shape.d_k_pad, dst_row, shape.d_k_pad);
+        }
+#endif
     }
 }

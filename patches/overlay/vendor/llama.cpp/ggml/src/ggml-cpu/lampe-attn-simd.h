@@ -2,7 +2,9 @@
 
 // the inner loops of LaMPE attention, the same code for every instruction set
 
+#include "ggml-lampe.h"
 #include "lampe-attn-vec.h"
+#include "ops.h"
 
 #include <algorithm>
 #include <cmath>
@@ -18,6 +20,18 @@
 #endif
 
 static constexpr int LAMPE_PANEL = LAMPE_RN*LAMPE_EPR; // columns in a panel
+
+// the rows of one head lie apart, and hardware does not foresee that: ask for those of the next tile in time
+static inline void lampe_prefetch(const char * x, size_t n) {
+#if defined(__GNUC__) || defined(__clang__)
+    for (size_t i = 0; i < n; i += CACHE_LINE_SIZE) {
+        __builtin_prefetch(x + i, 0, 2);
+    }
+#else
+    GGML_UNUSED(x);
+    GGML_UNUSED(n);
+#endif
+}
 
 // rotation
 //
@@ -59,13 +73,13 @@ static inline void lampe_rotate(float * GGML_RESTRICT dst, const T * GGML_RESTRI
 // matrix product
 //
 // C[m][n] = alpha[n]*C[m][n] + sum_k A(m, k)*B[k][n], or without the first term where alpha is NULL
-// A(m, k) is A[m*sm + k*sk], so it may be read transposed
+// A(m, k) is A[m*sm + k*sk], so it may be read transposed; B is f32 or f16
 
-template <int RM, int RN>
+template <int RM, int RN, typename T>
 static inline void lampe_gemm_ukernel(
         float       * GGML_RESTRICT C, int64_t ldc,
         const float * GGML_RESTRICT A, int64_t sm, int64_t sk,
-        const float * GGML_RESTRICT B, int64_t ldb,
+        const T     * GGML_RESTRICT B, int64_t ldb,
         const float * GGML_RESTRICT alpha, int K) {
     lampe_vec acc[RM][RN];
     LAMPE_UNROLL
@@ -144,65 +158,6 @@ static inline void lampe_gemm(float * C, int64_t ldc, const float * A, int64_t s
     }
 }
 
-// dot products
-//
-// S[m][k] = Q[m] . K[k] for RM rows of Q and 4 rows of K; d is a multiple of LAMPE_EPR
-
-template <int RM>
-static inline void lampe_dots_ukernel(float * GGML_RESTRICT S, int64_t lds, const float * GGML_RESTRICT Q, int64_t ldq,
-        const float * GGML_RESTRICT K, int64_t ldk, int64_t d) {
-    lampe_vec acc[RM][4];
-    LAMPE_UNROLL
-    for (int m = 0; m < RM; ++m) {
-        LAMPE_UNROLL
-        for (int r = 0; r < 4; ++r) {
-            acc[m][r] = lampe_vec_set1(0.0f);
-        }
-    }
-
-    for (int64_t i = 0; i < d; i += LAMPE_EPR) {
-        lampe_vec k[4];
-        LAMPE_UNROLL
-        for (int r = 0; r < 4; ++r) {
-            k[r] = lampe_vec_load(K + r*ldk + i);
-        }
-        LAMPE_UNROLL
-        for (int m = 0; m < RM; ++m) {
-            const lampe_vec q = lampe_vec_load(Q + m*ldq + i);
-            LAMPE_UNROLL
-            for (int r = 0; r < 4; ++r) {
-                acc[m][r] = lampe_vec_fma(q, k[r], acc[m][r]);
-            }
-        }
-    }
-
-    LAMPE_UNROLL
-    for (int m = 0; m < RM; ++m) {
-        lampe_vec_sum4(S + m*lds, acc[m][0], acc[m][1], acc[m][2], acc[m][3]);
-    }
-}
-
-template <int RM>
-static void lampe_dots_rows(float * S, int64_t lds, const float * Q, int64_t ldq, const float * K, int64_t ldk, int64_t d, int n) {
-    for (int j = 0; j < n; j += 4) {
-        lampe_dots_ukernel<RM>(S + j, lds, Q, ldq, K + j*ldk, ldk, d);
-    }
-}
-
-// n is rounded up to a multiple of 4
-static inline void lampe_dots(float * S, int64_t lds, const float * Q, int64_t ldq, const float * K, int64_t ldk, int64_t d, int M, int n) {
-    int m = 0;
-    for (; m + LAMPE_DOT_RM <= M; m += LAMPE_DOT_RM) {
-        lampe_dots_rows<LAMPE_DOT_RM>(S + m*lds, lds, Q + m*ldq, ldq, K, ldk, d, n);
-    }
-    switch (M - m) {
-        case 3: lampe_dots_rows<3>(S + m*lds, lds, Q + m*ldq, ldq, K, ldk, d, n); break;
-        case 2: lampe_dots_rows<2>(S + m*lds, lds, Q + m*ldq, ldq, K, ldk, d, n); break;
-        case 1: lampe_dots_rows<1>(S + m*lds, lds, Q + m*ldq, ldq, K, ldk, d, n); break;
-        default:                                                                  break;
-    }
-}
-
 // running softmax
 //
 // scores become weights relative to the running maximum, which begins at -FLT_MAX so that hidden keys (-inf) weigh 0;
@@ -233,27 +188,33 @@ static inline void lampe_softmax_panel(float * S, int n, int n_vec, float * max,
     }
 }
 
-// S [n]: the scores of one query, n a multiple of LAMPE_EPR; returns alpha
-static inline float lampe_softmax_row(float * S, int n, float * max, float * sum) {
-    lampe_vec top = lampe_vec_load(S);
-    for (int j = LAMPE_EPR; j < n; j += LAMPE_EPR) {
-        top = lampe_vec_max(top, lampe_vec_load(S + j));
+// scores
+
+// of the scores of three regions, those of the region that each pair of query and key belongs to
+// by_key: a row of scores is one key against n queries, otherwise one query against n keys
+template <bool by_key>
+static inline void lampe_select(float * out, const float * local, const float * middle, const float * tail,
+        const int32_t * plan, const int32_t * q_pos, const int32_t * k_pos, int64_t n) {
+    const int32_t s1 = plan[GGML_LAMPE_PLAN_LOCAL_WINDOW];
+    const int32_t t0 = plan[GGML_LAMPE_PLAN_TAIL_START];
+
+    for (int64_t i = 0; i < n; ++i) {
+        const int32_t d = by_key ? q_pos[i] - k_pos[0] : q_pos[0] - k_pos[i];
+        const float   x = d >= t0 ? tail[i] : middle[i];
+
+        out[i] = d <= s1 ? local[i] : x;
     }
+}
 
-    const float     max_new = std::max(*max, lampe_vec_top(top));
-    const lampe_vec shift   = lampe_vec_set1(max_new);
-
-    lampe_vec total = lampe_vec_set1(0.0f);
-    for (int j = 0; j < n; j += LAMPE_EPR) {
-        const lampe_vec p = lampe_vec_exp(lampe_vec_sub(lampe_vec_load(S + j), shift));
-        lampe_vec_store(S + j, p);
-        total = lampe_vec_add(total, p);
+// what is hidden may be anything, an unset score of a region that no visible key is in too
+static inline void lampe_mask(float * x, const float * mask, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) {
+        x[i] = mask[i] == -INFINITY ? -INFINITY : x[i] + mask[i];
     }
+}
 
-    const float alpha = max_new > *max ? expf(*max - max_new) : 1.0f;
-
-    *max = max_new;
-    *sum = *sum*alpha + lampe_vec_sum(total);
-
-    return alpha;
+static inline void lampe_softcap(float * x, float softcap, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) {
+        x[i] = softcap*tanhf(x[i]/softcap);
+    }
 }

@@ -3,7 +3,7 @@
 #include "ggml-cpu.h"
 #include "ggml-cpu-impl.h"
 #include "ggml-lampe.h"
-#include "lampe-attn-simd.h"
+#include "lampe-attn-i16.h"
 #include "ops.h"
 
 #include <algorithm>
@@ -32,15 +32,15 @@ lampe_tile::lampe_tile(const ggml_tensor * dst, const lampe_shape & shape, float
     };
 
     for (auto & x : q_rot) {
-        x = take(std::max(shape.n_row*shape.d_k, LAMPE_FEW_ROWS*shape.d_k_pad));
+        x = take(shape.n_row_item()*shape.d_k_pad);
     }
     for (auto & x : s) {
-        x = take(std::max<int64_t>(LAMPE_TILE_KV*LAMPE_PANEL, LAMPE_TILE_KV*LAMPE_FEW_ROWS));
+        x = take(LAMPE_TILE_KV*std::max<int64_t>(LAMPE_PANEL, shape.n_few*LAMPE_FEW_ROWS));
     }
-    q_raw    = take(LAMPE_FEW_ROWS*shape.d_k_pad);
-    acc      = take(std::max(shape.n_row*shape.d_v, LAMPE_FEW_ROWS*shape.d_v_pad));
-    row_max  = take(shape.n_row);
-    row_sum  = take(shape.n_row);
+    q_raw    = take(shape.n_few*LAMPE_FEW_ROWS*shape.d_k_pad);
+    acc      = take(shape.n_row_item()*shape.d_v_pad);
+    row_max  = take(shape.n_row_item());
+    row_sum  = take(shape.n_row_item());
     q_pos    = (int32_t *) take(shape.n_row);
     alpha    = take(LAMPE_PANEL);
     k_f32    = take(shape.d_k);
@@ -49,8 +49,24 @@ lampe_tile::lampe_tile(const ggml_tensor * dst, const lampe_shape & shape, float
     v_f32    = take(LAMPE_TILE_KV*shape.d_v_pad);
     mask_f32 = take(LAMPE_TILE_KV*shape.n_block_q);
 
+    if (shape.i16) {
+        for (int i : { LAMPE_REGION_LOCAL, LAMPE_REGION_MIDDLE }) {
+            k_i16[i]   = (int16_t *) take(LAMPE_TILE_KV*shape.d_k_pad/2);
+            k_scale[i] = take(LAMPE_TILE_KV);
+        }
+        k_i16[LAMPE_REGION_TAIL]   = k_i16[LAMPE_REGION_LOCAL];
+        k_scale[LAMPE_REGION_TAIL] = k_scale[LAMPE_REGION_LOCAL];
+        for (auto & x : q_scale) {
+            x = take(shape.n_row);
+        }
+        v_i16   = (int32_t *) take(LAMPE_TILE_KV/2*shape.d_v_pad);
+        v_scale = take(LAMPE_TILE_KV);
+        p_scale = take(LAMPE_PANEL);
+    }
+
     // what is beyond the head size stays zero
     if (shape.d_k_pad != shape.d_k) {
+        std::fill(q_raw, q_raw + shape.n_few*LAMPE_FEW_ROWS*shape.d_k_pad, 0.0f);
         std::fill(k_exact,  k_exact  + LAMPE_TILE_KV*shape.d_k_pad, 0.0f);
         std::fill(k_middle, k_middle + LAMPE_TILE_KV*shape.d_k_pad, 0.0f);
     }
@@ -72,13 +88,13 @@ int64_t lampe_tile::query_position(enum lampe_region region, int64_t pos) const 
     }
 }
 
-const float * lampe_tile::query(int64_t r) const {
+const float * lampe_tile::query(int64_t i, int64_t r) const {
     const ggml_tensor * q = dst->src[0];
 
-    const int64_t i = i_q + r%n_q;
-    const int64_t h = i_head_kv*shape.n_gqa + r/n_q;
+    const int64_t i1 = i_q + r%n_q;
+    const int64_t h  = (i_head_kv + i)*shape.n_gqa + r/n_q;
 
-    return (const float *) ((const char *) q->data + i*q->nb[1] + h*q->nb[2] + i_stream*q->nb[3]);
+    return (const float *) ((const char *) q->data + i1*q->nb[1] + h*q->nb[2] + i_stream*q->nb[3]);
 }
 
 void lampe_tile::begin_block(int64_t i3, int64_t ikv, int64_t i1, int64_t n_q, const int32_t * plan) {
@@ -90,6 +106,10 @@ void lampe_tile::begin_block(int64_t i3, int64_t ikv, int64_t i1, int64_t n_q, c
 
     m   = n_q*shape.n_gqa;
     few = m <= LAMPE_FEW_ROWS;
+
+    n_head_kv = std::min(shape.n_head_item(m), shape.n_head_kv - ikv);
+
+    integers = shape.i16 && !few;
 
     q_min = INT32_MAX;
     q_max = INT32_MIN;
@@ -106,27 +126,30 @@ void lampe_tile::begin_block(int64_t i3, int64_t ikv, int64_t i1, int64_t n_q, c
 
     std::fill(q_ready, q_ready + LAMPE_REGION_COUNT, false);
 
+    const int64_t n_row = few ? n_head_kv*m : GGML_PAD(m, LAMPE_PANEL);
+
     if (few) {
-        for (int64_t r = 0; r < m; ++r) {
-            const float * row = query(r);
+        for (int64_t r = 0; r < n_row; ++r) {
+            const float * row = query(r/m, r%m);
             for (int64_t i = 0; i < shape.d_k; ++i) {
                 q_raw[r*shape.d_k_pad + i] = scale*row[i];
             }
         }
         for (auto & x : q_rot) {
-            std::fill(x, x + m*shape.d_k_pad, 0.0f);
+            std::fill(x, x + n_row*shape.d_k_pad, 0.0f);
         }
         // the rows of the output are scaled one by one
         std::fill(alpha, alpha + LAMPE_PANEL, 1.0f);
     }
 
-    std::fill(row_max, row_max + shape.n_row, -FLT_MAX);
-    std::fill(row_sum, row_sum + shape.n_row, 0.0f);
-    std::fill(acc, acc + (few ? m*shape.d_v_pad : GGML_PAD(m, LAMPE_PANEL)*shape.d_v), 0.0f);
+    std::fill(row_max, row_max + n_row, -FLT_MAX);
+    std::fill(row_sum, row_sum + n_row, 0.0f);
+    std::fill(acc, acc + n_row*(few ? shape.d_v_pad : shape.d_v), 0.0f);
 }
 
-lampe_tile::row_result lampe_tile::result(int64_t r) const {
+lampe_tile::row_result lampe_tile::result(int64_t i, int64_t r) const {
     if (few) {
+        r += i*m;
         return { acc + r*shape.d_v_pad, 1, row_max[r], row_sum[r] };
     }
     return { acc + r/LAMPE_PANEL*LAMPE_PANEL*shape.d_v + r%LAMPE_PANEL, LAMPE_PANEL, row_max[r], row_sum[r] };
@@ -135,47 +158,32 @@ lampe_tile::row_result lampe_tile::result(int64_t r) const {
 void lampe_tile::rotate_panels(enum lampe_region region) {
     float * row = q_raw;
 
-    std::fill(q_rot[region], q_rot[region] + GGML_PAD(m, LAMPE_PANEL)*shape.d_k, 0.0f);
+    std::fill(q_rot[region], q_rot[region] + GGML_PAD(m, LAMPE_PANEL)*shape.d_k_pad/(integers ? 2 : 1), 0.0f);
 
     for (int64_t r = 0; r < m; ++r) {
-        float * out = q_rot[region] + r/LAMPE_PANEL*LAMPE_PANEL*shape.d_k + r%LAMPE_PANEL;
+        const int64_t panel = r/LAMPE_PANEL*LAMPE_PANEL;
+        const int64_t c     = r%LAMPE_PANEL;
 
-        rotate_query(row, query(r), query_position(region, q_pos[r]));
+        rotate_query(row, query(0, r), query_position(region, q_pos[r]));
+#ifdef LAMPE_I16
+        if (integers) {
+            int16_t * row_i16 = (int16_t *) (row + shape.d_k_pad);
+            int32_t * out     = (int32_t *) q_rot[region] + panel*(shape.d_k_pad/2) + c;
+
+            q_scale[region][r] = scale*lampe_quantize(row_i16, row, shape.d_k_pad);
+            for (int64_t i = 0; i < shape.d_k_pad/2; ++i) {
+                memcpy(out + i*LAMPE_PANEL, row_i16 + 2*i, sizeof(int32_t));
+            }
+            continue;
+        }
+#endif
+        float * out = q_rot[region] + panel*shape.d_k + c;
         for (int64_t i = 0; i < shape.d_k; ++i) {
             out[i*LAMPE_PANEL] = scale*row[i];
         }
     }
 
     q_ready[region] = true;
-}
-
-// of the scores of three regions, those of the region that each pair of query and key belongs to
-// by_key: a row of scores is one key against n queries, otherwise one query against n keys
-template <bool by_key>
-static void lampe_select(float * out, const float * local, const float * middle, const float * tail,
-        const int32_t * plan, const int32_t * q_pos, const int32_t * k_pos, int64_t n) {
-    const int32_t s1 = plan[GGML_LAMPE_PLAN_LOCAL_WINDOW];
-    const int32_t t0 = plan[GGML_LAMPE_PLAN_TAIL_START];
-
-    for (int64_t i = 0; i < n; ++i) {
-        const int32_t d = by_key ? q_pos[i] - k_pos[0] : q_pos[0] - k_pos[i];
-        const float   x = d >= t0 ? tail[i] : middle[i];
-
-        out[i] = d <= s1 ? local[i] : x;
-    }
-}
-
-// what is hidden may be anything, an unset score of a region that no visible key is in too
-static void lampe_mask(float * x, const float * mask, int64_t n) {
-    for (int64_t i = 0; i < n; ++i) {
-        x[i] = mask[i] == -INFINITY ? -INFINITY : x[i] + mask[i];
-    }
-}
-
-static void lampe_softcap(float * x, float softcap, int64_t n) {
-    for (int64_t i = 0; i < n; ++i) {
-        x[i] = softcap*tanhf(x[i]/softcap);
-    }
 }
 
 void lampe_tile::compute(int64_t j0, int64_t n) {
@@ -185,23 +193,62 @@ void lampe_tile::compute(int64_t j0, int64_t n) {
     if (!load_positions() || !load_mask()) {
         return;
     }
-    load_values();
-
     if (few) {
         compute_few();
     } else {
+        load_values(0);
         compute_panels();
     }
 }
 
-void lampe_tile::compute_panels() {
-    const float * k_rot[LAMPE_REGION_COUNT] = { k_exact, k_middle, k_exact };
+void lampe_tile::panel_scores(enum lampe_region region, int64_t c0, int64_t n_vec) {
+    float * out = s[region];
+#ifdef LAMPE_I16
+    if (integers) {
+        const float * row = k_scale[region];
+        const float * col = q_scale[region] + c0;
 
+        lampe_gemm_i16((const int32_t *) k_i16[region], shape.d_k_pad/2, 1, (const int32_t *) q_rot[region] + c0*(shape.d_k_pad/2), LAMPE_PANEL,
+                n, n_vec, shape.d_k_pad/2, [=](int j, int c, lampe_vec sum) {
+            const lampe_vec f = lampe_vec_mul(lampe_vec_set1(row[j]), lampe_vec_load(col + c));
+            lampe_vec_store(out + j*LAMPE_PANEL + c, lampe_vec_mul(sum, f));
+        });
+        return;
+    }
+#endif
+    const float * k = region == LAMPE_REGION_MIDDLE ? k_middle : k_exact;
+
+    lampe_gemm(out, LAMPE_PANEL, k, shape.d_k_pad, 1, q_rot[region] + c0*shape.d_k, LAMPE_PANEL, nullptr, n, n_vec, shape.d_k);
+}
+
+void lampe_tile::panel_output(float * scores, int64_t c0, int64_t n_vec) {
+    float * out = acc + c0*shape.d_v;
+#ifdef LAMPE_I16
+    if (integers) {
+        const float * a = alpha;
+        const float * f = p_scale;
+
+        lampe_softmax_panel_i16(scores, n, n_vec, v_scale, row_max + c0, row_sum + c0, alpha, p_scale);
+        lampe_gemm_i16(v_i16, 1, shape.d_v_pad, (const int32_t *) scores, LAMPE_PANEL,
+                shape.d_v, n_vec, (n + 1)/2, [=](int i, int c, lampe_vec sum) {
+            const lampe_vec kept = lampe_vec_mul(lampe_vec_load(a + c), lampe_vec_load(out + i*LAMPE_PANEL + c));
+            lampe_vec_store(out + i*LAMPE_PANEL + c, lampe_vec_fma(sum, lampe_vec_load(f + c), kept));
+        });
+        return;
+    }
+#endif
+    lampe_softmax_panel(scores, n, n_vec, row_max + c0, row_sum + c0, alpha);
+    lampe_gemm(out, LAMPE_PANEL, v_f32, 1, shape.d_v_pad, scores, LAMPE_PANEL, alpha, shape.d_v, n_vec, n);
+}
+
+void lampe_tile::compute_panels() {
     if (reached[LAMPE_REGION_LOCAL] || reached[LAMPE_REGION_TAIL]) {
-        rotate_keys(k_exact, false, 0);
+        find_rope_rows(LAMPE_REGION_LOCAL, 0);
+        rotate_keys(0, LAMPE_REGION_LOCAL);
     }
     if (reached[LAMPE_REGION_MIDDLE]) {
-        rotate_keys(k_middle, true, 0);
+        find_rope_rows(LAMPE_REGION_MIDDLE, 0);
+        rotate_keys(0, LAMPE_REGION_MIDDLE);
     }
 
     int     n_reached = 0;
@@ -222,7 +269,7 @@ void lampe_tile::compute_panels() {
 
         for (int i = 0; i < LAMPE_REGION_COUNT; ++i) {
             if (reached[i]) {
-                lampe_gemm(s[i], LAMPE_PANEL, k_rot[i], shape.d_k_pad, 1, q_rot[i] + c0*shape.d_k, LAMPE_PANEL, nullptr, n, n_vec, shape.d_k);
+                panel_scores((enum lampe_region) i, c0, n_vec);
             }
         }
 
@@ -245,73 +292,6 @@ void lampe_tile::compute_panels() {
             }
         }
 
-        lampe_softmax_panel(scores, n, n_vec, row_max + c0, row_sum + c0, alpha);
-        lampe_gemm(acc + c0*shape.d_v, LAMPE_PANEL, v_f32, 1, shape.d_v_pad, scores, LAMPE_PANEL, alpha, shape.d_v, n_vec, n);
-    }
-}
-
-void lampe_tile::compute_few() {
-    const float * k_rot[LAMPE_REGION_COUNT] = { k_exact, k_middle, k_exact };
-
-    // count positions from the first key on: the rows of the table that are needed then stay in the cache
-    int64_t base[LAMPE_REGION_COUNT] = { k_min, middle(k_min), k_min };
-    for (int i = 0; i < LAMPE_REGION_COUNT; ++i) {
-        if (reached[i]) {
-            base[i] = std::min(base[i], query_position((enum lampe_region) i, q_min));
-        }
-    }
-    base[LAMPE_REGION_LOCAL] = std::min(base[LAMPE_REGION_LOCAL], base[LAMPE_REGION_TAIL]);
-    base[LAMPE_REGION_TAIL]  = base[LAMPE_REGION_LOCAL];
-
-    if (reached[LAMPE_REGION_LOCAL] || reached[LAMPE_REGION_TAIL]) {
-        rotate_keys(k_exact, false, base[LAMPE_REGION_LOCAL]);
-    }
-    if (reached[LAMPE_REGION_MIDDLE]) {
-        rotate_keys(k_middle, true, base[LAMPE_REGION_MIDDLE]);
-    }
-
-    int     n_reached = 0;
-    float * scores    = nullptr;
-    for (int i = 0; i < LAMPE_REGION_COUNT; ++i) {
-        if (!reached[i]) {
-            continue;
-        }
-        for (int64_t r = 0; r < m; ++r) {
-            const int64_t pos = query_position((enum lampe_region) i, q_pos[r]);
-            rotate_query(q_rot[i] + r*shape.d_k_pad, q_raw + r*shape.d_k_pad, pos - base[i]);
-        }
-        lampe_dots(s[i], LAMPE_TILE_KV, q_rot[i], shape.d_k_pad, k_rot[i], shape.d_k_pad, shape.d_k_pad, m, n);
-
-        n_reached += 1;
-        scores = s[i];
-    }
-
-    const int64_t n_pad = GGML_PAD(n, LAMPE_EPR);
-
-    for (int64_t r = 0; r < m; ++r) {
-        const int64_t o = r*LAMPE_TILE_KV;
-
-        float * row = scores + o;
-
-        if (n_reached > 1) {
-            lampe_select<false>(row, s[LAMPE_REGION_LOCAL] + o, s[LAMPE_REGION_MIDDLE] + o, s[LAMPE_REGION_TAIL] + o, plan, q_pos + r, k_pos, n);
-        }
-        if (softcap != 0.0f) {
-            lampe_softcap(row, softcap, n);
-        }
-        if (masked) {
-            lampe_mask(row, mask_f32 + r%n_q*LAMPE_TILE_KV, n);
-        }
-        std::fill(row + n, row + n_pad, -INFINITY);
-
-        const float f = lampe_softmax_row(row, n_pad, row_max + r, row_sum + r);
-        if (f != 1.0f) {
-            ggml_vec_scale_f32(shape.d_v_pad, acc + r*shape.d_v_pad, f);
-        }
-    }
-
-    for (int64_t c = 0; c < shape.d_v_pad; c += LAMPE_PANEL) {
-        const int64_t n_vec = std::min<int64_t>(LAMPE_RN, (shape.d_v_pad - c)/LAMPE_EPR);
-        lampe_gemm(acc + c, shape.d_v_pad, scores, LAMPE_TILE_KV, 1, v_f32 + c, shape.d_v_pad, alpha, m, n_vec, n);
+        panel_output(scores, c0, n_vec);
     }
 }

@@ -3,7 +3,7 @@
 #include "ggml-cpu.h"
 #include "ggml-cpu-impl.h"
 #include "ggml-lampe.h"
-#include "lampe-attn-simd.h"
+#include "lampe-attn-i16.h"
 #include "lampe-attn-tile.h"
 #include "ops.h"
 
@@ -11,11 +11,13 @@
 #include <cmath>
 #include <cstring>
 
-// Work item = one KV head x a block of queries (all query heads of that KV head at once) x a part of the keys. A block
-// is cut where the plan changes, so that it has one plan. Where there are too few blocks for the threads, the keys are
-// split into parts, and what the parts give is merged at the end.
+// Work item = one KV head (where the queries are few: all of them, so that memory is read in order) x a block of queries
+// (all query heads of a KV head at once) x a part of the keys. A block is cut where the plan changes, so that it has one
+// plan. Where there are too few blocks for the threads, the keys are split into parts, and what the parts give is merged
+// at the end.
 
 static constexpr int64_t LAMPE_BLOCK_ROWS = 192; // rows that a tile of keys is good for, at head size 64
+static constexpr int64_t LAMPE_FEW_FLOATS = 8192; // of the few rows of all heads of an item: they should stay in the cache too
 static constexpr int64_t LAMPE_BLOCK_Q    = 64;  // more queries would waste work above the diagonal
 
 lampe_shape::lampe_shape(const ggml_tensor * dst, int n_threads) {
@@ -33,12 +35,24 @@ lampe_shape::lampe_shape(const ggml_tensor * dst, int n_threads) {
     n_head_kv = k->ne[2];
     n_stream  = k->ne[3];
     n_gqa     = n_head/n_head_kv;
+#ifdef LAMPE_I16
+    i16       = k->type != GGML_TYPE_F32 && v->type != GGML_TYPE_F32;
+#else
+    i16       = false;
+#endif
 
     // a block's queries and outputs should stay in the cache
     const int64_t n_row_max = std::clamp<int64_t>(LAMPE_BLOCK_ROWS*64/std::max(d_k, d_v), 64, LAMPE_BLOCK_ROWS);
 
+    const int64_t n_tile = (n_kv + LAMPE_TILE_KV - 1)/LAMPE_TILE_KV;
+
+    // with fewer tiles than threads, the heads have to keep the threads busy
+    n_few = n_tile < n_threads ? 1 : std::clamp<int64_t>(LAMPE_FEW_FLOATS/(LAMPE_FEW_ROWS*std::max(d_k_pad, d_v_pad)), 1, n_head_kv);
+
     const auto n_item = [&]() {
-        return n_stream*n_head_kv*((n_q + n_block_q - 1)/n_block_q);
+        const int64_t n_head_item = this->n_head_item(n_block_q*n_gqa);
+
+        return n_stream*((n_head_kv + n_head_item - 1)/n_head_item)*((n_q + n_block_q - 1)/n_block_q);
     };
 
     n_block_q = std::clamp<int64_t>(n_row_max/n_gqa, 1, std::min(n_q, LAMPE_BLOCK_Q));
@@ -49,22 +63,21 @@ lampe_shape::lampe_shape(const ggml_tensor * dst, int n_threads) {
 
     n_split = 1;
     if (n_item() < 4*n_threads) {
-        const int64_t n_tile = (n_kv + LAMPE_TILE_KV - 1)/LAMPE_TILE_KV;
-
         // every part rotates the queries anew
         n_split = std::clamp<int64_t>(n_block_q*n_gqa <= LAMPE_FEW_ROWS ? n_tile : n_tile/4, 1, n_threads);
     }
 }
 
 size_t lampe_shape::n_work_thread() const {
-    const int64_t n_q_rot = std::max(n_row*d_k, LAMPE_FEW_ROWS*d_k_pad);
-
-    const int64_t n = LAMPE_REGION_COUNT*(n_q_rot + LAMPE_TILE_KV*std::max<int64_t>(LAMPE_PANEL, LAMPE_FEW_ROWS)) +
-        LAMPE_FEW_ROWS*d_k_pad + std::max(n_row*d_v, LAMPE_FEW_ROWS*d_v_pad) + 3*n_row + LAMPE_PANEL +
+    int64_t n = LAMPE_REGION_COUNT*(n_row_item()*d_k_pad + LAMPE_TILE_KV*std::max<int64_t>(LAMPE_PANEL, n_few*LAMPE_FEW_ROWS)) +
+        n_few*LAMPE_FEW_ROWS*d_k_pad + n_row_item()*(d_v_pad + 2) + n_row + LAMPE_PANEL +
         d_k + LAMPE_TILE_KV*(2*d_k_pad + d_v_pad + n_block_q);
+    if (i16) {
+        n += LAMPE_TILE_KV*(d_k_pad + d_v_pad/2 + 3) + LAMPE_REGION_COUNT*n_row + LAMPE_PANEL;
+    }
 
-    // each of the 17 buffers begins on a cache line
-    return n + 18*CACHE_LINE_SIZE_F32;
+    // each of the 27 buffers begins on a cache line
+    return n + 28*CACHE_LINE_SIZE_F32;
 }
 
 size_t lampe_shape::n_work(int n_threads) const {
@@ -158,11 +171,11 @@ struct lampe_kernel {
             tile.compute(j, std::min(LAMPE_TILE_KV, shape.n_kv - j));
         }
 
-        for (int64_t r = 0; r < tile.m; ++r) {
+        for (int64_t r = 0; r < tile.n_head_kv*tile.m; ++r) {
             const int64_t i = i1 + r%tile.n_q;
             const int64_t h = ikv*shape.n_gqa + r/tile.n_q;
 
-            const lampe_tile::row_result res = tile.result(r);
+            const lampe_tile::row_result res = tile.result(r/tile.m, r%tile.m);
 
             if (shape.n_split == 1) {
                 write_row(res.data, res.stride, res.max, res.sum, i3, i, h);
@@ -228,7 +241,9 @@ void ggml_compute_forward_lampe_attn(const ggml_compute_params * params, ggml_te
         for (int64_t i1, end = shape.n_q; end > 0; end = i1) {
             i1 = kernel.block_begin(i3, end);
 
-            for (int64_t ikv = 0; ikv < shape.n_head_kv; ++ikv) {
+            const int64_t n_head_item = shape.n_head_item((end - i1)*shape.n_gqa);
+
+            for (int64_t ikv = 0; ikv < shape.n_head_kv; ikv += n_head_item) {
                 for (int64_t p = 0; p < shape.n_split; ++p, ++i_item) {
                     if (i_item != i_next) {
                         continue;

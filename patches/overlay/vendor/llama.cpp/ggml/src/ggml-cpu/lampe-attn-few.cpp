@@ -1,0 +1,160 @@
+#include "lampe-attn-tile.h"
+
+#include "ggml-cpu.h"
+#include "ggml-cpu-impl.h"
+#include "ggml-lampe.h"
+#include "lampe-attn-few.h"
+#include "ops.h"
+
+#include <algorithm>
+#include <cmath>
+
+// the few rows of a decoding step: each key and value is read, converted and rotated on its way into the registers
+
+static constexpr int64_t LAMPE_FEW_KEYS = 16; // rows of the rotation that stay in the first cache while heads take turns
+
+// the rows of a tile lie in memory as the loops below want them
+bool lampe_tile::few_reads_keys() const {
+    const ggml_type type = dst->src[1]->type;
+
+    return (type == GGML_TYPE_F16 || type == GGML_TYPE_F32) && n % 4 == 0 && n_rot/2 % LAMPE_EPR == 0 && (shape.d_k - n_rot) % LAMPE_EPR == 0;
+}
+
+// a cell that was never written may hold anything, and anything times 0 may be NaN
+bool lampe_tile::few_reads_values() const {
+    const ggml_type type = dst->src[2]->type;
+
+    return (type == GGML_TYPE_F16 || type == GGML_TYPE_F32) && !empty && shape.d_v % LAMPE_EPR == 0;
+}
+
+// keys that come as they lie in the cache
+void lampe_tile::few_rotated_scores(enum lampe_region region) {
+    const ggml_tensor * k = dst->src[1];
+    const ggml_tensor * v = dst->src[2];
+
+    const size_t n_bytes_k = ggml_row_size(k->type, shape.d_k);
+    const size_t n_bytes_v = ggml_row_size(v->type, shape.d_v);
+
+    const int64_t n_next = shape.n_split*LAMPE_TILE_KV; // rows on to the next tile of this thread
+
+    const auto run = [&](const auto * type) {
+        const int64_t ldk = k->nb[1]/sizeof(*type);
+
+        // what is read of the rotation serves all heads
+        for (int64_t j0 = 0; j0 < n; j0 += LAMPE_FEW_KEYS) {
+            for (int64_t i = 0; i < n_head_kv; ++i) {
+                const char * data_k = key_data(i);
+                const char * data_v = value_data(i);
+
+                for (int64_t j = j0; j < std::min(n, j0 + LAMPE_FEW_KEYS); j += 4) {
+                    for (int64_t r = j + n_next; r < j + n_next + 4; ++r) {
+                        lampe_prefetch(data_k + r*k->nb[1], n_bytes_k);
+                        lampe_prefetch(data_v + r*v->nb[1], n_bytes_v);
+                    }
+
+                    const auto  * src = (decltype(type)) data_k + j*ldk;
+                    const float * q   = q_rot[region] + i*m*shape.d_k_pad;
+                    float       * out = s[region] + i*m*LAMPE_TILE_KV + j;
+                    if (neox) {
+                        lampe_rotated_dots<true> (out, LAMPE_TILE_KV, q, shape.d_k_pad, src, ldk, k_rope + j, n_rot, shape.d_k, m);
+                    } else {
+                        lampe_rotated_dots<false>(out, LAMPE_TILE_KV, q, shape.d_k_pad, src, ldk, k_rope + j, n_rot, shape.d_k, m);
+                    }
+                }
+            }
+        }
+    };
+
+    if (k->type == GGML_TYPE_F16) {
+        run((const ggml_fp16_t *) nullptr);
+    } else {
+        run((const float *) nullptr);
+    }
+}
+
+void lampe_tile::few_scores(enum lampe_region region, int64_t base) {
+    const int64_t ld = shape.d_k_pad;
+
+    for (int64_t r = 0; r < n_head_kv*m; ++r) {
+        rotate_query(q_rot[region] + r*ld, q_raw + r*ld, query_position(region, q_pos[r%m]) - base);
+    }
+
+    find_rope_rows(region, base);
+
+    if (few_reads_keys()) {
+        few_rotated_scores(region);
+        return;
+    }
+
+    for (int64_t i = 0; i < n_head_kv; ++i) {
+        rotate_keys(i, region);
+        lampe_dots(s[region] + i*m*LAMPE_TILE_KV, LAMPE_TILE_KV, q_rot[region] + i*m*ld, ld,
+                region == LAMPE_REGION_MIDDLE ? k_middle : k_exact, ld, ld, m, n);
+    }
+}
+
+void lampe_tile::few_softmax(float * scores, int n_reached) {
+    const int64_t n_pad = GGML_PAD(n, LAMPE_EPR);
+
+    for (int64_t r = 0; r < n_head_kv*m; ++r) {
+        const int64_t o = r*LAMPE_TILE_KV;
+
+        float * row = scores + o;
+
+        if (n_reached > 1) {
+            lampe_select<false>(row, s[LAMPE_REGION_LOCAL] + o, s[LAMPE_REGION_MIDDLE] + o, s[LAMPE_REGION_TAIL] + o, plan, q_pos + r%m, k_pos, n);
+        }
+        if (softcap != 0.0f) {
+            lampe_softcap(row, softcap, n);
+        }
+        if (masked) {
+            lampe_mask(row, mask_f32 + r%m%n_q*LAMPE_TILE_KV, n);
+        }
+        std::fill(row + n, row + n_pad, -INFINITY);
+
+        const float f = lampe_softmax_row(row, n_pad, row_max + r, row_sum + r);
+        if (f != 1.0f) {
+            ggml_vec_scale_f32(shape.d_v_pad, acc + r*shape.d_v_pad, f);
+        }
+    }
+}
+
+void lampe_tile::compute_few() {
+    const ggml_tensor * v = dst->src[2];
+
+    // count positions from the first key on: the rows of the table that are needed then stay in the cache
+    int64_t base[LAMPE_REGION_COUNT] = { k_min, middle(k_min), k_min };
+    for (int i = 0; i < LAMPE_REGION_COUNT; ++i) {
+        if (reached[i]) {
+            base[i] = std::min(base[i], query_position((enum lampe_region) i, q_min));
+        }
+    }
+
+    int     n_reached = 0;
+    float * scores    = nullptr;
+    for (int i = 0; i < LAMPE_REGION_COUNT; ++i) {
+        if (reached[i]) {
+            few_scores((enum lampe_region) i, base[i]);
+            n_reached += 1;
+            scores = s[i];
+        }
+    }
+
+    few_softmax(scores, n_reached);
+
+    for (int64_t i = 0; i < n_head_kv; ++i) {
+        float       * out     = acc + i*m*shape.d_v_pad;
+        const float * weights = scores + i*m*LAMPE_TILE_KV;
+
+        if (!few_reads_values()) {
+            load_values(i);
+            lampe_sums(out, shape.d_v_pad, weights, LAMPE_TILE_KV, v_f32, shape.d_v_pad, alpha, m, n, shape.d_v_pad);
+        } else if (v->type == GGML_TYPE_F16) {
+            const auto * data = (const ggml_fp16_t *) value_data(i);
+            lampe_sums(out, shape.d_v_pad, weights, LAMPE_TILE_KV, data, v->nb[1]/sizeof(*data), alpha, m, n, shape.d_v);
+        } else {
+            const auto * data = (const float *) value_data(i);
+            lampe_sums(out, shape.d_v_pad, weights, LAMPE_TILE_KV, data, v->nb[1]/sizeof(*data), alpha, m, n, shape.d_v);
+        }
+    }
+}

@@ -1,0 +1,205 @@
+#pragma once
+
+// the inner loops of LaMPE attention for the few rows of a decoding step
+
+#include "lampe-attn-simd.h"
+
+// C[m] += sum_k A[m][k]*B[k] for the few rows of a decoding step, over vectors of d values: B is read once where the
+// registers allow that
+template <int RM, int RN, typename T>
+static inline void lampe_sums_rows(float * C, int64_t ldc, const float * A, int64_t lda, const T * B, int64_t ldb, const float * alpha, int K, int64_t d) {
+    int64_t i = 0;
+    for (; i + RN*LAMPE_EPR <= d; i += RN*LAMPE_EPR) {
+        lampe_gemm_ukernel<RM, RN>(C + i, ldc, A, lda, 1, B + i, ldb, alpha, K);
+    }
+    for (; i < d; i += LAMPE_EPR) {
+        lampe_gemm_ukernel<RM, 1>(C + i, ldc, A, lda, 1, B + i, ldb, alpha, K);
+    }
+}
+
+// alpha: LAMPE_PANEL ones
+template <typename T>
+static inline void lampe_sums(float * C, int64_t ldc, const float * A, int64_t lda, const T * B, int64_t ldb, const float * alpha, int M, int K, int64_t d) {
+    while (M > 0) {
+        int m = std::min(M, 2*LAMPE_RM);
+        if (LAMPE_RN == 2) {
+            m = std::min(m, LAMPE_RM);
+        }
+        switch (m) {
+            case 1:  lampe_sums_rows<1, LAMPE_RN>(C, ldc, A, lda, B, ldb, alpha, K, d); break;
+            case 2:  lampe_sums_rows<2, LAMPE_RN>(C, ldc, A, lda, B, ldb, alpha, K, d); break;
+            case 3:  lampe_sums_rows<3, LAMPE_RN>(C, ldc, A, lda, B, ldb, alpha, K, d); break;
+            case 4:  lampe_sums_rows<4, LAMPE_RN>(C, ldc, A, lda, B, ldb, alpha, K, d); break;
+            case 5:  lampe_sums_rows<5, 2>       (C, ldc, A, lda, B, ldb, alpha, K, d); break;
+            case 6:  lampe_sums_rows<6, 2>       (C, ldc, A, lda, B, ldb, alpha, K, d); break;
+            case 7:  lampe_sums_rows<7, 2>       (C, ldc, A, lda, B, ldb, alpha, K, d); break;
+            default: lampe_sums_rows<8, 2>       (C, ldc, A, lda, B, ldb, alpha, K, d); break;
+        }
+        C += m*ldc;
+        A += m*lda;
+        M -= m;
+    }
+}
+
+// dot products
+//
+// S[m][k] = Q[m] . K[k] for RM rows of Q and 4 rows of K; d is a multiple of LAMPE_EPR
+
+template <int RM>
+static inline void lampe_dots_ukernel(float * GGML_RESTRICT S, int64_t lds, const float * GGML_RESTRICT Q, int64_t ldq,
+        const float * GGML_RESTRICT K, int64_t ldk, int64_t d) {
+    lampe_vec acc[RM][4];
+    LAMPE_UNROLL
+    for (int m = 0; m < RM; ++m) {
+        LAMPE_UNROLL
+        for (int r = 0; r < 4; ++r) {
+            acc[m][r] = lampe_vec_set1(0.0f);
+        }
+    }
+
+    for (int64_t i = 0; i < d; i += LAMPE_EPR) {
+        lampe_vec k[4];
+        LAMPE_UNROLL
+        for (int r = 0; r < 4; ++r) {
+            k[r] = lampe_vec_load(K + r*ldk + i);
+        }
+        LAMPE_UNROLL
+        for (int m = 0; m < RM; ++m) {
+            const lampe_vec q = lampe_vec_load(Q + m*ldq + i);
+            LAMPE_UNROLL
+            for (int r = 0; r < 4; ++r) {
+                acc[m][r] = lampe_vec_fma(q, k[r], acc[m][r]);
+            }
+        }
+    }
+
+    LAMPE_UNROLL
+    for (int m = 0; m < RM; ++m) {
+        lampe_vec_sum4(S + m*lds, acc[m][0], acc[m][1], acc[m][2], acc[m][3]);
+    }
+}
+
+template <int RM>
+static void lampe_dots_rows(float * S, int64_t lds, const float * Q, int64_t ldq, const float * K, int64_t ldk, int64_t d, int n) {
+    for (int j = 0; j < n; j += 4) {
+        lampe_dots_ukernel<RM>(S + j, lds, Q, ldq, K + j*ldk, ldk, d);
+    }
+}
+
+// n is rounded up to a multiple of 4
+static inline void lampe_dots(float * S, int64_t lds, const float * Q, int64_t ldq, const float * K, int64_t ldk, int64_t d, int M, int n) {
+    int m = 0;
+    for (; m + LAMPE_DOT_RM <= M; m += LAMPE_DOT_RM) {
+        lampe_dots_rows<LAMPE_DOT_RM>(S + m*lds, lds, Q + m*ldq, ldq, K, ldk, d, n);
+    }
+    switch (M - m) {
+        case 3: lampe_dots_rows<3>(S + m*lds, lds, Q + m*ldq, ldq, K, ldk, d, n); break;
+        case 2: lampe_dots_rows<2>(S + m*lds, lds, Q + m*ldq, ldq, K, ldk, d, n); break;
+        case 1: lampe_dots_rows<1>(S + m*lds, lds, Q + m*ldq, ldq, K, ldk, d, n); break;
+        default:                                                                  break;
+    }
+}
+
+// as above, but rotates the keys on the way; K and its rotation come in whole vectors
+// rope: the rows of the table for the 4 keys
+
+template <int RM, bool neox, typename T>
+static inline void lampe_rotated_dots_ukernel(float * GGML_RESTRICT S, int64_t lds, const float * GGML_RESTRICT Q, int64_t ldq,
+        const T * GGML_RESTRICT K, int64_t ldk, const float * const * rope, int64_t n_rot, int64_t d) {
+    lampe_vec acc[RM][4];
+    LAMPE_UNROLL
+    for (int m = 0; m < RM; ++m) {
+        LAMPE_UNROLL
+        for (int r = 0; r < 4; ++r) {
+            acc[m][r] = lampe_vec_set1(0.0f);
+        }
+    }
+
+    const int64_t n = n_rot/2;
+
+    for (int64_t i = 0; i < n; i += LAMPE_EPR) {
+        LAMPE_UNROLL
+        for (int r = 0; r < 4; ++r) {
+            const T * src = K + r*ldk;
+
+            const lampe_vec a = lampe_vec_load(neox ? src + i     : src + 2*i);
+            const lampe_vec b = lampe_vec_load(neox ? src + i + n : src + 2*i + LAMPE_EPR);
+
+            const lampe_vec x = neox ? a : lampe_vec_even(a, b);
+            const lampe_vec y = neox ? b : lampe_vec_odd (a, b);
+            const lampe_vec c = lampe_vec_load(rope[r] + i);
+            const lampe_vec s = lampe_vec_load(rope[r] + i + n);
+
+            const lampe_vec kx = lampe_vec_sub(lampe_vec_mul(x, c), lampe_vec_mul(y, s));
+            const lampe_vec ky = lampe_vec_fma(x, s, lampe_vec_mul(y, c));
+            LAMPE_UNROLL
+            for (int m = 0; m < RM; ++m) {
+                acc[m][r] = lampe_vec_fma(kx, lampe_vec_load(Q + m*ldq + i),     acc[m][r]);
+                acc[m][r] = lampe_vec_fma(ky, lampe_vec_load(Q + m*ldq + i + n), acc[m][r]);
+            }
+        }
+    }
+    for (int64_t i = n_rot; i < d; i += LAMPE_EPR) {
+        LAMPE_UNROLL
+        for (int r = 0; r < 4; ++r) {
+            const lampe_vec k = lampe_vec_load(K + r*ldk + i);
+            LAMPE_UNROLL
+            for (int m = 0; m < RM; ++m) {
+                acc[m][r] = lampe_vec_fma(k, lampe_vec_load(Q + m*ldq + i), acc[m][r]);
+            }
+        }
+    }
+
+    LAMPE_UNROLL
+    for (int m = 0; m < RM; ++m) {
+        lampe_vec_sum4(S + m*lds, acc[m][0], acc[m][1], acc[m][2], acc[m][3]);
+    }
+}
+
+// M rows of Q and 4 keys
+template <bool neox, typename T>
+static inline void lampe_rotated_dots(float * S, int64_t lds, const float * Q, int64_t ldq, const T * K, int64_t ldk, const float * const * rope,
+        int64_t n_rot, int64_t d, int M) {
+    while (M > 0) {
+        int m = std::min(M, LAMPE_ROT_RM);
+        switch (m) {
+            case 1:  lampe_rotated_dots_ukernel<1, neox>(S, lds, Q, ldq, K, ldk, rope, n_rot, d); break;
+            case 2:  lampe_rotated_dots_ukernel<2, neox>(S, lds, Q, ldq, K, ldk, rope, n_rot, d); break;
+#if defined(__AVX512F__) || defined(__aarch64__)
+            case 3:  lampe_rotated_dots_ukernel<3, neox>(S, lds, Q, ldq, K, ldk, rope, n_rot, d); break;
+            case 4:  lampe_rotated_dots_ukernel<4, neox>(S, lds, Q, ldq, K, ldk, rope, n_rot, d); break;
+            case 5:  lampe_rotated_dots_ukernel<5, neox>(S, lds, Q, ldq, K, ldk, rope, n_rot, d); break;
+            case 6:  lampe_rotated_dots_ukernel<6, neox>(S, lds, Q, ldq, K, ldk, rope, n_rot, d); break;
+#endif
+            default: GGML_ABORT("fatal error");
+        }
+        S += m*lds;
+        Q += m*ldq;
+        M -= m;
+    }
+}
+
+// S [n]: the scores of one query, n a multiple of LAMPE_EPR; returns alpha
+static inline float lampe_softmax_row(float * S, int n, float * max, float * sum) {
+    lampe_vec top = lampe_vec_load(S);
+    for (int j = LAMPE_EPR; j < n; j += LAMPE_EPR) {
+        top = lampe_vec_max(top, lampe_vec_load(S + j));
+    }
+
+    const float     max_new = std::max(*max, lampe_vec_top(top));
+    const lampe_vec shift   = lampe_vec_set1(max_new);
+
+    lampe_vec total = lampe_vec_set1(0.0f);
+    for (int j = 0; j < n; j += LAMPE_EPR) {
+        const lampe_vec p = lampe_vec_exp(lampe_vec_sub(lampe_vec_load(S + j), shift));
+        lampe_vec_store(S + j, p);
+        total = lampe_vec_add(total, p);
+    }
+
+    const float alpha = max_new > *max ? expf(*max - max_new) : 1.0f;
+
+    *max = max_new;
+    *sum = *sum*alpha + lampe_vec_sum(total);
+
+    return alpha;
+}

@@ -1,0 +1,264 @@
+#!/usr/bin/env python3
+"""Time LaMPE attention against stock flash attention, operator against operator, on the CPU.
+
+    python tools/bench_attention.py [--shape NAME] [--length N] [--queries N] [--kv TYPE] [--json]
+
+A batch of queries at the end of a context, and one query (decoding). Both operators run in this
+process, alternating; medians; the ratio is stock's time over LaMPE's, above 1 where LaMPE is
+faster. The context is repeated in memory until it fits in no cache, as the layers of a model are.
+Speeds are given beside what the machine can do at most, which tools/peak.c measures first.
+`--accuracy` gives the errors of both against attention in float64 on keys and values that no cache
+has rounded yet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+import ggml_ctypes as gg  # type: ignore[import-not-found]
+
+from lampe_gguf.positions import Plan, identity_plan, lampe_plan
+from lampe_gguf.reference import NORM, Rope, attention, rope_table, rotate
+
+SHAPES = {  # head size, query heads, KV heads
+    "smollm2-135m": (64, 9, 3),
+    "llama-3-8b": (128, 32, 8),
+    "qwen2.5-1.5b": (128, 12, 2),
+    "qwen2.5-0.5b": (64, 14, 2),
+}
+KV_BYTES = 200e6  # of decoding: more than any cache holds
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: seconds are medians of one operator, rates are LaMPE's."""
+
+    shape: str
+    queries: int
+    keys: int
+    kv: str
+    plan: str
+    threads: int
+    stock_ms: float
+    lampe_ms: float
+    ratio: float
+    gflops: float
+    gbs: float
+
+
+def measure_peak(threads: int) -> dict[str, float]:
+    """What tools/peak.c finds; an empty dictionary where there is no C compiler."""
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder, "peak")
+        source = Path(__file__).with_name("peak.c")
+        subprocess.run([compiler, "-O3", "-march=native", "-pthread", str(source), "-o",
+                        str(program)], check=True)
+        done = subprocess.run([str(program), str(threads)], check=True, capture_output=True)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def plan_rows(plan: Plan, positions: NDArray[np.int64]) -> NDArray[np.int32]:
+    fields = [plan.local_window, plan.num, plan.den, plan.middle_shift, plan.tail_start,
+              plan.tail_shift, plan.length]
+    return np.array([[p, *fields] for p in positions], dtype=np.int32)
+
+
+class Pair:
+    """Graphs of the two operators on the same sizes, `copies` caches in each."""
+
+    def __init__(self, ggml: Any, shape: tuple[int, int, int], n_kv: int, n_q: int, kv: str,
+                 plan: Plan, threads: int, copies: int,
+                 data: tuple[NDArray[Any], ...] | None = None) -> None:
+        d, n_head, n_head_kv = shape
+        rng = np.random.default_rng(0)
+        positions = np.arange(n_kv - n_q, n_kv)
+        mask = np.where(np.arange(n_kv)[None] <= positions[:, None], 0.0, -np.inf)
+        self.ctx = ctx = gg.Context(ggml, 1 << 28)
+        kind = gg.TYPES[kv]
+
+        def cache(values: NDArray[Any] | None = None) -> int:
+            if values is None:
+                values = rng.normal(size=(n_kv, n_head_kv, d))
+            raw, _ = gg.stored(values.astype(np.float32), kv)
+            return int(ctx.heads_first(ctx.tensor(kind, (d, n_head_kv, n_kv), raw)))
+
+        queries, unrotated, keys, values = data or (
+            rng.normal(size=(n_q, n_head, d)), None, None, None)
+        q, q_raw = (
+            ctx.heads_first(ctx.tensor(gg.F32, (d, n_head, n_q), each.astype(np.float32)))
+            for each in (queries, queries if unrotated is None else unrotated)
+        )
+        half = ctx.tensor(gg.F16, (n_kv, n_q), mask.astype(np.float16))
+        rows = ctx.tensor(gg.I32, (8, n_q), plan_rows(plan, positions))
+        cells = ctx.tensor(gg.I32, (n_kv,), np.arange(n_kv, dtype=np.int32))
+        rope = Rope(d, NORM)
+        table = ctx.tensor(gg.F32, (d, n_kv + 3), rope_table(n_kv + 3, rope).astype(np.float32))
+        stock, lampe = [], []
+        for _ in range(copies):
+            k, v = cache(keys), cache(values)
+            k_rotated = k if keys is None else cache(
+                rotate(keys.astype(np.float64), np.arange(n_kv)[:, None], rope))
+            stock.append(ctx.flash_attn(q, k_rotated, v, half, scale=d**-0.5))
+            lampe.append(ctx.lampe_attn(q_raw, k, v, half, rows, cells, table, None,
+                                        scale=d**-0.5, softcap=0.0, mode=gg.ROPE_NORM))
+        self.nodes = stock[0], lampe[0]
+        self.graphs = [ctx.graph(stock, threads), ctx.graph(lampe, threads)]
+        self.copies = copies
+
+    def __enter__(self) -> Pair:
+        self.ctx.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.ctx.__exit__(*error)
+
+    def time(self, repeats: int, clock: Callable[[], float]) -> tuple[float, float, float]:
+        """Median seconds of one stock and one LaMPE operator, and of one over the other."""
+        pairs = []
+        for _ in range(repeats + 1):
+            taken = []
+            for graph in self.graphs:
+                start = clock()
+                graph.compute()
+                taken.append((clock() - start) / self.copies)
+            pairs.append(taken)
+        pairs = pairs[1:]  # the first round warms up
+        return (
+            statistics.median(a for a, _ in pairs),
+            statistics.median(b for _, b in pairs),
+            statistics.median(a / b for a, b in pairs),
+        )
+
+
+def measure(ggml: Any, name: str, n_kv: int, n_q: int, kv: str, plan: str,
+            options: argparse.Namespace) -> Row:
+    """One row of the table."""
+    d, n_head, n_head_kv = shape = SHAPES[name]
+    n_bytes = 2 * gg.stored(np.zeros((n_kv, n_head_kv * d), np.float32), kv)[0].nbytes
+    copies = max(1, round(KV_BYTES / n_bytes)) if n_q == 1 else 1
+    chosen = identity_plan(n_kv) if plan == "identity" else lampe_plan(n_kv, 6144, 1024, 200)
+    repeats = options.repeats * (3 if n_q == 1 else 1)
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    with Pair(ggml, shape, n_kv, n_q, kv, chosen, options.threads, copies) as pair:
+        stock, lampe, ratio = pair.time(repeats, clock)
+    seen = n_q * n_kv - n_q * (n_q - 1) // 2  # pairs of query and key
+    return Row(name, n_q, n_kv, kv, plan, options.threads, 1e3 * stock, 1e3 * lampe, ratio,
+               4.0 * d * n_head * seen / lampe / 1e9, n_bytes / lampe / 1e9)
+
+
+def accuracy(ggml: Any, name: str, n_q: int, kv: str, spread: float, threads: int) -> list[float]:
+    """Relative errors (root mean square) of stock and LaMPE, `spread` the scale of the queries."""
+    d, n_head, n_head_kv = shape = SHAPES[name]
+    n_kv = 1024
+    rng = np.random.default_rng(0)
+    plan, rope, positions = identity_plan(n_kv), Rope(d, NORM), np.arange(n_kv - n_q, n_kv)
+    q = (spread * rng.normal(size=(n_q, n_head, d))).astype(np.float32)
+    k, v = (rng.normal(size=(n_kv, n_head_kv, d)).astype(np.float32) for _ in range(2))
+    turned = rotate(q.astype(np.float64), positions[:, None], rope)
+    want = attention(q, k, v, positions, np.arange(n_kv), [plan] * n_q, rope, scale=d**-0.5)
+    errors = []
+    with Pair(ggml, shape, n_kv, n_q, kv, plan, threads, 1, (turned, q, k, v)) as pair:
+        for graph, node in zip(pair.graphs, pair.nodes, strict=True):
+            graph.compute()
+            got = pair.ctx.read(node, want.shape)
+            errors.append(float(np.sqrt(np.square(got - want).mean() / np.square(want).mean())))
+    return errors
+
+
+def show_accuracy(ggml: Any, options: argparse.Namespace) -> None:
+    """Print the errors of both, for flat and for peaked attention."""
+    rows = []
+    for name in options.shape:
+        for n_q in options.queries:
+            for kv in options.kv:
+                for spread in (0.3, 1.0, 3.0):
+                    stock, lampe = accuracy(ggml, name, n_q, kv, spread, options.threads)
+                    rows.append({"shape": name, "queries": n_q, "kv": kv, "spread": spread,
+                                 "stock": stock, "lampe": lampe})
+                    if not options.json:
+                        print(f"{name:13} {n_q:4} queries, {kv}, spread {spread:.1f}: relative "
+                              f"error stock {stock:.2e}, LaMPE {lampe:.2e}", flush=True)
+    if options.json:
+        print(json.dumps(rows, indent=2))
+
+
+def main() -> int:
+    """Print one line per shape, length, type and plan."""
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", action="append", choices=SHAPES, help="default: all")
+    parser.add_argument("--length", action="append", type=int, metavar="N",
+                        help="keys; default: 1024, 4096, 16384")
+    parser.add_argument("--queries", action="append", type=int, metavar="N",
+                        help="default: 512, 1")
+    parser.add_argument("--kv", action="append", choices=gg.STORABLE, help="default: f16")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--accuracy", action="store_true", help="errors instead of times")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--cpu-time", action="store_true",
+                        help="count processor time, for a machine that has other work to do")
+    options = parser.parse_args()
+    options.shape = options.shape or list(SHAPES)
+    options.length = options.length or [1024, 4096, 16384]
+    options.queries = options.queries or [512, 1]
+    options.kv = options.kv or ["f16"]
+    ggml = gg.Ggml()
+    if options.accuracy:
+        show_accuracy(ggml, options)
+        return 0
+    peak = measure_peak(options.threads)
+    if not options.json and peak:
+        print(f"{options.threads} threads; the machine does at most {peak['f32_gflops']:.0f} "
+              f"GFLOP/s in f32, {peak['i16_gops']:.0f} Gop/s in pairs of 16-bit integers, and "
+              f"reads {peak['read_gbs']:.0f} GB/s", flush=True)
+    rows = []
+    for name in options.shape:
+        for n_q in options.queries:
+            for n_kv in options.length:
+                for kv in options.kv:
+                    for plan in ("identity", "lampe") if n_kv > 6144 else ("identity",):
+                        row = measure(ggml, name, n_kv, min(n_q, n_kv), kv, plan, options)
+                        rows.append(row)
+                        if not options.json:
+                            print(line(row, peak), flush=True)
+    if options.json:
+        print(json.dumps({"peak": peak, "rows": [asdict(row) for row in rows]}, indent=2))
+    return 0
+
+
+def line(row: Row, peak: dict[str, float]) -> str:
+    """A row for people: the rate that counts is operations in a batch, bytes in decoding."""
+    text = (f"{row.shape:13} {row.queries:4} queries, {row.keys:6} keys, {row.kv}, {row.plan:8}: "
+            f"stock {row.stock_ms:8.2f} ms, LaMPE {row.lampe_ms:8.2f} ms, ratio {row.ratio:.2f}, ")
+    if row.queries == 1:
+        share = row.gbs / peak["read_gbs"] if peak else 0.0
+        return text + f"{row.gbs:5.1f} GB/s" + (f" ({share:.0%} of peak)" if peak else "")
+    best = max(peak["f32_gflops"], peak["i16_gops"]) if peak else 0.0
+    return text + f"{row.gflops:5.0f} GFLOP/s" + (f" ({row.gflops / best:.0%} of peak)"
+                                                  if peak else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
