@@ -75,8 +75,17 @@ void lampe_tile::few_rotated_scores(enum lampe_region region) {
 void lampe_tile::few_scores(enum lampe_region region, int64_t base) {
     const int64_t ld = shape.d_k_pad;
 
+    // how far on the first key of this thread's next tile is
+    const int64_t n_next = shape.n_split*LAMPE_TILE_KV;
+    const int64_t step   = region == LAMPE_REGION_MIDDLE ? middle(k_min + n_next) - middle(k_min) : n_next;
+
     for (int64_t r = 0; r < n_head_kv*m; ++r) {
-        rotate_query(q_rot[region] + r*ld, q_raw + r*ld, query_position(region, q_pos[r%m]) - base);
+        const int64_t pos = query_position(region, q_pos[r%m]) - base;
+
+        rotate_query(q_rot[region] + r*ld, q_raw + r*ld, pos);
+        if (r < n_q) {
+            lampe_prefetch((const char *) rope_row(pos - step), n_rot*sizeof(float));
+        }
     }
 
     find_rope_rows(region, base);

@@ -4,6 +4,15 @@
 
 #include "lampe-attn-simd.h"
 
+// have a vector in a register: the compiler would rather load it again wherever it is used
+#if (defined(__GNUC__) || defined(__clang__)) && defined(__AVX512F__)
+#define LAMPE_KEEP(x) __asm__("" : "+v"(x))
+#elif (defined(__GNUC__) || defined(__clang__)) && defined(__AVX2__)
+#define LAMPE_KEEP(x) __asm__("" : "+x"(x))
+#else
+#define LAMPE_KEEP(x) GGML_UNUSED(x)
+#endif
+
 // C[m] += sum_k A[m][k]*B[k] for the few rows of a decoding step, over vectors of d values: B is read once where the
 // registers allow that
 template <int RM, int RN, typename T>
@@ -100,26 +109,42 @@ static inline void lampe_dots(float * S, int64_t lds, const float * Q, int64_t l
     }
 }
 
-// as above, but rotates the keys on the way; K and its rotation come in whole vectors
-// rope: the rows of the table for the 4 keys
+// as above, but rotates the keys on the way, NK of them at once; K and its rotation come in whole vectors
+// rope: the rows of the table for the keys
 
-template <int RM, bool neox, typename T>
+template <int RM, int NK, bool neox, typename T>
 static inline void lampe_rotated_dots_ukernel(float * GGML_RESTRICT S, int64_t lds, const float * GGML_RESTRICT Q, int64_t ldq,
         const T * GGML_RESTRICT K, int64_t ldk, const float * const * rope, int64_t n_rot, int64_t d) {
-    lampe_vec acc[RM][4];
+    static_assert(NK == 4 || (NK == 2 && RM % 2 == 0), "four sums are taken at once");
+
+    lampe_vec acc[RM][NK];
     LAMPE_UNROLL
     for (int m = 0; m < RM; ++m) {
         LAMPE_UNROLL
-        for (int r = 0; r < 4; ++r) {
+        for (int r = 0; r < NK; ++r) {
             acc[m][r] = lampe_vec_set1(0.0f);
         }
     }
 
     const int64_t n = n_rot/2;
 
+    // the queries stay in registers where there are enough of them
+    constexpr bool keep_q = (2 + NK)*RM + 6 <= LAMPE_REGISTERS;
+
     for (int64_t i = 0; i < n; i += LAMPE_EPR) {
+        lampe_vec qx[RM];
+        lampe_vec qy[RM];
         LAMPE_UNROLL
-        for (int r = 0; r < 4; ++r) {
+        for (int m = 0; m < RM; ++m) {
+            qx[m] = lampe_vec_load(Q + m*ldq + i);
+            qy[m] = lampe_vec_load(Q + m*ldq + i + n);
+            if (keep_q) {
+                LAMPE_KEEP(qx[m]);
+                LAMPE_KEEP(qy[m]);
+            }
+        }
+        LAMPE_UNROLL
+        for (int r = 0; r < NK; ++r) {
             const T * src = K + r*ldk;
 
             const lampe_vec a = lampe_vec_load(neox ? src + i     : src + 2*i);
@@ -127,21 +152,24 @@ static inline void lampe_rotated_dots_ukernel(float * GGML_RESTRICT S, int64_t l
 
             const lampe_vec x = neox ? a : lampe_vec_even(a, b);
             const lampe_vec y = neox ? b : lampe_vec_odd (a, b);
-            const lampe_vec c = lampe_vec_load(rope[r] + i);
-            const lampe_vec s = lampe_vec_load(rope[r] + i + n);
+
+            lampe_vec c = lampe_vec_load(rope[r] + i);
+            lampe_vec s = lampe_vec_load(rope[r] + i + n);
+            LAMPE_KEEP(c);
+            LAMPE_KEEP(s);
 
             const lampe_vec kx = lampe_vec_sub(lampe_vec_mul(x, c), lampe_vec_mul(y, s));
             const lampe_vec ky = lampe_vec_fma(x, s, lampe_vec_mul(y, c));
             LAMPE_UNROLL
             for (int m = 0; m < RM; ++m) {
-                acc[m][r] = lampe_vec_fma(kx, lampe_vec_load(Q + m*ldq + i),     acc[m][r]);
-                acc[m][r] = lampe_vec_fma(ky, lampe_vec_load(Q + m*ldq + i + n), acc[m][r]);
+                acc[m][r] = lampe_vec_fma(kx, qx[m], acc[m][r]);
+                acc[m][r] = lampe_vec_fma(ky, qy[m], acc[m][r]);
             }
         }
     }
     for (int64_t i = n_rot; i < d; i += LAMPE_EPR) {
         LAMPE_UNROLL
-        for (int r = 0; r < 4; ++r) {
+        for (int r = 0; r < NK; ++r) {
             const lampe_vec k = lampe_vec_load(K + r*ldk + i);
             LAMPE_UNROLL
             for (int m = 0; m < RM; ++m) {
@@ -151,31 +179,46 @@ static inline void lampe_rotated_dots_ukernel(float * GGML_RESTRICT S, int64_t l
     }
 
     LAMPE_UNROLL
-    for (int m = 0; m < RM; ++m) {
-        lampe_vec_sum4(S + m*lds, acc[m][0], acc[m][1], acc[m][2], acc[m][3]);
+    for (int m = 0; m < RM; m += 4/NK) {
+        if (NK == 4) {
+            lampe_vec_sum4(S + m*lds, acc[m][0], acc[m][1], acc[m][2 % NK], acc[m][3 % NK]);
+            continue;
+        }
+        float tmp[4];
+        lampe_vec_sum4(tmp, acc[m][0], acc[m][1], acc[(m + 1) % RM][0], acc[(m + 1) % RM][1]);
+        memcpy(S + m*lds,       tmp,     2*sizeof(float));
+        memcpy(S + (m + 1)*lds, tmp + 2, 2*sizeof(float));
     }
 }
 
-// M rows of Q and 4 keys
+// M <= 8 rows of Q and 4 keys; where M is odd, the row after them may be read and what belongs to it overwritten
 template <bool neox, typename T>
 static inline void lampe_rotated_dots(float * S, int64_t lds, const float * Q, int64_t ldq, const T * K, int64_t ldk, const float * const * rope,
         int64_t n_rot, int64_t d, int M) {
-    while (M > 0) {
-        int m = std::min(M, LAMPE_ROT_RM);
-        switch (m) {
-            case 1:  lampe_rotated_dots_ukernel<1, neox>(S, lds, Q, ldq, K, ldk, rope, n_rot, d); break;
-            case 2:  lampe_rotated_dots_ukernel<2, neox>(S, lds, Q, ldq, K, ldk, rope, n_rot, d); break;
-#if defined(__AVX512F__) || defined(__aarch64__)
-            case 3:  lampe_rotated_dots_ukernel<3, neox>(S, lds, Q, ldq, K, ldk, rope, n_rot, d); break;
-            case 4:  lampe_rotated_dots_ukernel<4, neox>(S, lds, Q, ldq, K, ldk, rope, n_rot, d); break;
-            case 5:  lampe_rotated_dots_ukernel<5, neox>(S, lds, Q, ldq, K, ldk, rope, n_rot, d); break;
-            case 6:  lampe_rotated_dots_ukernel<6, neox>(S, lds, Q, ldq, K, ldk, rope, n_rot, d); break;
-#endif
-            default: GGML_ABORT("fatal error");
+    const auto wide = [&](auto ukernel) {
+        ukernel(S,     lds, Q, ldq, K,         ldk, rope,     n_rot, d);
+        ukernel(S + 2, lds, Q, ldq, K + 2*ldk, ldk, rope + 2, n_rot, d);
+    };
+
+    if (LAMPE_REGISTERS >= 32 && M > 4) {
+        // more rows than that, and fewer keys have to do
+        if (M > 6) {
+            wide(lampe_rotated_dots_ukernel<8, 2, neox, T>);
+        } else {
+            wide(lampe_rotated_dots_ukernel<6, 2, neox, T>);
         }
-        S += m*lds;
-        Q += m*ldq;
-        M -= m;
+        return;
+    }
+
+    for (int m = 0; m < M; ) {
+        const int n = LAMPE_REGISTERS >= 32 ? M : std::min(M - m, 2);
+        switch (n) {
+            case 1:  lampe_rotated_dots_ukernel<1, 4, neox>(S + m*lds, lds, Q + m*ldq, ldq, K, ldk, rope, n_rot, d); break;
+            case 2:  lampe_rotated_dots_ukernel<2, 4, neox>(S + m*lds, lds, Q + m*ldq, ldq, K, ldk, rope, n_rot, d); break;
+            case 3:  lampe_rotated_dots_ukernel<3, 4, neox>(S + m*lds, lds, Q + m*ldq, ldq, K, ldk, rope, n_rot, d); break;
+            default: lampe_rotated_dots_ukernel<4, 4, neox>(S + m*lds, lds, Q + m*ldq, ldq, K, ldk, rope, n_rot, d); break;
+        }
+        m += n;
     }
 }
 

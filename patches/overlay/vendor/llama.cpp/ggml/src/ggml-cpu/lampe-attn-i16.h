@@ -17,57 +17,100 @@ static constexpr float LAMPE_I16_NORM  = 46300.0f;  // of a query, of a key
 static constexpr float LAMPE_I16_SUM   = 262080.0f; // of the weights of a tile's keys, 2^18 less what rounding adds
 static constexpr float LAMPE_I16_VALUE = 8191.0f;   // of a value
 
-static inline float lampe_vec_norm2(const float * x, int64_t n) {
-    lampe_vec sum = lampe_vec_set1(0.0f);
-    for (int64_t i = 0; i < n; i += LAMPE_EPR) {
-        const lampe_vec a = lampe_vec_load(x + i);
-        sum = lampe_vec_fma(a, a, sum);
-    }
-    return lampe_vec_sum(sum);
+static constexpr int LAMPE_I16_ROWS = LAMPE_EPR; // rows that are made integers at once: a vector has their scales
+
+// the largest of each of four vectors
+static inline void lampe_vec_top4(float * x, lampe_vec a, lampe_vec b, lampe_vec c, lampe_vec d) {
+    const __m512 ab   = _mm512_max_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    const __m512 cd   = _mm512_max_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    const __m512 abcd = _mm512_max_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xEE));
+    const __m256 s    = _mm256_max_ps(_mm512_castps512_ps256(abcd), _mm512_extractf32x8_ps(abcd, 1));
+    _mm_storeu_ps(x, _mm_max_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1)));
 }
 
-static inline float lampe_vec_amax(const float * x, int64_t n) {
-    lampe_vec top = lampe_vec_set1(0.0f);
-    for (int64_t i = 0; i < n; i += LAMPE_EPR) {
-        top = lampe_vec_max(top, _mm512_abs_ps(lampe_vec_load(x + i)));
+// scales of up to LAMPE_I16_ROWS rows of d values, whole vectors: neither the norm nor the largest value leaves its bound.
+// NaN where a value is not finite
+static inline lampe_vec lampe_row_scales(const float * x, int64_t ld, int64_t n, int64_t d, float norm_max, float value_max) {
+    alignas(64) float norm2[LAMPE_I16_ROWS];
+    alignas(64) float top  [LAMPE_I16_ROWS];
+
+    for (int64_t r = 0; r < LAMPE_I16_ROWS; r += 4) {
+        lampe_vec sums[4];
+        lampe_vec tops[4];
+        LAMPE_UNROLL
+        for (int64_t i = 0; i < 4; ++i) {
+            const float * row = x + std::min(r + i, n - 1)*ld;
+
+            sums[i] = lampe_vec_set1(0.0f);
+            tops[i] = lampe_vec_set1(0.0f);
+            for (int64_t c = 0; c < d; c += LAMPE_EPR) {
+                const lampe_vec a = lampe_vec_load(row + c);
+                sums[i] = lampe_vec_fma(a, a, sums[i]);
+                tops[i] = lampe_vec_max(tops[i], _mm512_abs_ps(a));
+            }
+        }
+        lampe_vec_sum4(norm2 + r, sums[0], sums[1], sums[2], sums[3]);
+        lampe_vec_top4(top   + r, tops[0], tops[1], tops[2], tops[3]);
     }
-    return lampe_vec_top(top);
+
+    const lampe_vec n2 = lampe_vec_load(norm2);
+    const lampe_vec by_norm = lampe_vec_mul(_mm512_sqrt_ps(n2), lampe_vec_set1(1.0f/norm_max));
+    const lampe_vec by_top  = lampe_vec_mul(lampe_vec_load(top), lampe_vec_set1(1.0f/value_max));
+    const lampe_vec scale   = lampe_vec_max(lampe_vec_max(by_norm, by_top), lampe_vec_set1(1e-30f));
+
+    // what is not finite, less itself, is NaN
+    return lampe_vec_add(scale, lampe_vec_sub(n2, n2));
 }
 
-// x [n] = scale*dst, n a multiple of LAMPE_EPR; returns the scale, NaN where x is not finite
-static inline float lampe_quantize(int16_t * dst, const float * x, int64_t n) {
-    const float norm  = std::max(sqrtf(lampe_vec_norm2(x, n)), 1e-30f);
-    const float top   = std::max(lampe_vec_amax(x, n), 1e-30f);
-    const float scale = std::max(norm/LAMPE_I16_NORM, top/LAMPE_I16_MAX);
+// x [n][d] = scale*dst, queries or keys; d whole vectors, n at most LAMPE_I16_ROWS as the room for the scales is
+static inline void lampe_quantize_rows(int16_t * dst, float * scale, const float * x, int64_t ld, int64_t n, int64_t d) {
+    const lampe_vec scales = lampe_row_scales(x, ld, n, d, LAMPE_I16_NORM, LAMPE_I16_MAX);
 
-    const lampe_vec f = lampe_vec_set1(1.0f/scale);
-    for (int64_t i = 0; i < n; i += LAMPE_EPR) {
-        const __m512i a = _mm512_cvtps_epi32(lampe_vec_mul(lampe_vec_load(x + i), f));
-        _mm256_storeu_si256((__m256i *) (dst + i), _mm512_cvtepi32_epi16(a));
+    alignas(64) float inverse[LAMPE_I16_ROWS];
+    lampe_vec_store(inverse, _mm512_div_ps(lampe_vec_set1(1.0f), scales));
+    lampe_vec_store(scale, scales);
+
+    for (int64_t r = 0; r < n; ++r) {
+        const lampe_vec f = lampe_vec_set1(inverse[r]);
+        for (int64_t c = 0; c < d; c += LAMPE_EPR) {
+            const __m512i a = _mm512_cvtps_epi32(lampe_vec_mul(lampe_vec_load(x + r*ld + c), f));
+            _mm256_storeu_si256((__m256i *) (dst + r*d + c), _mm512_cvtepi32_epi16(a));
+        }
     }
-    return std::isfinite(norm) ? scale : NAN;
 }
 
 static inline __m512i lampe_vec_pair(__m512i lo, __m512i hi) {
     return _mm512_mask_blend_epi16(0xAAAAAAAA, lo, _mm512_slli_epi32(hi, 16));
 }
 
-static inline float lampe_value_scale(const float * x, int64_t n) {
-    return std::isfinite(lampe_vec_norm2(x, n)) ? std::max(lampe_vec_amax(x, n), 1e-30f)/LAMPE_I16_VALUE : NAN;
+// values, rows interleaved two by two; n is even
+static inline void lampe_quantize_values(int32_t * dst, float * scale, const float * x, int64_t ld, int64_t n, int64_t d) {
+    const lampe_vec scales = lampe_row_scales(x, ld, n, d, INFINITY, LAMPE_I16_VALUE);
+
+    alignas(64) float inverse[LAMPE_I16_ROWS];
+    lampe_vec_store(inverse, _mm512_div_ps(lampe_vec_set1(1.0f), scales));
+    lampe_vec_store(scale, scales);
+
+    for (int64_t r = 0; r < n; r += 2) {
+        const lampe_vec f = lampe_vec_set1(inverse[r]);
+        const lampe_vec g = lampe_vec_set1(inverse[r + 1]);
+        for (int64_t c = 0; c < d; c += LAMPE_EPR) {
+            const __m512i a = _mm512_cvtps_epi32(lampe_vec_mul(lampe_vec_load(x + r*ld      + c), f));
+            const __m512i b = _mm512_cvtps_epi32(lampe_vec_mul(lampe_vec_load(x + r*ld + ld + c), g));
+            _mm512_storeu_si512(dst + r/2*d + c, lampe_vec_pair(a, b));
+        }
+    }
 }
 
-// two values, interleaved
-static inline void lampe_quantize_values(int32_t * dst, const float * x, const float * y, int64_t n, float * scale) {
-    scale[0] = lampe_value_scale(x, n);
-    scale[1] = lampe_value_scale(y, n);
-
-    const lampe_vec f = lampe_vec_set1(1.0f/scale[0]);
-    const lampe_vec g = lampe_vec_set1(1.0f/scale[1]);
-    for (int64_t i = 0; i < n; i += LAMPE_EPR) {
-        const __m512i a = _mm512_cvtps_epi32(lampe_vec_mul(lampe_vec_load(x + i), f));
-        const __m512i b = _mm512_cvtps_epi32(lampe_vec_mul(lampe_vec_load(y + i), g));
-        _mm512_storeu_si512(dst + i, lampe_vec_pair(a, b));
-    }
+// acc + a.b, the products of both halves of each lane
+static inline __m512i lampe_vec_dot_pairs(__m512i acc, __m512i a, __m512i b) {
+#if defined(__GNUC__) && !defined(__clang__)
+    // of the intrinsic, GCC 12 makes a copy of every accumulator, and runs out of registers
+    __asm__("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
+    return acc;
+#else
+    return _mm512_dpwssd_epi32(acc, a, b);
+#endif
 }
 
 // matrix product
@@ -97,7 +140,7 @@ static inline void lampe_gemm_i16_ukernel(int m0, const int32_t * GGML_RESTRICT 
             const __m512i a = _mm512_set1_epi32(A[(m0 + m)*sm + k*sk]);
             LAMPE_UNROLL
             for (int r = 0; r < RN; ++r) {
-                acc[m][r] = _mm512_dpwssd_epi32(acc[m][r], a, b[r]);
+                acc[m][r] = lampe_vec_dot_pairs(acc[m][r], a, b[r]);
             }
         }
     }
@@ -113,11 +156,14 @@ static inline void lampe_gemm_i16_ukernel(int m0, const int32_t * GGML_RESTRICT 
 
 template <int RN, typename F>
 static void lampe_gemm_i16_panel(const int32_t * A, int64_t sm, int64_t sk, const int32_t * B, int64_t ldb, int M, int K, const F & store) {
-    constexpr int RM = RN < LAMPE_RN ? 2*LAMPE_RM : LAMPE_RM;
+    constexpr int RM = RN < LAMPE_RN ? 8 : 4;
 
     int m = 0;
     for (; m + RM <= M; m += RM) {
         lampe_gemm_i16_ukernel<RM, RN>(m, A, sm, sk, B, ldb, K, store);
+    }
+    for (; m + 4 <= M; m += 4) {
+        lampe_gemm_i16_ukernel<4, RN>(m, A, sm, sk, B, ldb, K, store);
     }
     for (; m < M; ++m) {
         lampe_gemm_i16_ukernel<1, RN>(m, A, sm, sk, B, ldb, K, store);

@@ -138,10 +138,12 @@ void lampe_tile::load_values(int64_t i) {
     };
 
 #ifdef LAMPE_I16
-    for (int64_t j = 0; j < n && integers; j += 2) {
-        load(j,     v_f32);
-        load(j + 1, v_f32 + shape.d_v_pad);
-        lampe_quantize_values(v_i16 + j/2*shape.d_v_pad, v_f32, v_f32 + shape.d_v_pad, shape.d_v_pad, v_scale + j);
+    for (int64_t j0 = 0; j0 < n && integers; j0 += LAMPE_I16_ROWS) {
+        const int64_t n_row = std::min<int64_t>(GGML_PAD(n - j0, 2), LAMPE_I16_ROWS);
+        for (int64_t j = 0; j < n_row; ++j) {
+            load(j0 + j, v_f32 + j*shape.d_v_pad);
+        }
+        lampe_quantize_values(v_i16 + j0/2*shape.d_v_pad, v_scale + j0, v_f32, shape.d_v_pad, n_row, shape.d_v_pad);
     }
 #endif
     for (int64_t j = 0; j < n && !integers; ++j) {
@@ -191,8 +193,7 @@ void lampe_tile::rotate_keys(int64_t i, enum lampe_region region) {
 
     float * out = region == LAMPE_REGION_MIDDLE ? k_middle : k_exact;
 
-    for (int64_t j = 0; j < n; ++j) {
-        float      * dst_row = integers ? out : out + j*shape.d_k_pad;
+    const auto rotate = [&](int64_t j, float * dst_row) {
         const char * src_row = data + j*k->nb[1];
 
         lampe_prefetch(src_row + shape.n_split*LAMPE_TILE_KV*k->nb[1], n_bytes);
@@ -207,10 +208,18 @@ void lampe_tile::rotate_keys(int64_t i, enum lampe_region region) {
             lampe_row_to_float(k->type, src_row, k_f32, shape.d_k);
             lampe_rotate(dst_row, (const float *) k_f32, k_rope[j], n_rot, shape.d_k, neox);
         }
+    };
+
 #ifdef LAMPE_I16
-        if (integers) {
-            k_scale[region][j] = lampe_quantize(k_i16[region] + j*shape.d_k_pad, dst_row, shape.d_k_pad);
+    for (int64_t j0 = 0; j0 < n && integers; j0 += LAMPE_I16_ROWS) {
+        const int64_t n_row = std::min<int64_t>(n - j0, LAMPE_I16_ROWS);
+        for (int64_t j = 0; j < n_row; ++j) {
+            rotate(j0 + j, out + j*shape.d_k_pad);
         }
+        lampe_quantize_rows(k_i16[region] + j0*shape.d_k_pad, k_scale[region] + j0, out, shape.d_k_pad, n_row, shape.d_k_pad);
+    }
 #endif
+    for (int64_t j = 0; j < n && !integers; ++j) {
+        rotate(j, out + j*shape.d_k_pad);
     }
 }

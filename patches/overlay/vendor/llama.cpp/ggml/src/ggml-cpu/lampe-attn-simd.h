@@ -24,8 +24,10 @@ static constexpr int LAMPE_PANEL = LAMPE_RN*LAMPE_EPR; // columns in a panel
 // the rows of one head lie apart, and hardware does not foresee that: ask for those of the next tile in time
 static inline void lampe_prefetch(const char * x, size_t n) {
 #if defined(__GNUC__) || defined(__clang__)
-    for (size_t i = 0; i < n; i += CACHE_LINE_SIZE) {
-        __builtin_prefetch(x + i, 0, 2);
+    // into the second cache: this is a tile's time ahead, and the first is too small for that
+    for (size_t i = 0; i < n; i += 2*CACHE_LINE_SIZE) {
+        __builtin_prefetch(x + i,                   0, 2);
+        __builtin_prefetch(x + i + CACHE_LINE_SIZE, 0, 2);
     }
 #else
     GGML_UNUSED(x);

@@ -32,7 +32,7 @@ lampe_tile::lampe_tile(const ggml_tensor * dst, const lampe_shape & shape, float
     };
 
     for (auto & x : q_rot) {
-        x = take(shape.n_row_item()*shape.d_k_pad);
+        x = take(shape.n_q_rot());
     }
     for (auto & x : s) {
         x = take(LAMPE_TILE_KV*std::max<int64_t>(LAMPE_PANEL, shape.n_few*LAMPE_FEW_ROWS));
@@ -156,30 +156,44 @@ lampe_tile::row_result lampe_tile::result(int64_t i, int64_t r) const {
 }
 
 void lampe_tile::rotate_panels(enum lampe_region region) {
-    float * row = q_raw;
+    float * out = q_rot[region];
 
-    std::fill(q_rot[region], q_rot[region] + GGML_PAD(m, LAMPE_PANEL)*shape.d_k_pad/(integers ? 2 : 1), 0.0f);
+    std::fill(out, out + GGML_PAD(m, LAMPE_PANEL)*shape.d_k_pad/(integers ? 2 : 1), 0.0f);
 
-    for (int64_t r = 0; r < m; ++r) {
-        const int64_t panel = r/LAMPE_PANEL*LAMPE_PANEL;
-        const int64_t c     = r%LAMPE_PANEL;
-
+    const auto rotate = [&](float * row, int64_t r) {
         rotate_query(row, query(0, r), query_position(region, q_pos[r]));
-#ifdef LAMPE_I16
-        if (integers) {
-            int16_t * row_i16 = (int16_t *) (row + shape.d_k_pad);
-            int32_t * out     = (int32_t *) q_rot[region] + panel*(shape.d_k_pad/2) + c;
+    };
 
-            q_scale[region][r] = scale*lampe_quantize(row_i16, row, shape.d_k_pad);
-            for (int64_t i = 0; i < shape.d_k_pad/2; ++i) {
-                memcpy(out + i*LAMPE_PANEL, row_i16 + 2*i, sizeof(int32_t));
-            }
-            continue;
+#ifdef LAMPE_I16
+    for (int64_t r0 = 0; r0 < m && integers; r0 += LAMPE_I16_ROWS) {
+        const int64_t n_row = std::min<int64_t>(m - r0, LAMPE_I16_ROWS);
+
+        // in the room of the keys, which come next
+        float   * rows     = k_exact;
+        int16_t * rows_i16 = k_i16[region];
+
+        for (int64_t r = 0; r < n_row; ++r) {
+            rotate(rows + r*shape.d_k_pad, r0 + r);
         }
+        lampe_quantize_rows(rows_i16, q_scale[region] + r0, rows, shape.d_k_pad, n_row, shape.d_k_pad);
+
+        for (int64_t r = 0; r < n_row; ++r) {
+            int32_t * col = (int32_t *) out + (r0 + r)/LAMPE_PANEL*LAMPE_PANEL*(shape.d_k_pad/2) + (r0 + r)%LAMPE_PANEL;
+            for (int64_t i = 0; i < shape.d_k_pad/2; ++i) {
+                memcpy(col + i*LAMPE_PANEL, rows_i16 + r*shape.d_k_pad + 2*i, sizeof(int32_t));
+            }
+        }
+        for (int64_t r = 0; r < n_row; ++r) {
+            q_scale[region][r0 + r] *= scale;
+        }
+    }
 #endif
-        float * out = q_rot[region] + panel*shape.d_k + c;
+    for (int64_t r = 0; r < m && !integers; ++r) {
+        float * col = out + r/LAMPE_PANEL*LAMPE_PANEL*shape.d_k + r%LAMPE_PANEL;
+
+        rotate(q_raw, r);
         for (int64_t i = 0; i < shape.d_k; ++i) {
-            out[i*LAMPE_PANEL] = scale*row[i];
+            col[i*LAMPE_PANEL] = scale*q_raw[i];
         }
     }
 
@@ -242,15 +256,6 @@ void lampe_tile::panel_output(float * scores, int64_t c0, int64_t n_vec) {
 }
 
 void lampe_tile::compute_panels() {
-    if (reached[LAMPE_REGION_LOCAL] || reached[LAMPE_REGION_TAIL]) {
-        find_rope_rows(LAMPE_REGION_LOCAL, 0);
-        rotate_keys(0, LAMPE_REGION_LOCAL);
-    }
-    if (reached[LAMPE_REGION_MIDDLE]) {
-        find_rope_rows(LAMPE_REGION_MIDDLE, 0);
-        rotate_keys(0, LAMPE_REGION_MIDDLE);
-    }
-
     int     n_reached = 0;
     float * scores    = nullptr;
     for (int i = 0; i < LAMPE_REGION_COUNT; ++i) {
@@ -261,6 +266,15 @@ void lampe_tile::compute_panels() {
                 rotate_panels((enum lampe_region) i);
             }
         }
+    }
+
+    if (reached[LAMPE_REGION_LOCAL] || reached[LAMPE_REGION_TAIL]) {
+        find_rope_rows(LAMPE_REGION_LOCAL, 0);
+        rotate_keys(0, LAMPE_REGION_LOCAL);
+    }
+    if (reached[LAMPE_REGION_MIDDLE]) {
+        find_rope_rows(LAMPE_REGION_MIDDLE, 0);
+        rotate_keys(0, LAMPE_REGION_MIDDLE);
     }
 
     for (int64_t c0 = 0; c0 < m; c0 += LAMPE_PANEL) {

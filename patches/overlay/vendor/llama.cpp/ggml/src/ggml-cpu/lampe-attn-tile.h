@@ -48,6 +48,11 @@ struct lampe_shape {
         return std::max(n_row, n_few*LAMPE_FEW_ROWS);
     }
 
+    // floats of the rotated queries of a region: integers take half the room
+    int64_t n_q_rot() const {
+        return d_k_pad*std::max(i16 ? n_row/2 : n_row, n_few*LAMPE_FEW_ROWS);
+    }
+
     size_t n_work_thread()        const; // floats of workspace per thread
     size_t n_work(int n_threads)  const; // ... of all, with the partial results
 };

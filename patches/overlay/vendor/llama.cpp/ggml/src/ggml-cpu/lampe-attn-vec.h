@@ -13,11 +13,12 @@
 
 typedef __m512 lampe_vec;
 
+static constexpr int LAMPE_REGISTERS = 32;
+
 static constexpr int LAMPE_EPR    = 16; // floats in a vector
 static constexpr int LAMPE_RN     = 4;  // vectors in a panel
 static constexpr int LAMPE_RM     = 4;  // rows of the matrix product that are kept in registers, LAMPE_RM*LAMPE_RN
 static constexpr int LAMPE_DOT_RM = 4;  // rows of the dot products that are kept in registers, LAMPE_DOT_RM*4
-static constexpr int LAMPE_ROT_RM = 6;  // ... that rotate the keys on the way
 
 static inline lampe_vec lampe_vec_load(const float * x)                      { return _mm512_loadu_ps(x); }
 static inline lampe_vec lampe_vec_set1(float x)                              { return _mm512_set1_ps(x); }
@@ -53,11 +54,12 @@ static inline void lampe_vec_sum4(float * x, lampe_vec a, lampe_vec b, lampe_vec
 
 typedef __m256 lampe_vec;
 
+static constexpr int LAMPE_REGISTERS = 16;
+
 static constexpr int LAMPE_EPR    = 8;
 static constexpr int LAMPE_RN     = 2;
 static constexpr int LAMPE_RM     = 4;
 static constexpr int LAMPE_DOT_RM = 2;
-static constexpr int LAMPE_ROT_RM = 2;
 
 static inline lampe_vec lampe_vec_load(const float * x)                      { return _mm256_loadu_ps(x); }
 static inline lampe_vec lampe_vec_set1(float x)                              { return _mm256_set1_ps(x); }
@@ -112,11 +114,12 @@ static inline float lampe_vec_top(lampe_vec a) {
 
 typedef float32x4_t lampe_vec;
 
+static constexpr int LAMPE_REGISTERS = 32;
+
 static constexpr int LAMPE_EPR    = 4;
 static constexpr int LAMPE_RN     = 4;
 static constexpr int LAMPE_RM     = 4;
 static constexpr int LAMPE_DOT_RM = 4;
-static constexpr int LAMPE_ROT_RM = 6;
 
 static inline lampe_vec lampe_vec_load(const float * x)                      { return vld1q_f32(x); }
 static inline lampe_vec lampe_vec_set1(float x)                              { return vdupq_n_f32(x); }
@@ -143,11 +146,12 @@ struct lampe_vec {
     float v[8];
 };
 
+static constexpr int LAMPE_REGISTERS = 16;
+
 static constexpr int LAMPE_EPR    = 8;
 static constexpr int LAMPE_RN     = 2;
 static constexpr int LAMPE_RM     = 4;
 static constexpr int LAMPE_DOT_RM = 2;
-static constexpr int LAMPE_ROT_RM = 2;
 
 template <typename F>
 static inline lampe_vec lampe_vec_map(F f) {

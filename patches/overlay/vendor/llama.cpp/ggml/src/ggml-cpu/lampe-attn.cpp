@@ -16,9 +16,9 @@
 // plan. Where there are too few blocks for the threads, the keys are split into parts, and what the parts give is merged
 // at the end.
 
-static constexpr int64_t LAMPE_BLOCK_ROWS = 192; // rows that a tile of keys is good for, at head size 64
+static constexpr int64_t LAMPE_BLOCK_ROWS = 768; // rows that a tile of keys is good for, at head size 64
 static constexpr int64_t LAMPE_FEW_FLOATS = 8192; // of the few rows of all heads of an item: they should stay in the cache too
-static constexpr int64_t LAMPE_BLOCK_Q    = 64;  // more queries would waste work above the diagonal
+static constexpr int64_t LAMPE_BLOCK_Q    = 128;  // more queries would waste work above the diagonal
 
 lampe_shape::lampe_shape(const ggml_tensor * dst, int n_threads) {
     const ggml_tensor * q = dst->src[0];
@@ -69,7 +69,7 @@ lampe_shape::lampe_shape(const ggml_tensor * dst, int n_threads) {
 }
 
 size_t lampe_shape::n_work_thread() const {
-    int64_t n = LAMPE_REGION_COUNT*(n_row_item()*d_k_pad + LAMPE_TILE_KV*std::max<int64_t>(LAMPE_PANEL, n_few*LAMPE_FEW_ROWS)) +
+    int64_t n = LAMPE_REGION_COUNT*(n_q_rot() + LAMPE_TILE_KV*std::max<int64_t>(LAMPE_PANEL, n_few*LAMPE_FEW_ROWS)) +
         n_few*LAMPE_FEW_ROWS*d_k_pad + n_row_item()*(d_v_pad + 2) + n_row + LAMPE_PANEL +
         d_k + LAMPE_TILE_KV*(2*d_k_pad + d_v_pad + n_block_q);
     if (i16) {
