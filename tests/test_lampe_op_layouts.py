@@ -17,7 +17,9 @@ from lampe_gguf.reference import NORM, Rope, rope_table, rotate
 D, N_HEAD, N_HEAD_KV = 32, 6, 2
 ROPE = Rope(D, NORM)
 HIDDEN = -np.inf
-TOLERANCE = 2e-5  # relative to the largest output: f32 arithmetic on f32 keys and values
+# relative to the largest output: f32 arithmetic; integers of 16 bits, where an f16 cache costs
+# 5e-4 itself
+TOLERANCE = {"f32": 2e-5, "f16": 1e-3}
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +27,12 @@ def ggml() -> gg.Ggml:
     found = gg.Ggml()
     assert found.has_lampe_attn, "the installed llama_cpp is not the patched build"
     return found
+
+
+@pytest.fixture(params=["f32", "f16"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """The type of the cache."""
+    return str(request.param)
 
 
 @dataclass
@@ -38,12 +46,15 @@ class Stream:
     q: np.ndarray = field(init=False)
     k: np.ndarray = field(init=False)
     v: np.ndarray = field(init=False)
+    kind: str = "f32"
 
-    def fill(self, rng: np.random.Generator) -> None:
+    def fill(self, rng: np.random.Generator, kind: str) -> None:
         n_q, n_kv = self.mask.shape
         self.q = rng.normal(size=(n_q, N_HEAD, D)).astype(np.float32)
         self.k = rng.normal(size=(n_kv, N_HEAD_KV, D)).astype(np.float32)
         self.v = rng.normal(size=(n_kv, N_HEAD_KV, D)).astype(np.float32)
+        self.k, self.v = (gg.stored(each, kind)[1] for each in (self.k, self.v))
+        self.kind = kind
 
     def oracle(self) -> np.ndarray:
         """Attention in float64, one query and head at a time, whatever the mask shows."""
@@ -83,6 +94,8 @@ def compute(ggml: gg.Ggml, streams: list[Stream], *, n_threads: int = 2, pad_q: 
             n_pos: int = 0, spare: int = 0) -> np.ndarray:
     """Run the op on all streams at once; `spare` cells lie between one stream's and the next."""
     n_q, n_kv, n = *streams[0].mask.shape, len(streams)
+    kind = streams[0].kind
+    width = {"f32": 4, "f16": 2}[kind]
     n_pos = n_pos or 3 + max(int(max(s.q_pos.max(), s.k_pos.max())) for s in streams)
 
     def stack(arrays: list[np.ndarray], dtype: type) -> np.ndarray:
@@ -91,15 +104,18 @@ def compute(ggml: gg.Ggml, streams: list[Stream], *, n_threads: int = 2, pad_q: 
     def cells(arrays: list[np.ndarray]) -> np.ndarray:
         room = [np.concatenate([a, np.full((spare, *a.shape[1:]), np.nan, a.dtype)])
                 for a in arrays]
-        return stack(room, np.float32)
+        return gg.stored(stack(room, np.float32), kind)[0]
 
     padded = [np.concatenate([s.mask, np.full((pad_q, n_kv), np.nan)]) for s in streams]
     with gg.Context(ggml, 1 << 26) as ctx:
-        rows = (n_kv + spare) * N_HEAD_KV * D * 4
+        rows = (n_kv + spare) * N_HEAD_KV * D * width
 
         def cache(arrays: list[np.ndarray]) -> int:
-            whole = ctx.tensor(gg.F32, (D, N_HEAD_KV, n_kv + spare, n), cells(arrays))
-            return ctx.view(whole, (D, n_kv, N_HEAD_KV, n), (4 * D * N_HEAD_KV, 4 * D, rows))
+            whole = ctx.tensor(
+                gg.TYPES[kind], (D, N_HEAD_KV, n_kv + spare, n), cells(arrays)
+            )
+            strides = (width * D * N_HEAD_KV, width * D, rows)
+            return ctx.view(whole, (D, n_kv, N_HEAD_KV, n), strides)
 
         node = ctx.lampe_attn(
             ctx.heads_first(ctx.tensor(gg.F32, (D, N_HEAD, n_q, n),
@@ -120,32 +136,32 @@ def check(got: np.ndarray, streams: list[Stream]) -> None:
     assert np.isfinite(got).all()
     for found, s in zip(got, streams, strict=True):
         want = s.oracle()
-        assert np.abs(found - want).max() <= TOLERANCE * max(1.0, np.abs(want).max())
+        assert np.abs(found - want).max() <= TOLERANCE[s.kind] * max(1.0, np.abs(want).max())
 
 
-def filled(streams: list[Stream], seed: int = 0) -> list[Stream]:
-    rng = np.random.default_rng(seed)
+def filled(streams: list[Stream], kind: str) -> list[Stream]:
+    rng = np.random.default_rng(0)
     for s in streams:
-        s.fill(rng)
+        s.fill(rng, kind)
     return streams
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 3])
 @pytest.mark.parametrize("n_q", [1, 2, 3, 70])
-def test_streams_of_different_lengths(ggml: gg.Ggml, n_q: int, n_threads: int) -> None:
-    streams = filled([stream(length, n_q, 300) for length in (300, 71, 199)])
+def test_streams_of_different_lengths(ggml: gg.Ggml, kind: str, n_q: int, n_threads: int) -> None:
+    streams = filled([stream(length, n_q, 300) for length in (300, 71, 199)], kind)
     check(compute(ggml, streams, n_threads=n_threads), streams)
 
 
 @pytest.mark.parametrize("n_q", [1, 30])
-def test_padded_mask_and_cells_between_streams(ggml: gg.Ggml, n_q: int) -> None:
-    streams = filled([stream(length, n_q, 130) for length in (130, 90)])
+def test_padded_mask_and_cells_between_streams(ggml: gg.Ggml, kind: str, n_q: int) -> None:
+    streams = filled([stream(length, n_q, 130) for length in (130, 90)], kind)
     check(compute(ggml, streams, pad_q=7, spare=5), streams)
 
 
 @pytest.mark.parametrize("n_q", [1, 30])
-def test_empty_cells_may_hold_anything(ggml: gg.Ggml, n_q: int) -> None:
-    (s,) = filled([stream(150, n_q, 200)])
+def test_empty_cells_may_hold_anything(ggml: gg.Ggml, kind: str, n_q: int) -> None:
+    (s,) = filled([stream(150, n_q, 200)], kind)
     holes = np.arange(0, 140, 3)
     s.k_pos[holes] = -1  # the mask still shows them
     empty = s.k_pos < 0
@@ -155,16 +171,16 @@ def test_empty_cells_may_hold_anything(ggml: gg.Ggml, n_q: int) -> None:
 
 
 @pytest.mark.parametrize("n_q", [1, 40])
-def test_a_plan_per_query(ggml: gg.Ggml, n_q: int) -> None:
-    (s,) = filled([stream(260, n_q, 260)])
+def test_a_plan_per_query(ggml: gg.Ggml, kind: str, n_q: int) -> None:
+    (s,) = filled([stream(260, n_q, 260)], kind)
     choice = [identity_plan(260), lampe_plan(260, 60, 20, 8), lampe_plan(260, 100, 33, 0)]
     s.plans = [choice[(i // 3) % 3] for i in range(n_q)]
     check(compute(ggml, [s], n_threads=3), [s])
 
 
 @pytest.mark.parametrize("n_q", [2, 50])
-def test_future_keys_that_the_mask_shows_are_local(ggml: gg.Ggml, n_q: int) -> None:
-    (s,) = filled([stream(180, n_q, 180)])
+def test_future_keys_that_the_mask_shows_are_local(ggml: gg.Ggml, kind: str, n_q: int) -> None:
+    (s,) = filled([stream(180, n_q, 180)], kind)
     s.q_pos = s.q_pos - 90
     # the oracle takes distances below 0 as they are
     s.plans = [lampe_plan(180, 60, 20, 8)] * n_q
@@ -173,22 +189,22 @@ def test_future_keys_that_the_mask_shows_are_local(ggml: gg.Ggml, n_q: int) -> N
 
 
 @pytest.mark.parametrize("n_q", [1, 50])
-def test_a_mask_of_numbers_is_added(ggml: gg.Ggml, n_q: int) -> None:
-    (s,) = filled([stream(180, n_q, 180)])
+def test_a_mask_of_numbers_is_added(ggml: gg.Ggml, kind: str, n_q: int) -> None:
+    (s,) = filled([stream(180, n_q, 180)], kind)
     s.mask += np.random.default_rng(5).normal(size=s.mask.shape).astype(np.float32)
     check(compute(ggml, [s]), [s])
 
 
 @pytest.mark.parametrize("n_q", [1, 20])
-def test_positions_beyond_the_table_are_read_nowhere(ggml: gg.Ggml, n_q: int) -> None:
-    (s,) = filled([stream(120, n_q, 120)])
+def test_positions_beyond_the_table_are_read_nowhere(ggml: gg.Ggml, kind: str, n_q: int) -> None:
+    (s,) = filled([stream(120, n_q, 120)], kind)
     s.k_pos[5:100:7] = 2**30  # hidden: another sequence's, far ahead
     s.mask[:, 5:100:7] = HIDDEN
     check(compute(ggml, [s], n_pos=123), [s])
 
 
-def test_threads_change_nothing_but_rounding(ggml: gg.Ggml) -> None:
-    (s,) = filled([stream(900, 1, 900)])
+def test_threads_change_nothing_but_rounding(ggml: gg.Ggml, kind: str) -> None:
+    (s,) = filled([stream(900, 1, 900)], kind)
     one = compute(ggml, [s], n_threads=1)
     for n_threads in (2, 5, 16):
         assert np.abs(compute(ggml, [s], n_threads=n_threads) - one).max() < 1e-6
