@@ -7,7 +7,7 @@
   plain    x86-64 with no more than SSE2: the kernel's plain C, left to the compiler
   avx512   x86-64 with AVX-512, without VNNI: 32-bit floats where VNNI multiplies integers
   neon     64-bit ARM, run by QEMU
-  sve      64-bit ARM with SVE, run by QEMU: plain C again, with ARM's number of registers
+  sve      64-bit ARM with SVE, run by QEMU: plain C again, as compiled for ARM
 
 For each target it builds ggml-base and ggml-cpu alone, from the pinned source with patches/ laid
 onto it, in the cache; compiles our own files with all warnings as errors; makes sure from the
@@ -115,7 +115,9 @@ def obstacle(target: Target) -> str:
 
 
 def python_for(target: Target) -> Python:
-    """The interpreter that can load the target's libraries."""
+    """The interpreter that can load the target's libraries; Failure where there can be none."""
+    if reason := obstacle(target):
+        raise Failure(reason)
     if target.march:
         return emulated_python()
     return Python([str(best_python())], dict(os.environ))
@@ -175,10 +177,9 @@ def show_accuracy(python: Python, env: dict[str, str], title: str) -> None:
               f"relative error stock {row['stock']:.2e}, LaMPE {row['lampe']:.2e}", flush=True)
 
 
-def run_target(tree: Tree, tools: Toolchain, name: str, accuracy: bool) -> str:
+def run_target(tree: Tree, tools: Toolchain, name: str, python: Python, accuracy: bool) -> str:
     """Build, check and test one target; returns the counts, or raises Failure."""
     target = TARGETS[name]
-    python = python_for(target)
     folder = compile_libraries(tree, tools, name, target.title, target.flags())
     count = check_warnings(tree, name)
     check_code(tree, name, target)
@@ -211,13 +212,13 @@ def main() -> int:
             result = Result(name)
             results.append(result)
             start = time.monotonic()
-            result.detail = obstacle(TARGETS[name])
-            if not result.detail:
-                try:
-                    result.detail = run_target(tree, tools, name, options.accuracy)
-                    result.state = "passed"
-                except Failure as failure:
-                    result.state, result.detail = "failed", str(failure)
+            try:
+                python = python_for(TARGETS[name])
+                result.state = "failed"
+                result.detail = run_target(tree, tools, name, python, options.accuracy)
+                result.state = "passed"
+            except Failure as failure:
+                result.detail = str(failure)
             result.seconds = time.monotonic() - start
             if result.state != "passed":
                 print(f"error: {name}: {result.detail}", file=sys.stderr, flush=True)

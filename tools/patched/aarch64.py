@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from .places import CHECKOUT, best_python, cache_dir
-from .report import Failure, run
+from .report import Failure, Status, run
 
 COMPILERS = ("aarch64-linux-gnu-gcc", "aarch64-linux-gnu-g++")
 EMULATORS = ("qemu-aarch64", "qemu-aarch64-static")
@@ -82,8 +83,8 @@ def emulated_python() -> Python:
 def _unpack_debian(folder: Path) -> None:
     for name in ("lists/partial", "archives/partial"):
         (folder / name).mkdir(parents=True)
-    status = folder / "status"  # of a system on which nothing is installed
-    status.touch()
+    empty = folder / "status"  # of a system on which nothing is installed
+    empty.touch()
     settings = {
         "APT::Architecture": "arm64",
         "APT::Architectures": "arm64",
@@ -91,7 +92,7 @@ def _unpack_debian(folder: Path) -> None:
         "Acquire::Languages": "none",
         "Dir::State": str(folder),
         "Dir::State::lists": str(folder / "lists"),
-        "Dir::State::status": str(status),
+        "Dir::State::status": str(empty),
         "Dir::Cache": str(folder),
         "Dir::Cache::archives": str(folder / "archives"),
     }
@@ -102,8 +103,14 @@ def _unpack_debian(folder: Path) -> None:
         "Fetching Python for ARM")
     root = folder / "root"
     root.mkdir()
-    for archive in sorted((folder / "archives").glob("*.deb")):
-        run(["dpkg-deb", "-x", archive, root], f"Unpacking {archive.name.split('_')[0]}")
+    archives = sorted((folder / "archives").glob("*.deb"))
+    with Status("Unpacking Python for ARM") as status:
+        status.total = len(archives)
+        for archive in archives:
+            status.detail = archive.name.split("_")[0]
+            if subprocess.run(["dpkg-deb", "-x", archive, root]).returncode:
+                raise Failure(f"{archive} cannot be unpacked.")
+            status.done += 1
     if not (root / "lib").exists():  # newer releases have all below usr
         (root / "lib").symlink_to("usr/lib")
     for name in ("lists", "archives"):
