@@ -45,24 +45,24 @@ def test_an_unknown_preset_is_a_usage_error_that_lists_the_known():
 
 def test_defaults_of_an_8k_model_are_the_measured_row():
     config = presets.default_config(8192)
-    assert (config.max_mapping_length, config.local_window, config.tail_window) == (6144, 1024, 200)
+    assert (config.max_mapping_length, config.local_window, config.tail_window) == (8192, 4096, 200)
     assert (config.context_length, config.length_policy, config.length_step) == (
         32768,
         "causal",
         512,
     )
-    assert config.provenance == "uncalibrated: flat schedule, L = 3/4 of the window of 8192"
+    assert config.provenance == "uncalibrated: flat schedule, L = the window of 8192"
     # plain RoPE up to L, LaMPE beyond
-    assert config.plan(6144).is_identity
-    assert config.plan(6145).mapping_length == 6144
-    assert config.plan(32768).mapping_length == 6144
+    assert config.plan(8192).is_identity
+    assert config.plan(8193).mapping_length == 8192
+    assert config.plan(32768).mapping_length == 8192
 
 
 @given(st.integers(16, 2**24))
 def test_defaults_are_valid_for_every_window(window):
     config = presets.default_config(window).validate()
     length = config.context_length
-    assert config.mapping_length(length) == 3 * window // 4
+    assert config.mapping_length(length) == window
     assert config.length_step <= max(1, window // 8)
 
 

@@ -157,7 +157,7 @@ def measure(ggml: Any, name: str, n_kv: int, n_q: int, kv: str, plan: str,
     d, n_head, n_head_kv = shape = SHAPES[name]
     n_bytes = 2 * gg.stored(np.zeros((n_kv, n_head_kv * d), np.float32), kv)[0].nbytes
     copies = max(1, round(KV_BYTES / n_bytes)) if n_q == 1 else 1
-    chosen = identity_plan(n_kv) if plan == "identity" else lampe_plan(n_kv, 6144, 1024, 200)
+    chosen = identity_plan(n_kv) if plan == "identity" else lampe_plan(n_kv, 8192, 4096, 200)
     repeats = options.repeats * (3 if n_q == 1 else 1)
     clock = time.process_time if options.cpu_time else time.perf_counter
     with Pair(ggml, shape, n_kv, n_q, kv, chosen, options.threads, copies) as pair:
@@ -238,7 +238,7 @@ def main() -> int:
         for n_q in options.queries:
             for n_kv in options.length:
                 for kv in options.kv:
-                    for plan in ("identity", "lampe") if n_kv > 6144 else ("identity",):
+                    for plan in ("identity", "lampe") if n_kv > 8192 else ("identity",):
                         row = measure(ggml, name, n_kv, min(n_q, n_kv), kv, plan, options)
                         rows.append(row)
                         if not options.json:
