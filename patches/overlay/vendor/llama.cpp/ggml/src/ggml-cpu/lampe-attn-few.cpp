@@ -42,24 +42,26 @@ void lampe_tile::few_rotated_scores(enum lampe_region region) {
 
         // what is read of the rotation serves all heads
         for (int64_t j0 = 0; j0 < n; j0 += LAMPE_FEW_KEYS) {
+            const int n_keys = (int) std::min<int64_t>(n - j0, LAMPE_FEW_KEYS);
+
             for (int64_t i = 0; i < n_head_kv; ++i) {
                 const char * data_k = key_data(i);
                 const char * data_v = value_data(i);
 
-                for (int64_t j = j0; j < std::min(n, j0 + LAMPE_FEW_KEYS); j += 4) {
-                    for (int64_t r = j + n_next; r < j + n_next + 4; ++r) {
+                const auto prefetch = [&](int j) LAMPE_INLINE {
+                    for (int64_t r = j0 + j + n_next; r < j0 + j + n_next + 4; ++r) {
                         lampe_prefetch(data_k + r*k->nb[1], n_bytes_k);
                         lampe_prefetch(data_v + r*v->nb[1], n_bytes_v);
                     }
+                };
 
-                    const auto  * src = (decltype(type)) data_k + j*ldk;
-                    const float * q   = q_rot[region] + i*m*shape.d_k_pad;
-                    float       * out = s[region] + i*m*LAMPE_TILE_KV + j;
-                    if (neox) {
-                        lampe_rotated_dots<true> (out, LAMPE_TILE_KV, q, shape.d_k_pad, src, ldk, k_rope + j, n_rot, shape.d_k, m);
-                    } else {
-                        lampe_rotated_dots<false>(out, LAMPE_TILE_KV, q, shape.d_k_pad, src, ldk, k_rope + j, n_rot, shape.d_k, m);
-                    }
+                const auto  * src = (decltype(type)) data_k + j0*ldk;
+                const float * q   = q_rot[region] + i*m*shape.d_k_pad;
+                float       * out = s[region] + i*m*LAMPE_TILE_KV + j0;
+                if (neox) {
+                    lampe_rotated_dots<true> (out, LAMPE_TILE_KV, q, shape.d_k_pad, src, ldk, k_rope + j0, n_rot, shape.d_k, m, n_keys, prefetch);
+                } else {
+                    lampe_rotated_dots<false>(out, LAMPE_TILE_KV, q, shape.d_k_pad, src, ldk, k_rope + j0, n_rot, shape.d_k, m, n_keys, prefetch);
                 }
             }
         }

@@ -109,116 +109,111 @@ static inline void lampe_dots(float * S, int64_t lds, const float * Q, int64_t l
     }
 }
 
-// as above, but rotates the keys on the way, NK of them at once; K and its rotation come in whole vectors
+// as above for n keys, a multiple of 4, that are rotated on the way; a key and its rotation come in whole vectors
 // rope: the rows of the table for the keys
 
-template <int RM, int NK, bool neox, typename T>
-static inline void lampe_rotated_dots_ukernel(float * GGML_RESTRICT S, int64_t lds, const float * GGML_RESTRICT Q, int64_t ldq,
-        const T * GGML_RESTRICT K, int64_t ldk, const float * const * rope, int64_t n_rot, int64_t d) {
-    static_assert(NK == 4 || (NK == 2 && RM % 2 == 0), "four sums are taken at once");
-
-    lampe_vec acc[RM][NK];
-    LAMPE_UNROLL
-    for (int m = 0; m < RM; ++m) {
-        LAMPE_UNROLL
-        for (int r = 0; r < NK; ++r) {
-            acc[m][r] = lampe_vec_set1(0.0f);
-        }
-    }
-
-    const int64_t n = n_rot/2;
-
+template <int RM, bool neox, typename T, typename F>
+static void lampe_rotated_dots_rows(float * GGML_RESTRICT S, int64_t lds, const float * GGML_RESTRICT Q, int64_t ldq,
+        const T * GGML_RESTRICT K, int64_t ldk, const float * const * rope, int64_t n_rot, int64_t d, int n, F prefetch) {
     // the queries stay in registers where there are enough of them
-    constexpr bool keep_q = (2 + NK)*RM + 6 <= LAMPE_REGISTERS;
+    constexpr bool keep_q = 6*RM + 6 <= LAMPE_REGISTERS;
 
-    for (int64_t i = 0; i < n; i += LAMPE_EPR) {
-        lampe_vec qx[RM];
-        lampe_vec qy[RM];
+    const int64_t n_pairs = n_rot/2;
+
+    // the loop is in here: setting up a call costs as much as half a key
+    for (int j = 0; j < n; j += 4) {
+        prefetch(j);
+
+        lampe_vec acc[RM][4];
         LAMPE_UNROLL
         for (int m = 0; m < RM; ++m) {
-            qx[m] = lampe_vec_load(Q + m*ldq + i);
-            qy[m] = lampe_vec_load(Q + m*ldq + i + n);
-            if (keep_q) {
-                LAMPE_KEEP(qx[m]);
-                LAMPE_KEEP(qy[m]);
+            LAMPE_UNROLL
+            for (int r = 0; r < 4; ++r) {
+                acc[m][r] = lampe_vec_set1(0.0f);
             }
         }
-        LAMPE_UNROLL
-        for (int r = 0; r < NK; ++r) {
-            const T * src = K + r*ldk;
 
-            const lampe_vec a = lampe_vec_load(neox ? src + i     : src + 2*i);
-            const lampe_vec b = lampe_vec_load(neox ? src + i + n : src + 2*i + LAMPE_EPR);
-
-            const lampe_vec x = neox ? a : lampe_vec_even(a, b);
-            const lampe_vec y = neox ? b : lampe_vec_odd (a, b);
-
-            lampe_vec c = lampe_vec_load(rope[r] + i);
-            lampe_vec s = lampe_vec_load(rope[r] + i + n);
-            LAMPE_KEEP(c);
-            LAMPE_KEEP(s);
-
-            const lampe_vec kx = lampe_vec_sub(lampe_vec_mul(x, c), lampe_vec_mul(y, s));
-            const lampe_vec ky = lampe_vec_fma(x, s, lampe_vec_mul(y, c));
+        for (int64_t i = 0; i < n_pairs; i += LAMPE_EPR) {
+            lampe_vec qx[RM];
+            lampe_vec qy[RM];
             LAMPE_UNROLL
             for (int m = 0; m < RM; ++m) {
-                acc[m][r] = lampe_vec_fma(kx, qx[m], acc[m][r]);
-                acc[m][r] = lampe_vec_fma(ky, qy[m], acc[m][r]);
+                qx[m] = lampe_vec_load(Q + m*ldq + i);
+                qy[m] = lampe_vec_load(Q + m*ldq + i + n_pairs);
+                if (keep_q) {
+                    LAMPE_KEEP(qx[m]);
+                    LAMPE_KEEP(qy[m]);
+                }
             }
-        }
-    }
-    for (int64_t i = n_rot; i < d; i += LAMPE_EPR) {
-        LAMPE_UNROLL
-        for (int r = 0; r < NK; ++r) {
-            const lampe_vec k = lampe_vec_load(K + r*ldk + i);
             LAMPE_UNROLL
-            for (int m = 0; m < RM; ++m) {
-                acc[m][r] = lampe_vec_fma(k, lampe_vec_load(Q + m*ldq + i), acc[m][r]);
+            for (int r = 0; r < 4; ++r) {
+                const T * src = K + (j + r)*ldk;
+
+                lampe_vec x;
+                lampe_vec y;
+                if (neox) {
+                    x = lampe_vec_load(src + i);
+                    y = lampe_vec_load(src + i + n_pairs);
+                } else {
+                    lampe_vec_load_pairs(src + 2*i, &x, &y);
+                }
+
+                lampe_vec c = lampe_vec_load(rope[j + r] + i);
+                lampe_vec s = lampe_vec_load(rope[j + r] + i + n_pairs);
+                LAMPE_KEEP(c);
+                LAMPE_KEEP(s);
+
+                const lampe_vec kx = lampe_vec_sub(lampe_vec_mul(x, c), lampe_vec_mul(y, s));
+                const lampe_vec ky = lampe_vec_fma(x, s, lampe_vec_mul(y, c));
+                LAMPE_UNROLL
+                for (int m = 0; m < RM; ++m) {
+                    acc[m][r] = lampe_vec_fma(kx, qx[m], acc[m][r]);
+                    acc[m][r] = lampe_vec_fma(ky, qy[m], acc[m][r]);
+                }
             }
         }
-    }
-
-    LAMPE_UNROLL
-    for (int m = 0; m < RM; m += 4/NK) {
-        if (NK == 4) {
-            lampe_vec_sum4(S + m*lds, acc[m][0], acc[m][1], acc[m][2 % NK], acc[m][3 % NK]);
-            continue;
+        for (int64_t i = n_rot; i < d; i += LAMPE_EPR) {
+            LAMPE_UNROLL
+            for (int r = 0; r < 4; ++r) {
+                const lampe_vec k = lampe_vec_load(K + (j + r)*ldk + i);
+                LAMPE_UNROLL
+                for (int m = 0; m < RM; ++m) {
+                    acc[m][r] = lampe_vec_fma(k, lampe_vec_load(Q + m*ldq + i), acc[m][r]);
+                }
+            }
         }
-        float tmp[4];
-        lampe_vec_sum4(tmp, acc[m][0], acc[m][1], acc[(m + 1) % RM][0], acc[(m + 1) % RM][1]);
-        memcpy(S + m*lds,       tmp,     2*sizeof(float));
-        memcpy(S + (m + 1)*lds, tmp + 2, 2*sizeof(float));
+
+        LAMPE_UNROLL
+        for (int m = 0; m < RM; ++m) {
+            lampe_vec_sum4(S + m*lds + j, acc[m][0], acc[m][1], acc[m][2], acc[m][3]);
+        }
     }
 }
 
-// M <= 8 rows of Q and 4 keys; where M is odd, the row after them may be read and what belongs to it overwritten
-template <bool neox, typename T>
+// M rows of Q
+template <bool neox, typename T, typename F>
 static inline void lampe_rotated_dots(float * S, int64_t lds, const float * Q, int64_t ldq, const T * K, int64_t ldk, const float * const * rope,
-        int64_t n_rot, int64_t d, int M) {
-    const auto wide = [&](auto ukernel) {
-        ukernel(S,     lds, Q, ldq, K,         ldk, rope,     n_rot, d);
-        ukernel(S + 2, lds, Q, ldq, K + 2*ldk, ldk, rope + 2, n_rot, d);
-    };
+        int64_t n_rot, int64_t d, int M, int n, F prefetch) {
+    // a key is rotated once where the registers allow that
+    const int most = LAMPE_REGISTERS < 32 ? 2 : M == 8 ? 4 : 7;
 
-    if (LAMPE_REGISTERS >= 32 && M > 4) {
-        // more rows than that, and fewer keys have to do
-        if (M > 6) {
-            wide(lampe_rotated_dots_ukernel<8, 2, neox, T>);
-        } else {
-            wide(lampe_rotated_dots_ukernel<6, 2, neox, T>);
+    while (M > 0) {
+        const int m = std::min(M, most);
+        switch (m) {
+            case 1:  lampe_rotated_dots_rows<1, neox>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, prefetch); break;
+            case 2:  lampe_rotated_dots_rows<2, neox>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, prefetch); break;
+#if defined(__AVX512F__) || defined(__aarch64__)
+            case 3:  lampe_rotated_dots_rows<3, neox>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, prefetch); break;
+            case 4:  lampe_rotated_dots_rows<4, neox>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, prefetch); break;
+            case 5:  lampe_rotated_dots_rows<5, neox>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, prefetch); break;
+            case 6:  lampe_rotated_dots_rows<6, neox>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, prefetch); break;
+            case 7:  lampe_rotated_dots_rows<7, neox>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, prefetch); break;
+#endif
+            default: GGML_ABORT("fatal error");
         }
-        return;
-    }
-
-    for (int m = 0; m < M; ) {
-        const int n = LAMPE_REGISTERS >= 32 ? M : std::min(M - m, 2);
-        switch (n) {
-            case 1:  lampe_rotated_dots_ukernel<1, 4, neox>(S + m*lds, lds, Q + m*ldq, ldq, K, ldk, rope, n_rot, d); break;
-            case 2:  lampe_rotated_dots_ukernel<2, 4, neox>(S + m*lds, lds, Q + m*ldq, ldq, K, ldk, rope, n_rot, d); break;
-            case 3:  lampe_rotated_dots_ukernel<3, 4, neox>(S + m*lds, lds, Q + m*ldq, ldq, K, ldk, rope, n_rot, d); break;
-            default: lampe_rotated_dots_ukernel<4, 4, neox>(S + m*lds, lds, Q + m*ldq, ldq, K, ldk, rope, n_rot, d); break;
-        }
-        m += n;
+        S += m*lds;
+        Q += m*ldq;
+        M -= m;
     }
 }
 

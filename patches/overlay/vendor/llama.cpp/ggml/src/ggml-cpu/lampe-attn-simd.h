@@ -21,8 +21,15 @@
 
 static constexpr int LAMPE_PANEL = LAMPE_RN*LAMPE_EPR; // columns in a panel
 
+// GCC takes a function that only prefetches for one without effect, and drops the calls of it that are not inlined
+#if defined(__GNUC__) || defined(__clang__)
+#define LAMPE_INLINE __attribute__((always_inline))
+#else
+#define LAMPE_INLINE
+#endif
+
 // the rows of one head lie apart, and hardware does not foresee that: ask for those of the next tile in time
-static inline void lampe_prefetch(const char * x, size_t n) {
+LAMPE_INLINE static inline void lampe_prefetch(const char * x, size_t n) {
 #if defined(__GNUC__) || defined(__clang__)
     // into the second cache: this is a tile's time ahead, and the first is too small for that
     for (size_t i = 0; i < n; i += 2*CACHE_LINE_SIZE) {
@@ -49,11 +56,14 @@ static inline void lampe_rotate(float * GGML_RESTRICT dst, const T * GGML_RESTRI
 
     int64_t i = 0;
     for (; i + LAMPE_EPR <= n; i += LAMPE_EPR) {
-        const lampe_vec a = lampe_vec_load(neox ? src + i     : src + 2*i);
-        const lampe_vec b = lampe_vec_load(neox ? src + i + n : src + 2*i + LAMPE_EPR);
-
-        const lampe_vec x = neox ? a : lampe_vec_even(a, b);
-        const lampe_vec y = neox ? b : lampe_vec_odd (a, b);
+        lampe_vec x;
+        lampe_vec y;
+        if (neox) {
+            x = lampe_vec_load(src + i);
+            y = lampe_vec_load(src + i + n);
+        } else {
+            lampe_vec_load_pairs(src + 2*i, &x, &y);
+        }
         const lampe_vec c = lampe_vec_load(rope + i);
         const lampe_vec s = lampe_vec_load(rope + i + n);
 

@@ -207,3 +207,26 @@ static inline void lampe_vec_sum4(float * x, lampe_vec a, lampe_vec b, lampe_vec
 }
 
 #endif
+
+// 2*LAMPE_EPR values as pairs: the first of each, the second of each
+template <typename T>
+static inline void lampe_vec_load_pairs(const T * src, lampe_vec * x, lampe_vec * y) {
+    const lampe_vec a = lampe_vec_load(src);
+    const lampe_vec b = lampe_vec_load(src + LAMPE_EPR);
+
+    *x = lampe_vec_even(a, b);
+    *y = lampe_vec_odd (a, b);
+}
+
+#if defined(__AVX512F__) && defined(__AVX512DQ__) && defined(__AVX512BW__)
+// one permutation before the conversion is cheaper than two after it
+static inline void lampe_vec_load_pairs(const ggml_fp16_t * src, lampe_vec * x, lampe_vec * y) {
+    const __m512i order = _mm512_set_epi16(
+        31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1,
+        30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+    const __m512i xy = _mm512_permutexvar_epi16(order, _mm512_loadu_si512(src));
+
+    *x = _mm512_cvtph_ps(_mm512_castsi512_si256(xy));
+    *y = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(xy, 1));
+}
+#endif
