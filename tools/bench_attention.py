@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Time LaMPE attention against stock flash attention, operator against operator, on the CPU.
 
-    python tools/bench_attention.py [--shape NAME] [--length N] [--queries N] [--kv TYPE] [--json]
+    python tools/bench_attention.py [--shape NAME] [--length N] [--queries N] [--kv TYPE]
+                                     [--threads N] [--json]
 
 A batch of queries at the end of a context, and one query (decoding). Both operators run in this
 process, alternating; medians; the ratio is stock's time over LaMPE's, above 1 where LaMPE is
@@ -14,6 +15,7 @@ has rounded yet.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -44,6 +46,7 @@ SHAPES = {  # head size, query heads, KV heads
     "qwen2.5-0.5b": (64, 14, 2),
 }
 KV_BYTES = 200e6  # of decoding: more than any cache holds
+MOST_COPIES = 400  # what a graph has nodes for
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class Pair:
         rng = np.random.default_rng(0)
         positions = np.arange(n_kv - n_q, n_kv)
         mask = np.where(np.arange(n_kv)[None] <= positions[:, None], 0.0, -np.inf)
-        self.ctx = ctx = gg.Context(ggml, 1 << 28)
+        self.ctx = ctx = gg.Context(ggml, (1 << 28) + mask.size * 2)
         kind = gg.TYPES[kv]
 
         def cache(values: NDArray[Any] | None = None) -> int:
@@ -152,18 +155,18 @@ class Pair:
 
 
 def measure(ggml: Any, name: str, n_kv: int, n_q: int, kv: str, plan: str,
-            options: argparse.Namespace) -> Row:
+            threads: int, options: argparse.Namespace) -> Row:
     """One row of the table."""
     d, n_head, n_head_kv = shape = SHAPES[name]
     n_bytes = 2 * gg.stored(np.zeros((n_kv, n_head_kv * d), np.float32), kv)[0].nbytes
-    copies = max(1, round(KV_BYTES / n_bytes)) if n_q == 1 else 1
+    copies = min(MOST_COPIES, max(1, round(KV_BYTES / n_bytes))) if n_q == 1 else 1
     chosen = identity_plan(n_kv) if plan == "identity" else lampe_plan(n_kv, 8192, 4096, 200)
     repeats = options.repeats * (3 if n_q == 1 else 1)
     clock = time.process_time if options.cpu_time else time.perf_counter
-    with Pair(ggml, shape, n_kv, n_q, kv, chosen, options.threads, copies) as pair:
+    with Pair(ggml, shape, n_kv, n_q, kv, chosen, threads, copies) as pair:
         stock, lampe, ratio = pair.time(repeats, clock)
     seen = n_q * n_kv - n_q * (n_q - 1) // 2  # pairs of query and key
-    return Row(name, n_q, n_kv, kv, plan, options.threads, 1e3 * stock, 1e3 * lampe, ratio,
+    return Row(name, n_q, n_kv, kv, plan, threads, 1e3 * stock, 1e3 * lampe, ratio,
                4.0 * d * n_head * seen / lampe / 1e9, n_bytes / lampe / 1e9)
 
 
@@ -193,7 +196,7 @@ def show_accuracy(ggml: Any, options: argparse.Namespace) -> None:
         for n_q in options.queries:
             for kv in options.kv:
                 for spread in (0.3, 1.0, 3.0):
-                    stock, lampe = accuracy(ggml, name, n_q, kv, spread, options.threads)
+                    stock, lampe = accuracy(ggml, name, n_q, kv, spread, options.threads[0])
                     rows.append({"shape": name, "queries": n_q, "kv": kv, "spread": spread,
                                  "stock": stock, "lampe": lampe})
                     if not options.json:
@@ -214,7 +217,7 @@ def main() -> int:
                         help="default: 512, 1")
     parser.add_argument("--kv", action="append", choices=gg.STORABLE, help="default: f16")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--threads", action="append", type=int, metavar="N", help="default: all")
     parser.add_argument("--accuracy", action="store_true", help="errors instead of times")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--cpu-time", action="store_true",
@@ -224,28 +227,36 @@ def main() -> int:
     options.length = options.length or [1024, 4096, 16384]
     options.queries = options.queries or [512, 1]
     options.kv = options.kv or ["f16"]
+    options.threads = options.threads or [os.cpu_count() or 1]
     ggml = gg.Ggml()
     if options.accuracy:
         show_accuracy(ggml, options)
         return 0
-    peak = measure_peak(options.threads)
-    if not options.json and peak:
-        print(f"{options.threads} threads; the machine does at most {peak['f32_gflops']:.0f} "
-              f"GFLOP/s in f32, {peak['i16_gops']:.0f} Gop/s in pairs of 16-bit integers, and "
-              f"reads {peak['read_gbs']:.0f} GB/s", flush=True)
+    peaks = {}
     rows = []
-    for name in options.shape:
-        for n_q in options.queries:
-            for n_kv in options.length:
-                for kv in options.kv:
-                    for plan in ("identity", "lampe") if n_kv > 8192 else ("identity",):
-                        row = measure(ggml, name, n_kv, min(n_q, n_kv), kv, plan, options)
-                        rows.append(row)
-                        if not options.json:
-                            print(line(row, peak), flush=True)
+    for threads in options.threads:
+        peak = peaks[threads] = measure_peak(threads)
+        if not options.json:
+            print(headline(threads, peak), flush=True)
+        for name, n_q, n_kv, kv in itertools.product(options.shape, options.queries,
+                                                     options.length, options.kv):
+            for plan in ("identity", "lampe") if n_kv > 8192 else ("identity",):
+                row = measure(ggml, name, n_kv, min(n_q, n_kv), kv, plan, threads, options)
+                rows.append(row)
+                if not options.json:
+                    print(line(row, peak), flush=True)
     if options.json:
-        print(json.dumps({"peak": peak, "rows": [asdict(row) for row in rows]}, indent=2))
+        print(json.dumps({"peaks": peaks, "rows": [asdict(row) for row in rows]}, indent=2))
     return 0
+
+
+def headline(threads: int, peak: dict[str, float]) -> str:
+    """What the rows of so many threads stand under."""
+    if not peak:
+        return f"{threads} threads"
+    return (f"{threads} threads; the machine does at most {peak['f32_gflops']:.0f} GFLOP/s in f32, "
+            f"{peak['i16_gops']:.0f} Gop/s in pairs of 16-bit integers, and reads "
+            f"{peak['read_gbs']:.0f} GB/s")
 
 
 def line(row: Row, peak: dict[str, float]) -> str:
