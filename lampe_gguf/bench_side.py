@@ -8,6 +8,7 @@ patched build, so that PYTHONPATH may lead to another one.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import sys
@@ -29,8 +30,10 @@ def open_side(side: str, model: str, **options: Any) -> Any:
     from .runtime import LampeLlama
     from .session import file_config
 
-    found, config = file_config(Path(model))
-    lampe: Any = False if side == "off" else None if found else config
+    _, config = file_config(Path(model))
+    # the tokens written at the greatest length may go beyond what the file supports
+    longest = max(config.context_length, options["n_ctx"])
+    lampe: Any = False if side == "off" else dataclasses.replace(config, context_length=longest)
     return LampeLlama(model, lampe=lampe, **options)
 
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "inspect": "Show a model's LaMPE values and the mapping by length.",
     "ask": "Ask a question about documents of any length.",
     "chat": "Chat with a model, and with documents.",
+    "calibrate": "Find the constants that suit a model, by reading a long text.",
     "eval": "Measure perplexity far beyond the training window.",
     "bench": "Time reading and writing, LaMPE against stock attention.",
     "doctor": "Say whether the backend is the right one, and what would run.",

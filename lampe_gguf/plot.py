@@ -15,7 +15,7 @@ from .errors import LampeError
 from .positions import relative_position
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -25,7 +25,7 @@ def _figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
 
 
-def _save(figure: Any, path: str | os.PathLike[str]) -> None:
+def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     write_file(Path(path), picture.getvalue(), force=True)
@@ -33,7 +33,7 @@ def _save(figure: Any, path: str | os.PathLike[str]) -> None:
 
 def plot_mapping(config: LampeConfig, lengths: list[int], path: str | os.PathLike[str]) -> None:
     """The mapped relative position by distance for inputs of several lengths, into a PNG."""
-    figure = _figure(8, 4.5)
+    figure = new_figure(8, 4.5)
     axes = figure.subplots()
     for length in lengths:
         distance = np.unique(np.linspace(0, length - 1, 2000).astype(np.int64))
@@ -48,7 +48,7 @@ def plot_mapping(config: LampeConfig, lengths: list[int], path: str | os.PathLik
     axes.set_xlim(left=0)
     axes.legend(title="input")
     axes.grid(alpha=0.3)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_perplexity(
@@ -58,7 +58,7 @@ def plot_perplexity(
 
     series  label -> (end positions of the blocks in tokens, perplexity of each block)
     """
-    figure = _figure(8, 4.5)
+    figure = new_figure(8, 4.5)
     axes = figure.subplots()
     for label, (positions, values) in series.items():
         axes.plot(positions, values, marker="o", markersize=4, label=label)
@@ -70,7 +70,7 @@ def plot_perplexity(
     axes.set_ylabel("perplexity (lower is better)")
     axes.legend()
     axes.grid(alpha=0.3, which="both")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_speed(
@@ -80,7 +80,7 @@ def plot_speed(
 
     panels  title -> label of a line -> tokens per second at each of `lengths`
     """
-    figure = _figure(9, 4)
+    figure = new_figure(9, 4)
     for axes, (title, lines) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         for label, values in lines.items():
             axes.plot(lengths, values, marker="o", markersize=4, label=label)
@@ -92,4 +92,4 @@ def plot_speed(
         axes.set_title(title)
         axes.legend()
         axes.grid(alpha=0.3)
-    _save(figure, path)
+    save_figure(figure, path)

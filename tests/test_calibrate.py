@@ -1,0 +1,181 @@
+"""Calibration of a real file by the real backend, on a tiny model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+import string
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lampe_gguf.calibrate.job import calibrate_model
+from lampe_gguf.config import LampeConfig
+from lampe_gguf.documents import Document
+from lampe_gguf.errors import LampeError, UsageError
+from lampe_gguf.evaluate import score
+from lampe_gguf.gguf_file import GGUFFile
+from lampe_gguf.metadata import read
+from lampe_gguf.runtime import LampeLlama
+
+PROGRAM = [sys.executable, "-m", "lampe_gguf.cli", "calibrate"]
+WINDOW = 128
+LONGEST = 256
+
+
+@pytest.fixture
+def model(tiny):
+    return tiny(window=WINDOW, lampe=None)
+
+
+@pytest.fixture
+def document():
+    letters = random.Random(0)
+    text = "".join(letters.choice(string.ascii_lowercase + "  ") for _ in range(3 * LONGEST))
+    return Document("letters", text)
+
+
+def run(model, document, path, **options):
+    return calibrate_model(model, [document], path, max_length=LONGEST, threads=1, **options)
+
+
+def test_losses_are_those_of_a_fresh_reading(model, document, tmp_path):
+    report = run(model, document, tmp_path / "r.json")
+    assert report.complete and report.config is not None
+    assert len(report.readings) >= 12
+    lengths, tail = report.task.lengths, report.task.tail
+    assert lengths == (64, 128, 160, 192, 256)
+    n_checked = 0
+    for name, losses in report.readings.items():
+        segment, _, values = name.partition(" ")
+        config = LampeConfig(**json.loads(values), context_length=4 * WINDOW)
+        if config.length_policy != "causal":
+            continue
+        llm = LampeLlama(model, lampe=config, n_ctx=LONGEST, n_threads=1, n_threads_batch=1)
+        tokens = llm.tokenize(document.text.encode())
+        tokens = tokens[:LONGEST] if segment == "fitted" else tokens[LONGEST : 2 * LONGEST]
+        nll = score(llm, tokens)
+        llm.close()
+        want = [nll[stop - tail - 1 : stop - 1].mean() for stop in lengths]
+        np.testing.assert_allclose(np.mean(losses, axis=1), want, rtol=2e-5)
+        n_checked += 1
+    assert n_checked >= 12
+
+
+def test_prompt_policy_is_read_as_one_prompt(model, document, tmp_path):
+    report = run(model, document, tmp_path / "r.json")
+    found = [x for x in report.readings if '"length_policy": "prompt"' in x]
+    assert len(found) >= 1
+    losses = np.array(report.readings[found[0]])
+    assert np.isnan(losses[:-1]).all()
+    config = LampeConfig(**json.loads(found[0].partition(" ")[2]), context_length=4 * WINDOW)
+    llm = LampeLlama(model, lampe=config, n_ctx=LONGEST, n_threads=1, n_threads_batch=1)
+    tokens = llm.tokenize(document.text.encode())[:LONGEST]
+    nll = score(llm, tokens)
+    llm.close()
+    # one token fewer is announced there: the last is only predicted
+    assert losses[-1].mean() == pytest.approx(nll[-report.task.tail :].mean(), rel=2e-3)
+
+
+def test_a_second_run_reads_nothing_again(model, document, tmp_path):
+    path = tmp_path / "r.json"
+    first = run(model, document, path)
+    counted = []
+    second = run(model, document, path, resume=True, on_tokens=counted.append)
+    assert not counted
+    assert (second.config, second.points, second.seconds) == (
+        first.config, first.points, first.seconds)
+    with pytest.raises(UsageError, match="--resume"):
+        run(model, document, path)
+
+
+def test_an_interruption_keeps_what_was_read(model, document, tmp_path):
+    path = tmp_path / "r.json"
+    counts = []
+
+    def stop(count):
+        counts.append(count)
+        if sum(counts) > 5 * LONGEST:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(model, document, path, on_tokens=stop)
+    kept = json.loads(path.read_text())["readings"]
+    assert 3 <= len(kept) <= 5
+    whole = run(model, document, path, resume=True)
+    fresh = run(model, document, tmp_path / "fresh.json")
+    assert whole.config == fresh.config
+    for name, losses in fresh.readings.items():
+        np.testing.assert_allclose(whole.readings[name], losses, rtol=2e-5, equal_nan=True)
+
+
+def test_a_budget_for_nothing_is_refused(model, document, tmp_path):
+    with pytest.raises(UsageError, match="--budget"):
+        run(model, document, tmp_path / "r.json", budget=1e-9)
+
+
+def test_a_tight_budget_is_kept_and_said(model, document, tmp_path):
+    # a reading is made to last: the budget holds six of them, two for the held-out text
+    start = time.monotonic()
+    report = run(model, document, tmp_path / "r.json", budget=3.0,
+                 on_tokens=lambda count: time.sleep(count * 0.4 / LONGEST))
+    assert report.complete and len(report.readings) < 12
+    assert time.monotonic() - start < 4.5
+    assert any("out of time" in reason for reason in report.reasons)
+
+
+def test_held_out_text_decides(model, document, tmp_path):
+    report = run(model, document, tmp_path / "r.json")
+    names = [each.name for each in report.held_out]
+    assert names == ["baseline", "calibrated", "jetlong"]
+    baseline, calibrated = report.held_out[:2]
+    assert baseline.difference == 0
+    kept = report.config.provenance.startswith("uncalibrated")
+    assert kept == (calibrated.difference > 0) or calibrated.perplexity == baseline.perplexity
+
+
+def program(*arguments):
+    return subprocess.run([*PROGRAM, *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_command_writes_what_it_found(model, document, tmp_path):
+    text, out, picture = tmp_path / "t.txt", tmp_path / "out.gguf", tmp_path / "p.png"
+    text.write_text(document.text)
+    done = program(model, "--text", text, "--max-length", LONGEST, "--write", out, "--plot",
+                   picture, "--threads", 1)
+    assert done.returncode == 0, done.stderr
+    assert "best m" in done.stdout and "held out" in done.stdout
+    assert "lengths 64, 128, 160, 192, 256 tokens" in done.stderr
+    saved = json.loads(Path(f"{model}.calibration.json").read_text())
+    with GGUFFile(out) as file:
+        assert dataclasses.asdict(read(file, "llama")) == saved["config"]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    again = program(model, "--text", text, "--max-length", LONGEST)
+    assert again.returncode == 2 and "--resume" in again.stderr
+    refused = program(model, "--text", text, "--write", out, "--resume")
+    assert refused.returncode == 2 and "--force" in refused.stderr
+
+
+@pytest.mark.parametrize(("options", "code", "said"), [
+    (["--max-length", 4096], 1, "give more text"),
+    (["--max-length", 100], 2, "window"),
+    (["--budget", "soon"], 2, "is no time"),
+    (["--budget", "0m"], 2, "is no time"),
+])
+def test_command_refuses_in_one_sentence(model, document, tmp_path, options, code, said):
+    text = tmp_path / "t.txt"
+    text.write_text(document.text)
+    done = program(model, "--text", text, *options)
+    assert done.returncode == code and said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not Path(f"{model}.calibration.json").exists()
+
+
+def test_a_short_window_is_refused(tiny, document, tmp_path):
+    with pytest.raises(LampeError, match="too short"):
+        run(tiny(window=32, lampe=None), document, tmp_path / "r.json")
