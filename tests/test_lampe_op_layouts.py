@@ -210,6 +210,24 @@ def test_threads_change_nothing_but_rounding(ggml: gg.Ggml, kind: str) -> None:
         assert np.abs(compute(ggml, [s], n_threads=n_threads) - one).max() < 1e-6
 
 
+@pytest.mark.parametrize("n_threads", [1, 4])
+@pytest.mark.parametrize("n_q", [1, 64, 512])
+def test_workspace_does_not_grow_with_the_context(
+    ggml: gg.Ggml, n_q: int, n_threads: int
+) -> None:
+    def work_size(n_kv: int) -> int:
+        with gg.Context(ggml, 1 << 28) as ctx:
+            node = ctx.lampe_attn(
+                ctx.tensor(gg.F32, (D, n_q, N_HEAD)), ctx.tensor(gg.F16, (D, n_kv, N_HEAD_KV)),
+                ctx.tensor(gg.F16, (D, n_kv, N_HEAD_KV)), ctx.tensor(gg.F16, (n_kv, n_q)),
+                ctx.tensor(gg.I32, (8, n_q)), ctx.tensor(gg.I32, (n_kv,)),
+                ctx.tensor(gg.F32, (D, 9)), None, scale=1.0, softcap=0.0, mode=gg.ROPE_NORM,
+            )
+            return int(ctx.graph(node, n_threads).plan.work_size)
+
+    assert work_size(1024) == work_size(65536)
+
+
 def test_the_device_refuses_what_it_cannot_read(ggml: gg.Ggml) -> None:
     with gg.Context(ggml, 1 << 20) as ctx:
         def node(k_type: int, k_stride: int) -> int:

@@ -51,7 +51,7 @@ MOST_COPIES = 400  # what a graph has nodes for
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: seconds are medians of one operator, rates are LaMPE's."""
+    """One line of the table: times are medians of one operator, rates and memory LaMPE's."""
 
     shape: str
     queries: int
@@ -64,6 +64,7 @@ class Row:
     ratio: float
     gflops: float
     gbs: float
+    scratch_kb: float  # a thread
 
 
 def measure_peak(threads: int) -> dict[str, float]:
@@ -165,9 +166,10 @@ def measure(ggml: Any, name: str, n_kv: int, n_q: int, kv: str, plan: str,
     clock = time.process_time if options.cpu_time else time.perf_counter
     with Pair(ggml, shape, n_kv, n_q, kv, chosen, threads, copies) as pair:
         stock, lampe, ratio = pair.time(repeats, clock)
+        scratch = pair.graphs[1].plan.work_size / threads / 1e3
     seen = n_q * n_kv - n_q * (n_q - 1) // 2  # pairs of query and key
     return Row(name, n_q, n_kv, kv, plan, threads, 1e3 * stock, 1e3 * lampe, ratio,
-               4.0 * d * n_head * seen / lampe / 1e9, n_bytes / lampe / 1e9)
+               4.0 * d * n_head * seen / lampe / 1e9, n_bytes / lampe / 1e9, scratch)
 
 
 def accuracy(ggml: Any, name: str, n_q: int, kv: str, spread: float, threads: int) -> list[float]:
@@ -263,12 +265,13 @@ def line(row: Row, peak: dict[str, float]) -> str:
     """A row for people: the rate that counts is operations in a batch, bytes in decoding."""
     text = (f"{row.shape:13} {row.queries:4} queries, {row.keys:6} keys, {row.kv}, {row.plan:8}: "
             f"stock {row.stock_ms:8.2f} ms, LaMPE {row.lampe_ms:8.2f} ms, ratio {row.ratio:.2f}, ")
+    memory = f", {row.scratch_kb:.0f} kB of scratch a thread"
     if row.queries == 1:
-        share = row.gbs / peak["read_gbs"] if peak else 0.0
-        return text + f"{row.gbs:5.1f} GB/s" + (f" ({share:.0%} of peak)" if peak else "")
+        share = f" ({row.gbs / peak['read_gbs']:.0%} of peak)" if peak else ""
+        return f"{text}{row.gbs:5.1f} GB/s{share}{memory}"
     best = max(peak["f32_gflops"], peak["i16_gops"]) if peak else 0.0
-    return text + f"{row.gflops:5.0f} GFLOP/s" + (f" ({row.gflops / best:.0%} of peak)"
-                                                  if peak else "")
+    share = f" ({row.gflops / best:.0%} of peak)" if peak else ""
+    return f"{text}{row.gflops:5.0f} GFLOP/s{share}{memory}"
 
 
 if __name__ == "__main__":
