@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from . import backend, metadata
+from .aside import run_aside
 from .config import MAX_LENGTH, LampeConfig
 from .convert import choose_config, require_qualified
 from .errors import LampeError
@@ -264,31 +265,11 @@ class LampeLlama(Llama):  # type: ignore[misc]
 
     def _compute_aside(self, batch: list[int], logits_all: bool) -> None:
         """_compute in a thread of its own, so that Ctrl-C need not wait for a batch to end."""
-        raised: list[BaseException] = []
-        done = threading.Event()
 
-        def run() -> None:
-            try:
-                self._compute(batch, logits_all)
-            except BaseException as error:
-                raised.append(error)
-            finally:
-                done.set()
-
-        # An event and not Thread.join: before Python 3.13, Ctrl-C in join() takes the thread for
-        # finished (bpo-45274), and the context would be in use twice.
-        threading.Thread(target=run, name="lampe-gguf reading").start()
-        try:
-            while not done.wait(0.05):
-                pass
-        except BaseException:
+        def stop() -> None:
             self._cancel.value = True
-            while not done.is_set():
-                with contextlib.suppress(KeyboardInterrupt):
-                    done.wait(0.05)
-            raise
-        if raised:
-            raise raised[0]
+
+        run_aside(lambda: self._compute(batch, logits_all), stop, "lampe-gguf reading")
 
 
 def _reason(message: str) -> str:
