@@ -1,0 +1,213 @@
+"""Why LaMPE works: attention beyond the window against attention at the trained length.
+
+Two figures of the attention perspective (method: section 5), measured on the running model: the
+uncertainty of attention rows, and the pattern of their mass by distance.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import attention_stats as stats
+from .attention_passkey import MAX_ANSWER, Trial, expected_tokens, run_trials
+from .attention_reader import OnProgress, PrefixModel, Reader, Rows, Work
+from .config import LampeConfig
+from .errors import LampeError, UsageError
+from .gguf_file import padded
+from .session import PAD, file_config
+
+LAMPE, ROPE, TRAINED = "lampe", "rope", "trained"
+SPAN = 256  # the queries lie in the last tokens, this many
+DEPTHS = (0.1, 0.3, 0.5, 0.7, 0.9)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Attention of the queries at the end of one input, under one kind of positions.
+
+    method      "lampe", "rope", or "trained": plain RoPE given only the input's last tokens,
+                as many as the trained length
+    length      tokens of the input
+    tokens      tokens that were read of it, the last ones
+    uncertainty   entropy, nats, mean over layers, heads and queries
+    entropy     nats, mean over the queries: [layer][head]
+    pattern     attention mass on the first token read, then by distance (Report.distances): mean
+                over layers, heads and queries
+    divergence  Jensen-Shannon divergence of the pattern to that of "trained" at the same length,
+                bits (logarithms to base 2, 0 ... 1): computed per layer and head, then averaged
+    divergence_by_layer   the same, per layer
+    """
+
+    method: str
+    length: int
+    tokens: int
+    uncertainty: float
+    entropy: list[list[float]]
+    pattern: list[float]
+    divergence: float
+    divergence_by_layer: list[float]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `measure` found.
+
+    distances   first distance of each bin of the patterns, which end where the next begins
+    queries     distance of each query from the input's end, tokens
+    trials      the passkey trials, if they were asked for
+    """
+
+    model: str
+    window: int
+    trained_length: int
+    queries: list[int]
+    distances: list[int]
+    readings: list[Reading]
+    trials: list[Trial]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    entropy: stats.Array  # [n_layer, n_head]
+    pattern: stats.Array  # [n_layer, n_head, 1 + n_bins]
+
+
+def measure(
+    model: Path,
+    text: str,
+    lengths: Sequence[int],
+    *,
+    n_queries: int = 16,
+    trained_length: int | None = None,
+    passkey: bool = False,
+    depths: Sequence[float] = DEPTHS,
+    seed: int = 0,
+    threads: int | None = None,
+    on_progress: OnProgress | None = None,
+) -> Report:
+    """Attention over a text's first tokens at several lengths, LaMPE against plain RoPE.
+
+    n_queries       spread evenly over the last 256 tokens (less where an input is shorter)
+    trained_length  what "trained" reads: the window, or less
+    passkey         plant a key at `depths` (0 ... 1) of the text and ask for it, at each length
+
+    Raises UsageError for values that make no sense, LampeError where the text is too short or
+    the model is refused.
+    """
+    _, config = file_config(model)
+    lengths = sorted(set(lengths))
+    trained = config.window if trained_length is None else trained_length
+    offsets = _offsets(lengths, trained, config, n_queries)
+    edges = stats.bin_edges(max(lengths))
+    rows = Rows(edges)
+    work = Work(_expected(lengths, trained, config, depths if passkey else ()), on_progress)
+    room = max(lengths) + (MAX_ANSWER if passkey else 0)
+    longest = dataclasses.replace(
+        config, context_length=max(config.context_length, padded(room, PAD))
+    )
+    options: dict[str, Any] = {}
+    if threads is not None:
+        options = {"n_threads": threads, "n_threads_batch": threads}
+
+    found: dict[tuple[str, int], _Measured] = {}
+    trials: list[Trial] = []
+    # one after the other: two models at once would need twice the memory
+    for method in (ROPE, LAMPE):
+        lampe: Any = longest if method == LAMPE else False
+        llm = PrefixModel(model, lampe=lampe, n_ctx=room, **options)
+        with Reader(llm, rows, work) as reader:
+            tokens = _tokens(llm, text, max(lengths))
+            for length in lengths:
+                found[method, length] = _attend(reader, tokens[:length], offsets)
+            if method == ROPE:
+                for length in lengths:
+                    last = tokens[max(0, length - trained) : length]
+                    found[TRAINED, length] = (
+                        _attend(reader, last, offsets) if len(last) < length
+                        else found[ROPE, length]
+                    )
+            if passkey:
+                trials += run_trials(reader, method, text, lengths, depths, seed)
+    return Report(
+        model=model.name,
+        window=config.window,
+        trained_length=trained,
+        queries=offsets,
+        distances=edges.tolist(),
+        readings=[
+            _reading(method, length, min(length, trained) if method == TRAINED else length,
+                     found[method, length], found[TRAINED, length])
+            for length in lengths
+            for method in (TRAINED, ROPE, LAMPE)
+        ],
+        trials=trials,
+    )
+
+
+def _attend(reader: Reader, tokens: list[int], offsets: list[int]) -> _Measured:
+    reader.read(tokens, [len(tokens) - offset for offset in offsets])
+    return _Measured(reader.rows.mean_entropy(), reader.rows.mean_pattern())
+
+
+def _expected(
+    lengths: Sequence[int], trained: int, config: LampeConfig, depths: Sequence[float]
+) -> int:
+    """Tokens to read, nearly: the shorter inputs are the beginnings of the longer ones."""
+    kept = lengths[-1] + SPAN * (len(lengths) - 1)
+    lampe = kept if config.length_policy == "causal" else sum(lengths)
+    cut = trained * sum(length > trained for length in lengths)
+    return kept + lampe + cut + (2 * expected_tokens(lengths, depths) if depths else 0)
+
+
+def _reading(
+    method: str, length: int, tokens: int, measured: _Measured, trained: _Measured
+) -> Reading:
+    divergence = stats.jensen_shannon(measured.pattern, trained.pattern)  # [n_layer, n_head]
+    return Reading(
+        method=method,
+        length=length,
+        tokens=tokens,
+        uncertainty=float(measured.entropy.mean()),
+        entropy=measured.entropy.tolist(),
+        pattern=measured.pattern.mean(axis=(0, 1)).tolist(),
+        divergence=float(divergence.mean()),
+        divergence_by_layer=divergence.mean(axis=1).tolist(),
+    )
+
+
+def _offsets(
+    lengths: Sequence[int], trained: int, config: LampeConfig, n_queries: int
+) -> list[int]:
+    """Distances of the queries from the end, the farthest first, the last token being 1."""
+    if not lengths or lengths[0] < 2:
+        raise UsageError("--lengths must be numbers of tokens, each at least 2, as 2048,8192")
+    if not 2 <= trained <= config.window:
+        raise UsageError(
+            f"--trained-length is {trained:,}; it must be 2 to {config.window:,} tokens, "
+            "the window that the model was trained with"
+        )
+    span = min(SPAN, min(lengths[0], trained) // 2)
+    if not 1 <= n_queries <= span:
+        raise UsageError(
+            f"--queries is {n_queries}; inputs of {min(lengths[0], trained):,} tokens have room "
+            f"for 1 to {span}"
+        )
+    step = span / n_queries
+    return [round(1 + step * k) for k in range(n_queries)][::-1]
+
+
+def _tokens(llm: PrefixModel, text: str, length: int) -> list[int]:
+    """The first `length` tokens of a text; LampeError where it has fewer."""
+    # no need to tokenise a library: take more of it until it is enough
+    for n_chars in (length * 16, len(text)):
+        tokens: list[int] = llm.tokenize(text[:n_chars].encode())
+        if len(tokens) >= length:
+            return tokens[:length]
+    raise LampeError(
+        f"the text has {len(tokens):,} tokens and --lengths asks for {length:,}; give a longer "
+        f"text, or at most --lengths {len(tokens)}"
+    )
