@@ -13,10 +13,12 @@ from .runtime import LampeLlama
 
 MAX_ANSWER = 12  # tokens: more than a key of five digits needs
 SLACK = 16  # tokens: what a cut elsewhere, or another key, may add to a prompt
-BEFORE = "There is a pass key hidden in this text. Remember it.\n\n"
-KEY = "\n\nThe pass key is {key}. Remember it. {key} is the pass key.\n\n"
+BEFORE = "There is a number hidden in this text. Remember it.\n\n"
+KEY = "\n\nThe pass key is number {key}. Remember it. {key} is the pass key.\n\n"
 AFTER = "\n\nWhat is the pass key?"
-ANSWER = "The pass key is"  # begun for the model, so that the next token has to find the key
+# begun for the model, so that the next token has to find the key; and without the space before it,
+# which some tokenizers put into the token of a number
+ANSWER = "The pass key is number"
 
 
 @dataclass(frozen=True)

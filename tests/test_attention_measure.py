@@ -122,7 +122,7 @@ def test_the_key_is_where_it_was_asked_for(tiny: Callable[..., Path]) -> None:
     for depth in (0.0, 0.25, 1.0):
         tokens = attention_passkey.prompt(llm, TEXT[:300], depth, "31415")
         text = llm.detokenize(tokens).decode()
-        before = text.split("\n\nThe pass key is 31415")[0]
+        before = text.split("\n\nThe pass key is number 31415")[0]
         length = len(before) - before.index("Remember it.\n\n") - len("Remember it.\n\n")
         assert abs(length - depth * 300) < 20
         assert text.endswith(attention_passkey.ANSWER)

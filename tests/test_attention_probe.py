@@ -96,12 +96,14 @@ def test_ctrl_c_comes_out(tiny: Callable[..., Path]) -> None:
         seen.append(query)
         if len(seen) == 1:
             _thread.interrupt_main()
-            time.sleep(0.2)  # the main thread is to see it while the batch is under way
+            end = time.monotonic() + 10
+            while not probe._stop.value and time.monotonic() < end:
+                time.sleep(0.01)  # until the main thread has seen it and says so
 
     with opened(tiny(), interrupt) as (llm, probe):
         with pytest.raises(KeyboardInterrupt):
             probe.read(TOKENS, QUERIES)
-        assert set(seen) <= {QUERIES[0], QUERIES[1], QUERIES[2]}
+        assert len(seen) <= 3  # the second batch's queries, in the first layer alone
         probe.take_over(llm, len(TOKENS))
         seen.append(-1)
         probe.read(TOKENS, QUERIES)
