@@ -65,6 +65,7 @@ class Probe:
         self.on_rows = on_rows
         self.n_tokens = 0
         self._config = llm.lampe_config
+        self._context: Any
         self._batch_tokens: list[int] = []
         self._wanted: list[int] = []  # indices in the batch
         self._raised: BaseException | None = None
@@ -75,17 +76,24 @@ class Probe:
         params.flash_attn_type = module.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.n_batch = params.n_ubatch = BATCH
         params.cb_eval = self._callback
-        try:
-            self._context = internals.LlamaContext(model=llm._model, params=params, verbose=False)
-        except ValueError as error:
-            raise LampeError(
-                backend.last_error()
-                or f"{error}; is there memory for {params.n_ctx:,} tokens twice? give less"
-            ) from None
-        if self._config is None and backend.is_enabled(self._context.ctx):
-            backend.set_enabled(self._context.ctx, False)
-        if self._config is not None:
-            backend.set_config(self._context.ctx, self._config)
+
+        def create() -> None:
+            try:
+                self._context = internals.LlamaContext(
+                    model=llm._model, params=params, verbose=False
+                )
+            except ValueError as error:
+                raise LampeError(
+                    backend.last_error()
+                    or f"{error}; is there memory for {params.n_ctx:,} tokens twice? give less"
+                ) from None
+            if self._config is not None:
+                backend.set_config(self._context.ctx, self._config)
+            elif backend.is_enabled(self._context.ctx):
+                backend.set_enabled(self._context.ctx, False)
+
+        # see LampeLlama: the log's lines must not be written where Ctrl-C is raised
+        run_aside(create, lambda: None, "lampe-gguf attention")
         backend.set_abort_flag(self._context.ctx, self._stop)
         self._batch = internals.LlamaBatch(n_tokens=BATCH, embd=0, n_seq_max=1, verbose=False)
         self._n_vocab = llm.n_vocab()

@@ -107,24 +107,35 @@ class LampeLlama(Llama):  # type: ignore[misc]
             overrides = {**given, **overrides}
         elif lampe is not None:
             overrides = {**_overrides(path, lampe), **overrides}
-        try:
-            super().__init__(
-                path,
-                n_ctx=n_ctx,
-                n_batch=n_batch,
-                flash_attn=flash_attn,
-                verbose=verbose,
-                kv_overrides=overrides or None,
-                **options,
-            )
-        except ValueError as error:
-            raise LampeError(_reason(str(error))) from None
-        except TemplateError as error:
-            raise LampeError(
-                f"the model's chat template cannot be read ({error}); get the file of another maker"
-            ) from None
-        if lampe is False and backend.is_enabled(self.ctx):
-            backend.set_enabled(self.ctx, False)
+
+        def load() -> None:
+            # the reason of a failure is kept by thread
+            try:
+                super(LampeLlama, self).__init__(
+                    path,
+                    n_ctx=n_ctx,
+                    n_batch=n_batch,
+                    flash_attn=flash_attn,
+                    verbose=verbose,
+                    kv_overrides=overrides or None,
+                    **options,
+                )
+            except ValueError as error:
+                raise LampeError(_reason(str(error))) from None
+            except TemplateError as error:
+                raise LampeError(
+                    f"the model's chat template cannot be read ({error}); get the file of another "
+                    "maker"
+                ) from None
+            if lampe is False and backend.is_enabled(self.ctx):
+                backend.set_enabled(self.ctx, False)
+
+        # llama.cpp calls Python for each line of its log: in the main thread, Ctrl-C would be
+        # raised there, printed and forgotten
+        if threading.current_thread() is threading.main_thread():
+            run_aside(load, lambda: None, "lampe-gguf loading")
+        else:
+            load()
         backend.set_abort_flag(self.ctx, self._cancel)
 
     @property
