@@ -15,7 +15,7 @@ pytest.importorskip("transformers", reason="no transformers; pip install lampe-g
 
 
 def test_weights_are_those_of_transformers(tiny: Callable[..., Path]) -> None:
-    import compare_transformers as compare
+    import compare_attention as compare
 
     path = tiny("plain.gguf", lampe=None)
     tokens = [int(x) for x in np.random.default_rng(0).integers(259, 380, 60)]
