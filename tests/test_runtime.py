@@ -263,3 +263,26 @@ def test_summary_blocks_by_position_in_the_text() -> None:
     assert found["last_512"] == pytest.approx(np.exp((412 * np.log(4) + 100 * np.log(8)) / 512))
     later = summary(np.log(np.full(300, 3.0)), 4000)
     assert [end for end, _ in later["blocks"]] == [4096, 4301]
+
+
+def test_ctrl_c_is_not_lost_while_a_model_loads(tiny: Tiny) -> None:
+    import _thread
+
+    from llama_cpp import _logger, llama_cpp
+
+    lines: list[int] = []
+
+    @llama_cpp.llama_log_callback
+    def log(level: int, text: bytes, user_data: object) -> None:
+        lines.append(level)
+        if len(lines) == 1:
+            _thread.interrupt_main()
+
+    path = tiny()
+    llama_cpp.llama_log_set(log, None)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            LampeLlama(path, n_ctx=64)
+    finally:
+        llama_cpp.llama_log_set(_logger.llama_log_callback, None)
+    assert lines
