@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..checkpoint import QUANTS, as_gguf, is_checkpoint
 from ..config import LENGTH_POLICIES, METHODS
+from ..errors import UsageError
 from ..presets import PRESETS
+
+if TYPE_CHECKING:
+    from ..convert import Conversion
 
 HELP = """Write MODEL again with LaMPE metadata, to OUTPUT (MODEL.lampe.gguf if left out).
 
@@ -17,10 +22,14 @@ The values are those published for the model where there are any, else safe defa
 from its training window; each can be given by hand. Everything else in the file stays as it
 is, and stock llama.cpp reads the result as before.
 
+MODEL may be a Hugging Face checkpoint folder too; llama.cpp's own converter and quantiser make a
+GGUF of it first.
+
 \b
 Examples:
   lampe-gguf convert SmolLM2-135M-Instruct.Q4_1.gguf
   lampe-gguf convert model.gguf --local-window 1024 --context-length 65536
+  lampe-gguf convert SmolLM2-135M-Instruct/ --quantize q4_k_m
 """
 
 
@@ -29,6 +38,8 @@ Examples:
 @click.argument("output", type=click.Path(path_type=Path), required=False)
 @click.option("--force", is_flag=True, help="Replace OUTPUT if it exists.")
 @click.option("--json", "as_json", is_flag=True, help="Say what was done as JSON.")
+@click.option("--quantize", type=click.Choice(QUANTS), metavar="TYPE",
+              help="Of a checkpoint folder: q8_0, q4_k_m, ...  [default: f16]")
 @click.option("--preset", type=click.Choice(list(PRESETS)), help="Values published for a model.")
 @click.option("--method", type=click.Choice(METHODS), help="A neighbour of LaMPE's instead.")
 @click.option("--window", type=int, help="W: the training window, tokens.")
@@ -46,12 +57,22 @@ Examples:
 @click.option("--group-size", type=int, help="G of the method 'selfextend'.")
 @click.option("--provenance", help="Where the values come from, in your own words.")
 def command(
-    model: Path, output: Path | None, force: bool, as_json: bool, preset: str | None, **values: Any
+    model: Path, output: Path | None, force: bool, as_json: bool, quantize: str | None,
+    preset: str | None, **values: Any,
 ) -> None:
     from ..convert import convert
 
     given = {name: value for name, value in values.items() if value is not None}
-    done = convert(model, output, preset=preset, force=force, **given)
+    options = {"preset": preset, "force": force, **given}
+    if is_checkpoint(model):
+        done = _convert_checkpoint(model, output, quantize, options)
+    elif quantize is not None:
+        raise UsageError(
+            f"--quantize is for checkpoint folders, and {model} is none; convert keeps the "
+            "tensors of a GGUF as they are"
+        )
+    else:
+        done = convert(model, output, **options)
     config = done.config
     if as_json:
         import dataclasses
@@ -73,3 +94,26 @@ def command(
     )
     verb = "replaced the LaMPE metadata in" if done.replaced else "wrote"
     click.echo(f"{verb} {done.outputs[0]}")
+
+
+def _convert_checkpoint(
+    folder: Path, output: Path | None, quantize: str | None, options: dict[str, Any]
+) -> Conversion:
+    """Its GGUF is made beside the output, which is NAME-TYPE.lampe.gguf beside the folder."""
+    from ..atomic import check_target
+    from ..checkpoint import DEFAULT
+    from ..convert import convert
+
+    folder = folder.resolve()
+    name = f"{folder.name}-{quantize or DEFAULT}.lampe.gguf"
+    target = folder.with_name(name) if output is None else output
+    if target.is_dir():
+        target = target / name
+    # converting takes minutes: say now what would be said after it
+    check_target(target, options["force"])
+
+    def say(stage: str) -> None:
+        click.echo(f"{stage} ...", err=True)
+
+    with as_gguf(folder, quantize, target.resolve().parent, say) as made:
+        return convert(made, target, **options)
