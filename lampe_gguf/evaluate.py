@@ -214,7 +214,7 @@ def perplexity(
     if length < 2:
         raise UsageError(f"--length is {length}; it must be at least 2 tokens")
     _, config = file_config(model)
-    choices |= _rope(model)
+    choices |= model_rope(model)
     how = setting(method, config, length, **choices)
     first = max(0, length - config.window) if method == "truncate" else 0
     options = dict(how.options)
@@ -242,7 +242,7 @@ def perplexity(
         llm.close()
 
 
-def _rope(path: Path) -> dict[str, Any]:
+def model_rope(path: Path) -> dict[str, Any]:
     """A model's own freq_base and n_rot, as llama.cpp finds them where the file does not say."""
     with GGUFFile(path) as file:
         model = read_model(file)

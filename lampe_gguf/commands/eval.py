@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from ..evaluate import METHODS, perplexity
+from .eval_tasks import kv_command, niah_command, passkey_command
 
 HELP = """Measure how well MODEL predicts a long text.
 
@@ -85,3 +86,7 @@ def ppl(
         ends, values_ = zip(*found.blocks, strict=True)
         series = {method: (list(ends), list(values_))}
         plot_perplexity(series, file_config(model)[1].window, plot)
+
+
+for each in (passkey_command, niah_command, kv_command):
+    command.add_command(each)

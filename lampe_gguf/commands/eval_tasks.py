@@ -1,0 +1,100 @@
+"""lampe-gguf eval passkey, niah, kv"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .task_options import (
+    HAYSTACK,
+    LENGTHS,
+    LIMIT,
+    SEED,
+    Listed,
+    read_haystack,
+    run_tasks,
+    task_options,
+)
+
+if TYPE_CHECKING:
+    from ..tasks.item import Count, Item
+
+PASSKEY_HELP = """Hide a number in sentences that say nothing, and ask for it.
+
+The easiest test of whether a model still sees all of a long input. The honest baseline is the
+method truncate: plain RoPE, given only the last window's worth of the same prompt.
+
+\b
+Example:
+  lampe-gguf eval passkey model.gguf --lengths 8192,16384 --limit 10 --resume passkey.jsonl
+"""
+
+NIAH_HELP = """Needle in a haystack: a fact in a long real text, by length and depth.
+
+Depth 0 is the text's beginning, 1 its end. --plot draws a heat map for each method.
+
+\b
+Example:
+  lampe-gguf eval niah model.gguf --lengths 8192,16384 --depths 0,0.5,1 --plot niah.png
+"""
+
+KV_HELP = """Find the value of a key in a JSON object of random keys and values (InfiniteBench).
+
+Nothing in the text helps but the key itself. Ten questions share an object, which is read once.
+
+\b
+Example:
+  lampe-gguf eval kv model.gguf --lengths 4096,16384 --methods lampe,yarn,truncate
+"""
+
+
+@click.command(name="passkey", help=PASSKEY_HELP)
+@task_options(LENGTHS, LIMIT, SEED)
+def passkey_command(
+    model: Path, lengths: tuple[int, ...], limit: int, seed: int, **options: Any
+) -> None:
+    from ..tasks.passkey import passkey
+
+    def generate(length: int, count: Count) -> Iterator[Item]:
+        return passkey(length, count, limit=limit, seed=seed)
+
+    run_tasks(model, generate, lengths, seed=seed, **options)
+
+
+@click.command(name="niah", help=NIAH_HELP)
+@task_options(
+    LENGTHS,
+    click.option("--depths", type=Listed(click.FloatRange(0, 1)), default="0,0.25,0.5,0.75,1",
+                 show_default=True, metavar="SHARE,...", help="Where the needle is."),
+    click.option("--limit", type=click.IntRange(1), default=3, show_default=True,
+                 help="Questions for each length and depth."),
+    SEED, HAYSTACK,
+)
+def niah_command(
+    model: Path, lengths: tuple[int, ...], depths: tuple[float, ...], limit: int, seed: int,
+    haystack: str | None, **options: Any,
+) -> None:
+    from ..tasks.niah import niah
+
+    hay = read_haystack(haystack)
+
+    def generate(length: int, count: Count) -> Iterator[Item]:
+        return niah(length, count, hay=hay, depths=depths, limit=limit, seed=seed)
+
+    run_tasks(model, generate, lengths, seed=seed, by_depth=True, **options)
+
+
+@click.command(name="kv", help=KV_HELP)
+@task_options(LENGTHS, LIMIT, SEED)
+def kv_command(
+    model: Path, lengths: tuple[int, ...], limit: int, seed: int, **options: Any
+) -> None:
+    from ..tasks.kv import kv
+
+    def generate(length: int, count: Count) -> Iterator[Item]:
+        return kv(length, count, limit=limit, seed=seed)
+
+    run_tasks(model, generate, lengths, seed=seed, **options)

@@ -1,0 +1,146 @@
+"""What the task commands share: their options, the run, and what is shown of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ..evaluate import METHODS
+
+if TYPE_CHECKING:
+    from ..suite import Generator
+    from ..tasks.journal import Result
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Listed(click.ParamType):  # type: ignore[type-arg]
+    """Values with commas between them, each once, in the order given."""
+
+    name = "list"
+
+    def __init__(self, kind: Any) -> None:
+        self.kind = click.types.convert_type(kind)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[Any, ...]:
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in str(value).split(",") if part.strip()]
+        if not parts:
+            self.fail("it is empty; give values with commas between them", param, ctx)
+        return tuple(dict.fromkeys(self.kind.convert(part, param, ctx) for part in parts))
+
+
+LENGTHS = click.option(
+    "--lengths", type=Listed(click.IntRange(64)), default="4096,8192,16384", show_default=True,
+    metavar="TOKENS,...", help="Of prompt and answer.",
+)
+LIMIT = click.option("--limit", type=click.IntRange(1), default=10, show_default=True,
+                     help="Questions for each task and length.")
+SEED = click.option("--seed", type=int, default=0, show_default=True,
+                    help="Another one makes other questions.")
+HAYSTACK = click.option("--haystack", metavar="FILE",
+                        help="Text to hide things in.  [default: Python's own documentation]")
+
+_COMMON = (
+    click.option("--methods", type=Listed(click.Choice(METHODS)), default="lampe,truncate",
+                 show_default=True, metavar="NAME,...", help=", ".join(METHODS) + "."),
+    click.option("--raw", is_flag=True, help="Leave the chat template aside: small models often "
+                                             "continue a text better than they answer."),
+    click.option("--resume", type=click.Path(path_type=Path), metavar="FILE",
+                 help="Keep each answer in FILE as it comes, and ask nothing again that it holds."),
+    click.option("--factor", type=float, help="Of linear, yarn and ntk."),
+    click.option("--local-window", type=int, help="Of lampe and its neighbours."),
+    click.option("--group-size", type=int, help="Of selfextend."),
+    click.option("--threads", type=click.IntRange(1), help="Processor threads."),
+    click.option("--portable", is_flag=True, help="Attention from stock operations (slower)."),
+    click.option("--json", "as_json", is_flag=True, help="Everything as JSON, single answers too."),
+    click.option("--plot", type=click.Path(path_type=Path), help="Draw the scores into a PNG."),
+)
+
+
+def task_options(*own: Callable[[Any], Any]) -> Callable[[F], F]:
+    """Add MODEL, a command's own options, and those that all tasks share."""
+
+    def add(function: F) -> F:
+        for option in reversed([*own, *_COMMON]):
+            function = option(function)
+        return click.argument("model", type=click.Path(path_type=Path))(function)
+
+    return add
+
+
+def read_haystack(name: str | None) -> Any:
+    """The Haystack of a file, or the default one."""
+    from ..documents import read_document
+    from ..tasks.haystack import haystack
+
+    return haystack(None if name is None else read_document(name).text)
+
+
+def run_tasks(
+    model: Path, generate: Generator, lengths: tuple[int, ...], *, methods: tuple[str, ...],
+    raw: bool, resume: Path | None, threads: int | None, portable: bool, as_json: bool,
+    plot: Path | None, seed: int = 0, by_depth: bool = False, **choices: Any,
+) -> None:
+    """Run, and show what came out: all of it, or with Ctrl-C what there is by then."""
+    from ..progress import Progress
+    from ..suite import Observer, Suite
+
+    suite = Suite(
+        model, generate, lengths, methods, raw=raw, threads=threads, flash_attn=not portable,
+        choices=choices, resume=resume,
+    )
+    results: list[Result] = []
+    try:
+        with Progress("starting", 0, "tokens") as bar:
+
+            def outlook(total: int) -> None:
+                bar.total = max(total, bar.done)
+
+            def note(text: str) -> None:
+                bar.clear()
+                click.echo(text, err=True)
+
+            observer = Observer(outlook, bar.advance, bar.relabel, note)
+            for result in suite.run(observer):
+                results.append(result)
+    except KeyboardInterrupt:
+        if results:
+            where = ("the same command goes on from there" if resume is not None else
+                     "with --resume FILE, nothing would have to be asked again")
+            kept = f" are in {resume}" if resume is not None else ""
+            click.echo(f"\n{len(results)} answers{kept}; {where}", err=True)
+            _show(results, suite, as_json, by_depth, seed)
+        raise
+    _show(results, suite, as_json, by_depth, seed)
+    if plot is not None and results:
+        from ..tasks.pictures import plot_grid, plot_scores
+        from ..tasks.report import cells
+
+        if by_depth:
+            plot_grid(cells(results, by_depth=True), plot)
+        else:
+            plot_scores(cells(results, seed=seed), suite.window, plot)
+
+
+def _show(
+    results: list[Result], suite: Any, as_json: bool, by_depth: bool, seed: int
+) -> None:
+    from ..tasks.report import as_dict, cells, grid, table
+
+    if as_json:
+        about = {"model": str(suite.model), "window": suite.window, "raw": suite.raw, "seed": seed,
+                 "parameters": suite.parameters}
+        click.echo(json.dumps(as_dict(results, by_depth, **about), indent=2))
+        return
+    click.echo(table(cells(results, seed=seed), suite.methods))
+    if by_depth:
+        click.echo()
+        click.echo(grid(cells(results, by_depth=True, seed=seed), suite.methods))
+    click.echo("\nmean score (95 % interval); prompts of the same tokens for every method, "
+               f"truncate's cut to the window of {suite.window:,}")
