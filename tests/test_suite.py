@@ -272,9 +272,9 @@ def test_ctrl_c_shows_what_is_there(smollm2_path: Path, tmp_path: Path) -> None:
 
 
 def test_commands_teach(tmp_path: Path) -> None:
-    for name in ("passkey", "niah", "kv"):
+    for name in ("passkey", "niah", "kv", "ruler"):
         done = call("eval", name, "--help")
-        assert done.returncode == 0 and "Example:" in done.stdout and "truncate" in done.stdout
+        assert done.returncode == 0 and "Example" in done.stdout and "truncate" in done.stdout
     assert "passkey" in call("eval", "--help").stdout
 
 
@@ -285,6 +285,9 @@ def test_commands_teach(tmp_path: Path) -> None:
     (["passkey", "{m}", "--lengths", ","], 2, "it is empty"),
     (["niah", "{m}", "--methods", "lampe,nope"], 2, "'nope' is not one of"),
     (["niah", "{m}", "--haystack", "nosuch.txt"], 1, "cannot read nosuch.txt"),
+    (["ruler", "{m}", "--tasks", "vt,nope"], 2, "no task 'nope'"),
+    (["ruler", "{m}", "--tasks", "qa_1"], 2, "--qa-passages"),
+    (["ruler", "{m}", "--qa-passages", "nosuch"], 1, "cannot read nosuch"),
     (["niah", "{m}", "--lengths", "64"], 1, "give a greater length"),
     (["kv", "{m}", "--lengths", "512", "--methods", "truncate"], 1, "leave out --methods truncate"),
 ])

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ..evaluate import METHODS, perplexity
-from .eval_tasks import kv_command, niah_command, passkey_command
+from .eval_tasks import kv_command, niah_command, passkey_command, ruler_command
 
 HELP = """Measure how well MODEL predicts a long text.
 
@@ -88,5 +88,5 @@ def ppl(
         plot_perplexity(series, file_config(model)[1].window, plot)
 
 
-for each in (passkey_command, niah_command, kv_command):
+for each in (passkey_command, niah_command, kv_command, ruler_command):
     command.add_command(each)

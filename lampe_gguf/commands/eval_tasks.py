@@ -50,6 +50,19 @@ Example:
   lampe-gguf eval kv model.gguf --lengths 4096,16384 --methods lampe,yarn,truncate
 """
 
+RULER_HELP = """The thirteen tasks of RULER (arXiv 2404.06654), made anew from a seed.
+
+Retrieval (niah_*), tracing variables (vt), common and frequent words (cwe, fwe). The questions
+qa_1 and qa_2 need passages: --qa-passages names a JSONL with question, context and answers, as
+SQuAD (qa_1) and HotpotQA (qa_2) have them. The score is the share of the expected words and
+numbers that an answer holds.
+
+\b
+Examples:
+  lampe-gguf eval ruler model.gguf --lengths 8192,16384 --limit 10 --resume ruler.jsonl
+  lampe-gguf eval ruler model.gguf --lengths 16384 --tasks vt,niah_multikey_1 --methods lampe,yarn
+"""
+
 
 @click.command(name="passkey", help=PASSKEY_HELP)
 @task_options(LENGTHS, LIMIT, SEED)
@@ -96,5 +109,37 @@ def kv_command(
 
     def generate(length: int, count: Count) -> Iterator[Item]:
         return kv(length, count, limit=limit, seed=seed)
+
+    run_tasks(model, generate, lengths, seed=seed, **options)
+
+
+@click.command(name="ruler", help=RULER_HELP)
+@task_options(
+    LENGTHS, LIMIT, SEED, HAYSTACK,
+    click.option("--tasks", type=Listed(str), metavar="NAME,...", help="[default: all]"),
+    click.option("--qa-passages", metavar="FILE", help="A JSONL of questions with passages."),
+)
+def ruler_command(
+    model: Path, lengths: tuple[int, ...], limit: int, seed: int, haystack: str | None,
+    tasks: tuple[str, ...] | None, qa_passages: str | None, **options: Any,
+) -> None:
+    from ..errors import UsageError
+    from ..tasks.passages import read_passages
+    from ..tasks.records import read_records
+    from ..tasks.ruler import QA_TASKS, TASKS, ruler
+
+    for task in tasks or ():
+        if task not in TASKS:
+            raise UsageError(f"RULER has no task {task!r}; it is one of {', '.join(TASKS)}")
+    passages = None if qa_passages is None else read_passages(read_records(qa_passages))
+    chosen = tasks or TASKS
+    if tasks is None and passages is None:
+        chosen = tuple(task for task in TASKS if task not in QA_TASKS)
+        click.echo("qa_1 and qa_2 are left out: they need --qa-passages FILE", err=True)
+    hay = read_haystack(haystack)
+
+    def generate(length: int, count: Count) -> Iterator[Item]:
+        return ruler(length, count, hay=hay, tasks=chosen, passages=passages, limit=limit,
+                     seed=seed)
 
     run_tasks(model, generate, lengths, seed=seed, **options)
