@@ -46,7 +46,7 @@ def _by_layer(report: Report, axes: Any) -> None:
     axes.set_title(f"{report.model}: entropy of attention rows")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7, title="input, tokens", title_fontsize=7)
+    axes.legend(fontsize=7, title="input, tokens", title_fontsize=7, handlelength=4)
 
 
 def _by_distance(report: Report, axes: Any) -> None:
@@ -66,7 +66,7 @@ def _by_distance(report: Report, axes: Any) -> None:
     axes.set_title("pattern, and its divergence from the trained length's")
     axes.set_yscale("log")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7, title="input, tokens", title_fontsize=7)
+    axes.legend(fontsize=7, title="input, tokens", title_fontsize=7, handlelength=4)
 
 
 def _hits(trials: list[Trial], axes: Any) -> None:
