@@ -19,7 +19,7 @@ COMMANDS = {
     "ask": "Ask a question about documents of any length.",
     "chat": "Chat with a model, and with documents.",
     "calibrate": "Find the constants that suit a model, by reading a long text.",
-    "eval": "Measure perplexity far beyond the training window.",
+    "eval": "Measure perplexity and answers far beyond the training window.",
     "attention": "Look at attention beyond the window: its uncertainty and its pattern.",
     "bench": "Time reading and writing, LaMPE against stock attention.",
     "doctor": "Say whether the backend is the right one, and what would run.",

@@ -202,6 +202,8 @@ def test_cells_count_hits_and_average_the_rest() -> None:
     shares = [result(s, metric="recall") for s in (0.25, 0.75)]
     (cell,) = cells(shares)
     assert cell.score == 0.5 and 0.25 <= cell.low < cell.high <= 0.75
+    (cell,) = cells([result(1.0, metric="recall")] * 5)
+    assert (cell.low, cell.high) == pytest.approx((0.5655, 1), abs=1e-4)
 
 
 def test_tables_have_a_row_for_each_length_and_the_mean_of_tasks() -> None:
@@ -295,3 +297,30 @@ def test_errors_are_one_sentence(model: Path, arguments: list[str], code: int, w
     done = call("eval", *(a.format(m=model) for a in arguments))
     assert done.returncode == code, done.stderr
     assert words in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_ppl_of_several_methods_and_lengths(model: Path, tmp_path: Path) -> None:
+    book, picture = tmp_path / "book.txt", tmp_path / "p.png"
+    book.write_text("It was a dark and stormy night. " * 6, encoding="utf-8")
+    done = call("eval", "ppl", model, "--text", book, "--lengths", "100,150",
+                "--methods", "lampe,truncate", "--json", "--plot", picture)
+    assert done.returncode == 0, done.stderr
+    runs = json.loads(done.stdout)["runs"]
+    assert [(r["method"], r["tokens"]) for r in runs] == [
+        ("lampe", 100), ("truncate", 64), ("lampe", 150), ("truncate", 64)]
+    single = call("eval", "ppl", model, "--text", book, "--length", "150", "--json")
+    assert json.loads(single.stdout)["all"] == pytest.approx(runs[2]["all"], rel=1e-5)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    shown = call("eval", "ppl", model, "--text", book, "--length", 100, "--methods", "rope,yarn")
+    lines = [line.split() for line in shown.stdout.splitlines()]
+    assert lines[0][:3] == ["length", "method", "all"] and len(lines) == 3
+    assert [line[:2] for line in lines[1:]] == [["100", "rope"], ["100", "yarn"]]
+
+
+@pytest.mark.parametrize("arguments, words", [
+    ([], "either --length"), (["--length", "9", "--lengths", "9"], "either --length"),
+    (["--length", "9", "--method", "rope", "--methods", "rope"], "either --method"),
+])
+def test_ppl_wants_one_way_of_saying_it(model: Path, arguments: list[str], words: str) -> None:
+    done = call("eval", "ppl", model, "--text", "nosuch", *arguments)
+    assert done.returncode == 2 and words in done.stderr

@@ -90,10 +90,6 @@ def test_an_item_is_scored_by_its_own_metric() -> None:
     assert scoring.score(item("f1_line"), "a city\nfood") == 1
 
 
-def test_every_metric_has_its_kind() -> None:
-    assert set(scoring.METRICS) > scoring.HITS
-
-
 def test_wilsons_interval() -> None:
     # 8 of 10, by the formula and as tables have it
     assert wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)

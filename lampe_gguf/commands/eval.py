@@ -4,29 +4,37 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ..evaluate import METHODS, perplexity
+from ..evaluate import METHODS, Perplexity, perplexity
 from .eval_tasks import kv_command, niah_command, passkey_command, ruler_command
+from .task_options import Listed
 
-HELP = """Measure how well MODEL predicts a long text.
+HELP = """Measure MODEL far beyond its training window, LaMPE against the alternatives.
+
+ppl says how well it predicts a long text; the others ask questions about one, the same for every
+method, and count the right answers. The honest baseline among the methods is truncate: plain
+RoPE, given only the last window of the text.
 
 \b
 Examples:
   lampe-gguf eval ppl model.gguf --text book.txt --length 16384
-  lampe-gguf eval ppl model.gguf --text book.txt --length 16384 --method truncate
+  lampe-gguf eval niah model.gguf --lengths 8192,16384 --plot niah.png
 """
 
 PPL_HELP = """Perplexity of the first LENGTH tokens of a text, by position (lower is better).
 
-The honest baseline is --method truncate: plain RoPE, given only the last window of the text.
+The honest baseline is the method truncate: plain RoPE, given only the last window of the text.
+Compare the last 2,048 tokens: over all, truncate is scored on its window alone.
 
 \b
-Example:
+Examples:
   lampe-gguf eval ppl model.gguf --text book.txt --length 16384 --json
+  lampe-gguf eval ppl model.gguf --text book.txt --lengths 8192,16384 --methods lampe,truncate
 """
 
 
@@ -38,8 +46,12 @@ def command() -> None:
 @command.command(name="ppl", help=PPL_HELP)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--text", required=True, metavar="FILE", help="The text; - is standard input.")
-@click.option("--length", required=True, type=click.IntRange(2), help="Tokens to read.")
-@click.option("--method", type=click.Choice(METHODS), default="lampe", show_default=True)
+@click.option("--length", type=click.IntRange(2), help="Tokens to read.")
+@click.option("--lengths", type=Listed(click.IntRange(2)), metavar="TOKENS,...",
+              help="Several lengths, in one table.")
+@click.option("--method", type=click.Choice(METHODS), help="[default: lampe]")
+@click.option("--methods", type=Listed(click.Choice(METHODS)), metavar="NAME,...",
+              help="Several methods, in one table.")
 @click.option("--factor", type=float, help="Of linear, yarn and ntk.")
 @click.option("--local-window", type=int, help="Of lampe and its neighbours.")
 @click.option("--group-size", type=int, help="Of selfextend.")
@@ -48,44 +60,86 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw it by position into a PNG.")
 def ppl(
-    model: Path, text: str, length: int, method: str, threads: int | None, portable: bool,
+    model: Path, text: str, length: int | None, lengths: tuple[int, ...] | None,
+    method: str | None, methods: tuple[str, ...] | None, threads: int | None, portable: bool,
     as_json: bool, plot: Path | None, **choices: Any,
 ) -> None:
     from ..documents import read_document
+    from ..errors import UsageError
     from ..progress import Progress
+    from ..session import file_config
 
+    if (length is None) == (lengths is None):
+        raise UsageError("give either --length TOKENS or --lengths TOKENS,...")
+    if method is not None and methods is not None:
+        raise UsageError("give either --method NAME or --methods NAME,...")
+    several = lengths is not None or methods is not None
+    all_methods = methods or (method or "lampe",)
+    all_lengths = lengths or (length or 0,)
     document = read_document(text)
-    with Progress(f"reading with {method}", length, "tokens") as bar:
+    window = file_config(model)[1].window
 
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.advance(done - bar.done)
+    def work(method: str, length: int) -> int:
+        return min(length, window) if method == "truncate" else length
 
-        found = perplexity(
-            model, document.text, length, method=method, threads=threads,
-            flash_attn=not portable, on_progress=show, **choices,
-        )
+    jobs = [(each, tokens) for tokens in all_lengths for each in all_methods]
+    found: list[Perplexity] = []
+    with Progress("starting", sum(work(*job) for job in jobs), "tokens") as bar:
+        for each, tokens in jobs:
+            bar.relabel(f"reading with {each}")
+            before = bar.done
+
+            def show(done: int, total: int, before: int = before) -> None:
+                bar.advance(before + done - bar.done)
+
+            found.append(perplexity(
+                model, document.text, tokens, method=each, threads=threads,
+                flash_attn=not portable, on_progress=show, **choices,
+            ))
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(found), indent=2))
+        listed = [dataclasses.asdict(each) for each in found]
+        click.echo(json.dumps({"runs": listed} if several else listed[0], indent=2))
+    elif several:
+        show_table(jobs, found)
     else:
-        values = ", ".join(f"{name}={value}" for name, value in found.parameters.items())
-        click.echo(f"method       {found.method}" + (f" ({values})" if values else ""))
-        click.echo(f"attention    {found.path}")
-        click.echo(f"tokens       {found.tokens:,} in {found.seconds:.1f} s "
-                   f"({found.tokens_per_second:.0f} tokens/s)")
-        click.echo(f"perplexity   {found.all:.3f}")
-        for name, value in (("last 2,048", found.last_2048), ("last 512", found.last_512)):
-            if value is not None:
-                click.echo(f"{name:<12} {value:.3f}")
-        for end, value in found.blocks:
-            click.echo(f"  to {end:>7,}  {value:.3f}")
+        show_one(found[0])
     if plot is not None:
         from ..plot import plot_perplexity
-        from ..session import file_config
 
-        ends, values_ = zip(*found.blocks, strict=True)
-        series = {method: (list(ends), list(values_))}
-        plot_perplexity(series, file_config(model)[1].window, plot)
+        series = {}
+        for (each, tokens), result in zip(jobs, found, strict=True):
+            ends, values = zip(*result.blocks, strict=True)
+            label = each if len(all_lengths) == 1 else f"{each}, {tokens:,} tokens"
+            series[label] = (list(ends), list(values))
+        plot_perplexity(series, window, plot)
+
+
+def show_one(found: Perplexity) -> None:
+    """One run, block by block."""
+    values = ", ".join(f"{name}={value}" for name, value in found.parameters.items())
+    click.echo(f"method       {found.method}" + (f" ({values})" if values else ""))
+    click.echo(f"attention    {found.path}")
+    click.echo(f"tokens       {found.tokens:,} in {found.seconds:.1f} s "
+               f"({found.tokens_per_second:.0f} tokens/s)")
+    click.echo(f"perplexity   {found.all:.3f}")
+    for name, value in (("last 2,048", found.last_2048), ("last 512", found.last_512)):
+        if value is not None:
+            click.echo(f"{name:<12} {value:.3f}")
+    for end, block in found.blocks:
+        click.echo(f"  to {end:>7,}  {block:.3f}")
+
+
+def show_table(jobs: Sequence[tuple[str, int]], found: Sequence[Perplexity]) -> None:
+    """A row for each run."""
+
+    def shown(value: float | None) -> str:
+        return f"{'-' if value is None else format(value, '.3f'):>12}"
+
+    click.echo(f"{'length':>9}  {'method':<11}{'all':>12}{'last 2,048':>12}{'last 512':>12}"
+               f"{'tokens/s':>12}")
+    for (method, length), each in zip(jobs, found, strict=True):
+        click.echo(f"{length:>9,}  {method:<11}{shown(each.all)}{shown(each.last_2048)}"
+                   f"{shown(each.last_512)}{each.tokens_per_second:>12.0f}")
 
 
 for each in (passkey_command, niah_command, kv_command, ruler_command):

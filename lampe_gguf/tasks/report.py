@@ -9,7 +9,6 @@ from typing import Any
 
 from .intervals import bootstrap, wilson
 from .journal import Result
-from .scoring import HITS
 
 
 @dataclass(frozen=True)
@@ -18,7 +17,7 @@ class Cell:
 
     depth       of a needle, None over all depths
     score       their mean, 0 ... 1
-    low, high   its 95 % interval: Wilson's for hits, else bootstrapped
+    low, high   its 95 % interval: Wilson's where each is 0 or 1, else bootstrapped
     seconds     mean of an answer
     """
 
@@ -39,7 +38,8 @@ def cell(
 ) -> Cell:
     """The cell of these results."""
     scores = [each.score for each in results]
-    if all(each.metric in HITS for each in results):
+    if all(each in (0, 1) for each in scores):
+        # resamples of shares that happen to be all 1 would have no width at all
         low, high = wilson(round(sum(scores)), len(scores))
     else:
         low, high = bootstrap(scores, seed)

@@ -192,8 +192,6 @@ METRICS: dict[str, Metric] = {
     "numbers": numbers, "share_of_numbers": share_of_numbers, "similarity": similarity,
     "any_word": any_word,
 }
-# what is right or wrong, and nothing between: a share of hits, with Wilson's interval
-HITS = {"exact", "contains", "letters", "first_letter", "first_number", "last_number", "any_word"}
 
 
 def score(item: Item, answer: str) -> float:
