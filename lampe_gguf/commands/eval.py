@@ -11,7 +11,13 @@ from typing import Any
 import click
 
 from ..evaluate import METHODS, Perplexity, perplexity
-from .eval_tasks import kv_command, niah_command, passkey_command, ruler_command
+from .eval_tasks import (
+    kv_command,
+    niah_command,
+    passkey_command,
+    ruler_command,
+    tasks_command,
+)
 from .task_options import Listed
 
 HELP = """Measure MODEL far beyond its training window, LaMPE against the alternatives.
@@ -142,5 +148,5 @@ def show_table(jobs: Sequence[tuple[str, int]], found: Sequence[Perplexity]) -> 
                    f"{shown(each.last_512)}{each.tokens_per_second:>12.0f}")
 
 
-for each in (passkey_command, niah_command, kv_command, ruler_command):
+for each in (passkey_command, niah_command, kv_command, ruler_command, tasks_command):
     command.add_command(each)

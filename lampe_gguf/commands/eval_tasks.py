@@ -63,6 +63,18 @@ Examples:
   lampe-gguf eval ruler model.gguf --lengths 16384 --tasks vt,niah_multikey_1 --methods lampe,yarn
 """
 
+TASKS_HELP = """Ask the questions of a published benchmark, from its own files.
+
+FILE is a JSONL of L-Eval, LongBench or InfiniteBench; which, its fields say, and InfiniteBench's
+task its name (kv_retrieval.jsonl). Each is scored by its own rules; summaries need
+'pip install rouge-score'. Rows are by length: the power of two that holds prompt and answer.
+Questions about one text are best kept together in the file: it is then read once.
+
+\b
+Example:
+  lampe-gguf eval tasks model.gguf --jsonl hotpotqa.jsonl --limit 20 --resume hotpotqa.answers
+"""
+
 
 @click.command(name="passkey", help=PASSKEY_HELP)
 @task_options(LENGTHS, LIMIT, SEED)
@@ -143,3 +155,33 @@ def ruler_command(
                      seed=seed)
 
     run_tasks(model, generate, lengths, seed=seed, **options)
+
+
+@click.command(name="tasks", help=TASKS_HELP)
+@task_options(
+    click.option("--jsonl", required=True, metavar="FILE", help="The records."),
+    click.option("--limit", type=click.IntRange(1), help="The first questions alone."),
+    click.option("--max-length", type=click.IntRange(1024), metavar="TOKENS",
+                 help="Leave out questions that need more."),
+)
+def tasks_command(
+    model: Path, jsonl: str, limit: int | None, max_length: int | None, **options: Any
+) -> None:
+    from ..errors import UsageError
+    from ..tasks.external import place, read_items
+    from ..tasks.prompting import Prompter, vocabulary
+    from ..tasks.records import read_records
+
+    read = read_items(read_records(jsonl), jsonl)[:limit]
+    with vocabulary(model) as vocab:
+        items = list(place(read, Prompter(vocab, options["raw"]).count, max_length))
+    if len(items) < len(read):
+        click.echo(f"{len(read) - len(items)} of {len(read)} questions need more than "
+                   f"{max_length:,} tokens and are left out", err=True)
+    if not items:
+        raise UsageError(f"{jsonl} has no question left to ask; give a greater --max-length")
+
+    def generate(length: int, count: Count) -> list[Item]:
+        return [item for item in items if item.length == length]
+
+    run_tasks(model, generate, tuple(sorted({item.length for item in items})), **options)

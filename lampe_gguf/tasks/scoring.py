@@ -183,6 +183,58 @@ def any_word(answer: str, expected: Sequence[str]) -> float:
     return float(any(each.upper() in words for each in expected))
 
 
+def rouge_characters(answer: str, expected: Sequence[str]) -> float:
+    """ROUGE-L over characters, for languages that put no space between words."""
+
+    def longest(one: str, other: str) -> int:
+        row = [0] * (len(other) + 1)
+        for a in one:
+            above = 0
+            for i, b in enumerate(other, 1):
+                above, row[i] = row[i], above + 1 if a == b else max(row[i], row[i - 1])
+        return row[-1]
+
+    found = [each for each in answer.lower() if each.isalnum()]
+    best = 0.0
+    for text in expected:
+        wanted = [each for each in text.lower() if each.isalnum()]
+        if found and wanted:
+            same = longest("".join(found), "".join(wanted))
+            best = max(best, 2 * same / (len(found) + len(wanted)))
+    return best
+
+
+def choice_any(answer: str, expected: Sequence[str]) -> float:
+    """1 if the first capital A to D in the answer, wherever it stands, is right (L-Eval)."""
+    found = re.search("[A-D]", answer)
+    return float(found is not None and found.group() == expected[0])
+
+
+def choice_all(answer: str, expected: Sequence[str]) -> float:
+    """1 if exactly the right letters are chosen, 0.25 if only some of them (L-Eval, Coursera)."""
+    chosen, right = set(choice(answer)), set(expected[0])
+    if chosen == right:
+        return 1.0
+    return 0.25 if chosen and chosen < right else 0.0
+
+
+def contains_unspaced(answer: str, expected: Sequence[str]) -> float:
+    """As contains, whatever the spaces (L-Eval)."""
+    return contains("".join(answer.split()), ["".join(each.split()) for each in expected])
+
+
+def loyalty(answer: str, expected: Sequence[str]) -> float:
+    """The mean of two: by the document, true or false; and in fact, after "[fact:" (L-Eval)."""
+
+    def verdicts(text: str) -> list[str | None]:
+        parts = (text.lower() + "[fact:").split("[fact:")[:2]
+        found = [re.search("true|false", part) for part in parts]
+        return [None if each is None else each.group() for each in found]
+
+    pairs = zip(verdicts(answer), verdicts(expected[0]), strict=True)
+    return sum(one is not None and one == other for one, other in pairs) / 2
+
+
 Metric = Callable[[str, Sequence[str]], float]
 
 METRICS: dict[str, Metric] = {
@@ -190,7 +242,8 @@ METRICS: dict[str, Metric] = {
     "f1_characters": f1_characters, "rouge": rouge, "rouge_sum": rouge_sum, "letters": letters,
     "first_letter": first_letter, "first_number": first_number, "last_number": last_number,
     "numbers": numbers, "share_of_numbers": share_of_numbers, "similarity": similarity,
-    "any_word": any_word,
+    "any_word": any_word, "rouge_characters": rouge_characters, "choice_any": choice_any,
+    "choice_all": choice_all, "contains_unspaced": contains_unspaced, "loyalty": loyalty,
 }
 
 
