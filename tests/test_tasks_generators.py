@@ -83,6 +83,8 @@ def test_the_next_question_shares_the_text_before_its_needle(make: Make) -> None
 def test_kv_is_an_object_of_uuids_shared_by_ten_questions() -> None:
     items = list(make_kv(2000))
     assert len(items) == 12 and len({i.context for i in items}) == 2
+    depths = [i.depth for i in items[:10] if i.depth is not None]
+    assert min(depths) < 0.15 and max(depths) > 0.85
     for item in items:
         pairs = json.loads(item.context)
         key = re.search(r'key is "(.*?)"', item.after)
@@ -108,6 +110,13 @@ def test_filling_comes_close_with_few_counts(unit: str, budget: int) -> None:
     assert count(unit * n) <= budget
     assert count(unit * (n + max(5, n // 100))) > budget
     assert len(calls) <= 8
+
+
+@pytest.mark.parametrize("budget", range(50, 400, 7))
+def test_filling_never_exceeds_the_budget(budget: int) -> None:
+    lumpy = "some words of a sentence, and its end. "
+    n = fill(lambda n: lumpy * n, count, budget, "it")
+    assert count(lumpy * n) <= budget < count(lumpy * (n + 2))
 
 
 def test_filling_stops_at_the_most() -> None:
