@@ -92,6 +92,13 @@ def test_kv_is_an_object_of_uuids_shared_by_ten_questions() -> None:
         assert all(re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", k) for k in pairs)
 
 
+@pytest.mark.parametrize("length", [300, 450, 900])
+def test_no_key_of_an_object_is_asked_for_twice(length: int) -> None:
+    items = list(make_kv(length))
+    assert len(items) == 12 == len({i.text for i in items})
+    assert [i.id for i in items] == [str(i) for i in range(12)]
+
+
 @pytest.mark.parametrize("make", MAKERS)
 def test_too_short_a_length_is_one_sentence(make: Make) -> None:
     with pytest.raises(LampeError, match="greater length"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import random
 from collections.abc import Iterator
 
 from ..errors import LampeError
@@ -17,40 +19,50 @@ PREFIX = ' The value of the key is "'
 
 
 def kv(length: int, count: Count, *, limit: int, seed: int) -> Iterator[Item]:
-    """`limit` items, ten to an object, their keys spread over it.
+    """`limit` items, ten to an object (where it has ten pairs), their keys spread over it.
 
     LampeError where `length` has no room for one pair.
     """
+    first = 0
+    while first < limit:
+        asked = _object(length, count, draw(seed, "kv", length, first), limit - first)
+        for i, item in enumerate(asked, first):
+            yield dataclasses.replace(item, id=str(i))
+        first += len(asked)
+
+
+def _object(length: int, count: Count, rng: random.Random, most: int) -> list[Item]:
+    """Up to `most` items about one object, each about another key."""
     budget = length - MAX_TOKENS
-    for first in range(0, limit, SHARED):
-        rng = draw(seed, "kv", length, first)
-        last = min(limit, first + SHARED)
-        pairs: list[tuple[str, str]] = []
+    shares = [rng.random() for _ in range(SHARED)]
+    some_key = random_uuid(rng)
+    pairs: list[tuple[str, str]] = []
 
-        def context(n: int, pairs: list[tuple[str, str]] = pairs) -> str:
-            while len(pairs) < n:
-                pairs.append((random_uuid(rng), random_uuid(rng)))  # noqa: B023
-            return json.dumps(dict(pairs[:n]))
+    def context(n: int) -> str:
+        while len(pairs) < n:
+            pairs.append((random_uuid(rng), random_uuid(rng)))
+        return json.dumps(dict(pairs[:n]))
 
-        def prompt(n: int, key: str) -> str:
-            return BEFORE + context(n) + AFTER.format(key=key) + PREFIX  # noqa: B023
+    def prompt(n: int, key: str = some_key) -> str:
+        return BEFORE + context(n) + AFTER.format(key=key) + PREFIX
 
-        some_key = random_uuid(rng)
-        n = fill(lambda n: prompt(n, some_key), count, budget - SLACK,  # noqa: B023
-                 "key-value retrieval")
-        if n == 0:
-            raise LampeError(f"{length:,} tokens hold no key and value; give a greater length")
-        shares = [(i + rng.random()) / (last - first) for i in range(last - first)]
-        # UUIDs differ in tokens
-        while n > 1 and any(
-            count(prompt(n, pairs[int(share * n)][0])) > budget for share in shares
-        ):
-            n -= 1
-        for i, share in enumerate(shares, first):
-            at = int(share * n)
-            key, value = pairs[at]
-            yield Item(
-                task="kv", id=f"{i}", length=length, before=BEFORE, context=context(n),
-                after=AFTER.format(key=key), prefix=PREFIX, expected=(value,), metric="contains",
-                max_tokens=MAX_TOKENS, depth=round(at / n, 3),
-            )
+    def places(n: int) -> list[int]:
+        questions = min(SHARED, most, n)
+        ends = [i * n // questions for i in range(questions + 1)]
+        return [low + int(share * (high - low))
+                for low, high, share in zip(ends, ends[1:], shares, strict=False)]
+
+    n = fill(prompt, count, budget - SLACK, "key-value retrieval")
+    if n == 0:
+        raise LampeError(f"{length:,} tokens hold no key and value; give a greater length")
+    # UUIDs differ in tokens
+    while n > 1 and any(count(prompt(n, pairs[at][0])) > budget for at in places(n)):
+        n -= 1
+    return [
+        Item(
+            task="kv", id="", length=length, before=BEFORE, context=context(n),
+            after=AFTER.format(key=pairs[at][0]), prefix=PREFIX, expected=(pairs[at][1],),
+            metric="contains", max_tokens=MAX_TOKENS, depth=round(at / n, 3),
+        )
+        for at in places(n)
+    ]
