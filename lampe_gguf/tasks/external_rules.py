@@ -1,8 +1,9 @@
 """For each task of the three benchmarks: its metric, its longest answer, what to ask.
 
-Metrics and lengths of answers as the benchmarks have them, with three departures: ROUGE is
-rouge-score's, code is compared with difflib, and L-Eval's open questions, which it has a model
-judge, get ROUGE-L, its own fallback.
+Metrics and lengths of answers are the benchmarks', with these departures: ROUGE is rouge-score's,
+Chinese is compared by characters and not by words, code with difflib; L-Eval's open questions,
+which it has a model judge, get ROUGE-L; of an InfiniteBench answer, the first letter that stands
+alone is the choice, and the first or last number the number.
 """
 
 from __future__ import annotations
