@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import cast
 
 import numpy as np
@@ -110,6 +110,11 @@ class LampeConfig:
         _check_int("group_size", self.group_size, int(self.method == "selfextend"), MAX_LENGTH)
         _check_provenance(self.provenance)
         return self
+
+    def effective(self) -> dict[str, object]:
+        """The fields that what attention computes depends on, by name."""
+        beside = ("version", "context_length", "provenance")
+        return {name: value for name, value in asdict(self).items() if name not in beside}
 
     @property
     def min_mapping_length(self) -> int:

@@ -78,6 +78,8 @@ class Suite:
         status = self.model.stat()
         settings = {
             "model": self.model.name, "bytes": status.st_size, "raw": self.raw,
+            # converting anew may change nothing else of the file
+            "values": " ".join(f"{name}={x}" for name, x in config.effective().items()),
             **{name: value for name, value in self.choices.items() if value is not None},
         }
         rope = model_rope(self.model)

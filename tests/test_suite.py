@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import tiny_config
+from tiny_model import make_tiny_model
 
 from lampe_gguf import suite as suite_module
 from lampe_gguf.errors import LampeError, UsageError
@@ -146,6 +147,9 @@ def test_a_journal_of_something_else_is_refused(model: Path, tmp_path: Path) -> 
     run(model, lengths=(128,), resume=journal)
     with pytest.raises(UsageError, match="begun with raw True and now it is False"):
         run(model, lengths=(128,), resume=journal, raw=False)
+    make_tiny_model(model, window=64, lampe=tiny_config(window=64, local_window=9))
+    with pytest.raises(UsageError, match="local_window=8 .* now it is .*local_window=9 "):
+        run(model, lengths=(128,), resume=journal)
     for content in ("important\n", "important", '{"a": 1}\n', '{"journal": "lampe-gguf eval", '
                     '"settings": {}}\n{"task": 1}\n'):
         journal.write_text(content)

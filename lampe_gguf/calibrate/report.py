@@ -100,10 +100,7 @@ class Report:
 
 def key(segment: str, config: LampeConfig) -> str:
     """What a reading is kept under: all that changes its losses."""
-    values = dataclasses.asdict(config)
-    for name in ("provenance", "context_length", "version"):
-        values.pop(name)
-    return f"{segment} {json.dumps(values, sort_keys=True)}"
+    return f"{segment} {json.dumps(config.effective(), sort_keys=True)}"
 
 
 def load_readings(path: Path, task: Task) -> tuple[dict[str, list[list[float]]], float]:
