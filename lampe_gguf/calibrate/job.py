@@ -56,9 +56,10 @@ def calibrate_model(
     on_tokens: OnTokens = lambda count: None,
     on_stage: OnStage = lambda stage: None,
 ) -> Report:
-    """Find LaMPE's constants for a model, in readings of two halves of a text.
+    """Find LaMPE's constants for a model, in readings of two stretches of a text.
 
-    documents    their texts one after the other; the first half is fitted on, the second decides
+    documents    their texts one after the other; the first tokens are fitted on, as many after
+                 them decide
     report_path  written after every reading
     max_length   end of the ladder of lengths, tokens; chosen from text and budget by default
     budget       seconds; None: as long as it takes
@@ -168,7 +169,7 @@ def _longest(
             least = wanted if given else 2 * window
             raise LampeError(
                 f"the text has {n_tokens:,} tokens, and calibrating up to {least:,} takes twice "
-                "as many, the second half to decide; give more text"
+                "as many, half of them to decide; give more text"
                 + (f", or --max-length {half}" if half > window else "")
             )
         wanted = half // window * window

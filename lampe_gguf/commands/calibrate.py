@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 HELP = """Find the LaMPE constants that suit MODEL, by reading a long text under many of them.
 
-The first half of the text is fitted on: the local window, the best mapping length at each of a
-ladder of input lengths, the scaled sigmoid through them. The second half decides whether the
+The first tokens of the text are fitted on: the local window, the best mapping length at each of a
+ladder of input lengths, the scaled sigmoid through them. As many after them decide whether the
 result is better than the safe defaults. A report is saved after every reading, so that Ctrl-C
 loses nothing: --resume goes on.
 
