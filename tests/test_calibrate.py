@@ -13,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import tiny_config
 
 from lampe_gguf.calibrate.job import calibrate_model
+from lampe_gguf.calibrate.reading import Reader
 from lampe_gguf.config import LampeConfig
 from lampe_gguf.documents import Document
 from lampe_gguf.errors import LampeError, UsageError
@@ -65,6 +67,20 @@ def test_losses_are_those_of_a_fresh_reading(model, document, tmp_path):
         np.testing.assert_allclose(np.mean(losses, axis=1), want, rtol=2e-5)
         n_checked += 1
     assert n_checked >= 12
+
+
+def test_readers_of_two_texts_may_take_turns(model, document):
+    config = tiny_config(window=WINDOW, context_length=4 * WINDOW)
+    llm = LampeLlama(model, lampe=config, n_ctx=LONGEST, n_threads=1, n_threads_batch=1)
+    tokens = llm.tokenize(document.text.encode())
+    readers = [Reader(llm, tokens[i : i + LONGEST], [128, LONGEST], 32) for i in (0, LONGEST)]
+    first = [reader.losses_of(config, lambda count: None) for reader in readers]
+    other = dataclasses.replace(config, local_window=10)
+    for reader in readers:
+        reader.losses_of(other, lambda count: None)
+    again = [reader.losses_of(config, lambda count: None) for reader in readers]
+    llm.close()
+    np.testing.assert_allclose(again, first, rtol=2e-5)
 
 
 def test_prompt_policy_is_read_as_one_prompt(model, document, tmp_path):

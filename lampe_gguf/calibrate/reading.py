@@ -59,7 +59,7 @@ class Reader:
         """
         length = self.windows[-1][1]
         shared = 0 if self.last is None else shared_prefix(self.last, config, length)
-        shared = min(shared, self.llm.n_tokens)
+        shared = min(shared, self._tokens_kept())
         self.last = None  # what an interruption leaves behind is of no use
         self.llm.set_config(config)
         # what is behind that is dropped with the next batch
@@ -75,6 +75,12 @@ class Reader:
             self.losses = found.copy()
             self.last = config
         return found
+
+    def _tokens_kept(self) -> int:
+        """How many of this text's tokens the context holds: another text may have been read."""
+        n = min(self.llm.n_tokens, len(self.tokens))
+        same = np.array_equal(self.llm.input_ids[:n], self.tokens[:n])
+        return n if same else 0
 
     def _read_window(self, start: int, stop: int, on_tokens: OnTokens) -> FloatArray:
         # the token before the window predicts its first

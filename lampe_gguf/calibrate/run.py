@@ -81,7 +81,6 @@ class Calibration:
         self.readers = {
             name: Reader(llm, tokens, task.lengths, task.tail) for name, tokens in segments.items()
         }
-        self.current: str | None = None
         self.beyond = np.array([x > report.window for x in task.lengths])
 
     def losses(self, segment: str, config: LampeConfig) -> FloatArray:
@@ -91,9 +90,6 @@ class Calibration:
             return known
         self.clock.check()
         reader = self.readers[segment]
-        if self.current != segment:
-            reader.last = None  # the context holds the other text
-        self.current = segment
         start = time.monotonic()
         found = reader.losses_of(config, self.on_tokens)
         seconds = time.monotonic() - start
