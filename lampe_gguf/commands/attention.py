@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
+
+from .options import Listed
 
 if TYPE_CHECKING:
     from ..attention import Report
@@ -28,31 +30,10 @@ Examples:
 """
 
 
-class Numbers(click.ParamType):  # type: ignore[type-arg]
-    """Numbers with commas between them."""
-
-    name = "numbers"
-
-    def __init__(self, kind: type[int] | type[float], least: float, most: float) -> None:
-        self.kind, self.least, self.most = kind, least, most
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> list[Any]:
-        if isinstance(value, list):
-            return value
-        try:
-            found = [self.kind(part) for part in str(value).split(",")]
-        except ValueError:
-            self.fail(f"{value!r} is no list of numbers; put commas between them", param, ctx)
-        for number in found:
-            if not self.least <= number <= self.most:
-                self.fail(f"{number} must be {self.least} to {self.most}", param, ctx)
-        return found
-
-
 @click.command(name="attention", help=HELP)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--text", required=True, metavar="FILE", help="The text; - is standard input.")
-@click.option("--lengths", required=True, type=Numbers(int, 2, 2**24), metavar="TOKENS,...",
+@click.option("--lengths", required=True, type=Listed(click.IntRange(2)), metavar="TOKENS,...",
               help="Lengths of the inputs.")
 @click.option("--queries", default=16, show_default=True, type=click.IntRange(1),
               help="Queries to look at, spread over the last 256 tokens.")
@@ -60,15 +41,15 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
               help="What to compare with.  [default: the model's window]")
 @click.option("--passkey", is_flag=True, help="Hide a key at each depth, and ask for it.")
 @click.option("--depths", default="0.1,0.3,0.5,0.7,0.9", show_default=True,
-              type=Numbers(float, 0, 1), metavar="SHARE,...",
+              type=Listed(click.FloatRange(0, 1)), metavar="SHARE,...",
               help="Where keys are hidden: 0 the text's beginning, 1 its end.")
 @click.option("--seed", default=0, show_default=True, help="Of the keys.")
 @click.option("--threads", type=click.IntRange(1), help="Processor threads.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, with every layer and head.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw it into a PNG.")
 def command(
-    model: Path, text: str, lengths: list[int], queries: int, trained_length: int | None,
-    passkey: bool, depths: list[float], seed: int, threads: int | None, as_json: bool,
+    model: Path, text: str, lengths: tuple[int, ...], queries: int, trained_length: int | None,
+    passkey: bool, depths: tuple[float, ...], seed: int, threads: int | None, as_json: bool,
     plot: Path | None,
 ) -> None:
     from ..attention import measure

@@ -18,7 +18,7 @@ from .eval_tasks import (
     ruler_command,
     tasks_command,
 )
-from .task_options import Listed
+from .options import Listed
 
 HELP = """Measure MODEL far beyond its training window, LaMPE against the alternatives.
 

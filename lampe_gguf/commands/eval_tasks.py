@@ -8,16 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .task_options import (
-    HAYSTACK,
-    LENGTHS,
-    LIMIT,
-    SEED,
-    Listed,
-    read_haystack,
-    run_tasks,
-    task_options,
-)
+from .options import Listed
+from .task_options import HAYSTACK, LENGTHS, LIMIT, SEED, read_haystack, run_tasks, task_options
 
 if TYPE_CHECKING:
     from ..tasks.item import Count, Item

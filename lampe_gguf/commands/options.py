@@ -1,4 +1,4 @@
-"""Options that ask and chat share."""
+"""Options that ask and chat share, and a kind of value that others do."""
 
 from __future__ import annotations
 
@@ -8,6 +8,23 @@ from typing import Any, TypeVar
 import click
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+class Listed(click.ParamType):  # type: ignore[type-arg]
+    """Values with commas between them, each once, in the order given."""
+
+    name = "list"
+
+    def __init__(self, kind: Any) -> None:
+        self.kind = click.types.convert_type(kind)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[Any, ...]:
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in str(value).split(",") if part.strip()]
+        if not parts:
+            self.fail("it is empty; give values with commas between them", param, ctx)
+        return tuple(dict.fromkeys(self.kind.convert(part, param, ctx) for part in parts))
+
 
 _OPTIONS = (
     click.option("--max-tokens", default=256, show_default=True, type=click.IntRange(1),

@@ -10,29 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..evaluate import METHODS
+from .options import Listed
 
 if TYPE_CHECKING:
     from ..suite import Generator
     from ..tasks.journal import Result
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class Listed(click.ParamType):  # type: ignore[type-arg]
-    """Values with commas between them, each once, in the order given."""
-
-    name = "list"
-
-    def __init__(self, kind: Any) -> None:
-        self.kind = click.types.convert_type(kind)
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[Any, ...]:
-        if isinstance(value, tuple):
-            return value
-        parts = [part.strip() for part in str(value).split(",") if part.strip()]
-        if not parts:
-            self.fail("it is empty; give values with commas between them", param, ctx)
-        return tuple(dict.fromkeys(self.kind.convert(part, param, ctx) for part in parts))
 
 
 LENGTHS = click.option(
