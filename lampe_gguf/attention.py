@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from . import attention_stats as stats
+from . import evaluate
 from .attention_passkey import MAX_ANSWER, Trial, expected_tokens, run_trials
 from .attention_reader import OnProgress, PrefixModel, Reader, Rows, Work
 from .config import LampeConfig
 from .errors import LampeError, UsageError
+from .evaluate import FOR_LENGTH, Setting, model_rope, setting
 from .gguf_file import padded
 from .session import PAD, file_config
 
 LAMPE, ROPE, TRAINED = "lampe", "rope", "trained"
+METHODS = tuple(each for each in evaluate.METHODS if each != "truncate")  # that is "trained"
 SPAN = 256  # the queries lie in the last tokens, this many
 DEPTHS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
@@ -29,8 +32,8 @@ DEPTHS = (0.1, 0.3, 0.5, 0.7, 0.9)
 class Reading:
     """Attention of the queries at the end of one input, under one kind of positions.
 
-    method      "lampe", "rope", or "trained": plain RoPE given only the input's last tokens,
-                as many as the trained length
+    method      one of METHODS, or "trained": plain RoPE given only the input's last tokens, as
+                many as the trained length
     length      tokens of the input
     tokens      tokens that were read of it, the last ones
     uncertainty   entropy, nats, mean over layers, heads and queries
@@ -81,6 +84,7 @@ def measure(
     text: str,
     lengths: Sequence[int],
     *,
+    methods: Sequence[str] = (ROPE, LAMPE),
     n_queries: int = 16,
     trained_length: int | None = None,
     passkey: bool = False,
@@ -91,6 +95,7 @@ def measure(
 ) -> Report:
     """Attention over a text's first tokens at several lengths, LaMPE against plain RoPE.
 
+    methods         what to look at, beside "trained"
     n_queries       spread evenly over the last 256 tokens (less where an input is shorter)
     trained_length  what "trained" reads: the window, or less
     passkey         plant a key at `depths` (0 ... 1) of the text and ask for it, at each length
@@ -104,11 +109,10 @@ def measure(
     offsets = _offsets(lengths, trained, config, n_queries)
     edges = stats.bin_edges(max(lengths))
     rows = Rows(edges)
-    work = Work(_expected(lengths, trained, config, depths if passkey else ()), on_progress)
+    jobs = _jobs(methods, lengths)
+    work = Work(_expected(jobs, trained, config, depths if passkey else ()), on_progress)
     room = max(lengths) + (MAX_ANSWER if passkey else 0)
-    longest = dataclasses.replace(
-        config, context_length=max(config.context_length, padded(room, PAD))
-    )
+    rope = model_rope(model)
     options: dict[str, Any] = {}
     if threads is not None:
         options = {"n_threads": threads, "n_threads_batch": threads}
@@ -116,22 +120,18 @@ def measure(
     found: dict[tuple[str, int], _Measured] = {}
     trials: list[Trial] = []
     # one after the other: two models at once would need twice the memory
-    for method in (ROPE, LAMPE):
-        lampe: Any = longest if method == LAMPE else False
-        llm = PrefixModel(model, lampe=lampe, n_ctx=room, **options)
-        with Reader(llm, rows, work) as reader:
-            tokens = _tokens(llm, text, max(lengths))
-            for length in lengths:
-                found[method, length] = _attend(reader, tokens[:length], offsets)
-            if method == ROPE:
-                for length in lengths:
-                    last = tokens[max(0, length - trained) : length]
-                    found[TRAINED, length] = (
-                        _attend(reader, last, offsets) if len(last) < length
-                        else found[ROPE, length]
-                    )
-            if passkey:
-                trials += run_trials(reader, method, text, lengths, depths, seed)
+    for method, group in jobs:
+        how = setting(ROPE if method == TRAINED else method, config, max(group), **rope)
+        with Reader(_open(model, how, room, options), rows, work) as reader:
+            tokens = _tokens(reader.llm, text, max(lengths))
+            for length in group:
+                first = max(0, length - trained) if method == TRAINED else 0
+                if method == TRAINED and not first and (ROPE, length) in found:
+                    found[method, length] = found[ROPE, length]
+                else:
+                    found[method, length] = _attend(reader, tokens[first:length], offsets)
+            if passkey and method != TRAINED:
+                trials += run_trials(reader, method, text, group, depths, seed)
     return Report(
         model=model.name,
         window=config.window,
@@ -142,7 +142,7 @@ def measure(
             _reading(method, length, min(length, trained) if method == TRAINED else length,
                      found[method, length], found[TRAINED, length])
             for length in lengths
-            for method in (TRAINED, ROPE, LAMPE)
+            for method in (TRAINED, *methods)
         ],
         trials=trials,
     )
@@ -153,14 +153,41 @@ def _attend(reader: Reader, tokens: list[int], offsets: list[int]) -> _Measured:
     return _Measured(reader.rows.mean_entropy(), reader.rows.mean_pattern())
 
 
+def _jobs(methods: Sequence[str], lengths: Sequence[int]) -> list[tuple[str, list[int]]]:
+    """(method, lengths of one opening of the model) in order; "trained" follows plain RoPE."""
+    for method in methods:
+        if method not in METHODS:
+            raise UsageError(f"there is no method {method!r}; it is one of {', '.join(METHODS)}")
+    jobs: list[tuple[str, list[int]]] = []
+    order = dict.fromkeys((*(ROPE for x in methods if x == ROPE), TRAINED, *methods))
+    for method in order:
+        if method in FOR_LENGTH:
+            jobs += [(method, [length]) for length in lengths]
+        else:
+            jobs.append((method, list(lengths)))
+    return jobs
+
+
+def _open(model: Path, how: Setting, room: int, options: dict[str, Any]) -> PrefixModel:
+    least = max(how.lampe.context_length, padded(room, PAD))
+    lampe = dataclasses.replace(how.lampe, context_length=least)
+    return PrefixModel(model, lampe=lampe, n_ctx=room, **how.options, **options)
+
+
 def _expected(
-    lengths: Sequence[int], trained: int, config: LampeConfig, depths: Sequence[float]
+    jobs: Sequence[tuple[str, Sequence[int]]], trained: int, config: LampeConfig,
+    depths: Sequence[float],
 ) -> int:
     """Tokens to read, nearly: the shorter inputs are the beginnings of the longer ones."""
-    kept = lengths[-1] + SPAN * (len(lengths) - 1)
-    lampe = kept if config.length_policy == "causal" else sum(lengths)
-    cut = trained * sum(length > trained for length in lengths)
-    return kept + lampe + cut + (2 * expected_tokens(lengths, depths) if depths else 0)
+    total = 0
+    for method, lengths in jobs:
+        if method == TRAINED:
+            total += trained * sum(length > trained for length in lengths)
+            continue
+        kept = method == ROPE or config.length_policy == "causal"
+        total += lengths[-1] + SPAN * (len(lengths) - 1) if kept else sum(lengths)
+        total += expected_tokens(lengths, depths) if depths else 0
+    return total
 
 
 def _reading(

@@ -17,6 +17,7 @@ from .config import LampeConfig
 from .errors import LampeError, UsageError
 from .gguf_file import GGUFFile, padded
 from .model import read_model
+from .presets import default_config
 from .session import PAD, file_config
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 METHODS = (
     "lampe", "truncate", "rope", "linear", "yarn", "ntk", "selfextend", "jetlong", "rerope",
 )
+FOR_LENGTH = ("linear", "yarn", "ntk", "selfextend")  # have a parameter that the length decides
 BLOCK = 2048  # tokens per entry of Perplexity.blocks
 BATCH = 512  # tokens whose logits are held at once: BATCH x vocabulary floats
 
@@ -58,7 +60,7 @@ class Perplexity:
 class Setting:
     """How to open the model for a method, and what to report of it."""
 
-    lampe: LampeConfig | bool
+    lampe: LampeConfig
     options: dict[str, Any]
     parameters: dict[str, Any]
 
@@ -76,6 +78,9 @@ def setting(
 ) -> Setting:
     """What a method means for `length` tokens (method: section 4).
 
+    All methods run in the same attention, so that what differs is their positions: plain RoPE is
+    LaMPE's identity plan, with which the logits are stock's within rounding.
+
     config         LaMPE's, whose window the others use too
     factor         of linear, yarn and ntk; length / window rounded up by default
     local_window   of lampe and the neighbours
@@ -87,8 +92,10 @@ def setting(
     window = config.window
     if method not in METHODS:
         raise UsageError(f"there is no method {method!r}; it is one of {', '.join(METHODS)}")
+    # padded as llama.cpp pads, which warns of a context beyond the model's length
+    context_length = max(config.context_length, padded(length, PAD))
     if method in ("rope", "truncate"):
-        return Setting(False, {}, {})
+        return Setting(plain_rope(window, context_length), {}, {})
     if method in ("linear", "yarn", "ntk"):
         scale = factor if factor is not None else float(max(1, math.ceil(length / window)))
         if not 1 <= scale < math.inf:
@@ -103,9 +110,8 @@ def setting(
             options["yarn_orig_ctx"] = window
         else:
             options["rope_freq_base"] = freq_base * scale ** (n_rot / (n_rot - 2))
-        return Setting(False, options, {"factor": scale})
-    # padded as llama.cpp pads, which warns of a context beyond the model's length
-    changes: dict[str, Any] = {"context_length": max(config.context_length, padded(length, PAD))}
+        return Setting(plain_rope(window, context_length), options, {"factor": scale})
+    changes: dict[str, Any] = {"context_length": context_length}
     if method != "lampe":
         changes["method"] = method
         default = {"selfextend": window // 8, "jetlong": window // 4, "rerope": window // 2}
@@ -126,6 +132,13 @@ def setting(
     if method == "selfextend":
         names.append("group_size")
     return Setting(used, {}, {name: getattr(used, name) for name in names})
+
+
+def plain_rope(window: int, context_length: int) -> LampeConfig:
+    """Every position as it is, in LaMPE's attention."""
+    return dataclasses.replace(
+        default_config(window), context_length=context_length, method="rope"
+    ).validate()
 
 
 def negative_log_likelihood(
@@ -220,9 +233,9 @@ def perplexity(
     options = dict(how.options)
     if threads is not None:
         options |= {"n_threads": threads, "n_threads_batch": threads}
-    lampe: Any = how.lampe
     llm = LampeLlama(
-        model, lampe=lampe, n_ctx=length - first, n_batch=BATCH, flash_attn=flash_attn, **options
+        model, lampe=how.lampe, n_ctx=length - first, n_batch=BATCH, flash_attn=flash_attn,
+        **options,
     )
     try:
         tokens = read_tokens(llm, text, length)

@@ -16,12 +16,13 @@ import pytest
 from attention_oracle import weights
 from conftest import tiny_config
 
-from lampe_gguf import attention_passkey
+from lampe_gguf import attention_passkey, evaluate
 from lampe_gguf.attention import measure
 from lampe_gguf.attention_probe import Probe
 from lampe_gguf.attention_reader import PrefixModel, Reader, Rows, Work
 from lampe_gguf.attention_stats import bin_edges, entropy, jensen_shannon, pattern
 from lampe_gguf.runtime import LampeLlama
+from lampe_gguf.session import file_config
 
 PROGRAM = [sys.executable, "-m", "lampe_gguf.cli", "attention"]
 WINDOW = 32
@@ -63,6 +64,27 @@ def test_figures_are_those_of_the_whole_model(tiny: Callable[..., Path], policy:
     # inside the window, plain RoPE is what the trained length is; LaMPE compresses here (m = 20)
     assert by_name["rope", 20].entropy == by_name["trained", 20].entropy
     assert by_name["rope", 90].divergence > 0.01
+
+
+@pytest.mark.parametrize("method", ["jetlong", "rerope", "selfextend", "linear", "yarn", "ntk"])
+def test_any_method_can_be_looked_at(tiny: Callable[..., Path], method: str) -> None:
+    path = tiny()
+    report = measure(path, TEXT, [60, 90], methods=[method], n_queries=4, threads=1)
+    assert [(x.method, x.length) for x in report.readings] == [
+        ("trained", 60), (method, 60), ("trained", 90), (method, 90)]
+    llm = LampeLlama(path, n_ctx=256)
+    tokens = llm.tokenize(TEXT.encode())[:90]
+    llm.close()
+    plain = weights(path, tokens, None)
+    rows = [plain[:, at, :, : at + 1] for at in (90 - x for x in report.queries)]
+    apart = np.abs(np.mean([entropy(row) for row in rows], axis=0) - report.readings[3].entropy)
+    assert apart.max() > 0.02  # of another map than plain RoPE's
+    config = evaluate.setting(method, file_config(path)[1], 90).lampe
+    if method in evaluate.METHODS[-3:]:  # whose map the oracle knows
+        found = weights(path, tokens, config)
+        rows = [found[:, at, :, : at + 1] for at in (90 - x for x in report.queries)]
+        uncertainty = np.mean([entropy(row) for row in rows], axis=0)
+        np.testing.assert_allclose(report.readings[3].entropy, uncertainty, atol=5e-3)
 
 
 @pytest.mark.parametrize("policy", ["causal", "prompt"])

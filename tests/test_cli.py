@@ -157,8 +157,7 @@ def test_eval_every_method(model: Path, book: Path, method: str, tmp_path: Path)
     found = json.loads(done.stdout)
     assert found["method"] == method and found["all"] > 1
     assert found["tokens"] == (32 if method == "truncate" else 150)
-    off = method in ("truncate", "rope", "linear", "yarn", "ntk")
-    assert found["path"] == ("off" if off else "fused")
+    assert found["path"] == "fused"
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 

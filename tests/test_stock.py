@@ -12,6 +12,7 @@ import pytest
 from conftest import tiny_config
 from stock_side import all_logits
 
+from lampe_gguf import evaluate
 from lampe_gguf.presets import default_config
 from lampe_gguf.runtime import LampeLlama
 
@@ -67,3 +68,18 @@ def test_identity_plan_is_upstream_within_the_noise_on_a_real_model(
             gap = plain[i].max() - plain[i, ours[i].argmax()]
             assert gap < 8 * noise, (i, gap, noise)
         assert len(differ) <= max(4, 2 * (fused.argmax(1) != plain.argmax(1)).sum())
+
+
+@pytest.mark.parametrize("method", ["rope", "linear", "yarn", "ntk"])
+def test_plain_methods_measure_what_stock_attention_does(smollm2_path: Path, method: str) -> None:
+    text = Path(__file__).read_text(encoding="utf-8")
+    # a factor that matters, so that what YaRN multiplies cos and sin with matters too
+    factor = None if method == "rope" else 4.0
+    found = evaluate.perplexity(smollm2_path, text, 400, method=method, factor=factor)
+    assert found.path == "fused"
+    options = evaluate.setting(method, default_config(8192), 400, factor=factor,
+                               **evaluate.model_rope(smollm2_path)).options
+    llm = LampeLlama(smollm2_path, lampe=False, n_ctx=512, **options)
+    assert llm.path == "off"
+    tokens = evaluate.read_tokens(llm, text, 400)
+    assert found.all == pytest.approx(np.exp(evaluate.score(llm, tokens).mean()), rel=0.02)

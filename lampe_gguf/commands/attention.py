@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..evaluate import METHODS
 from .options import Listed
 
 if TYPE_CHECKING:
@@ -16,12 +17,12 @@ if TYPE_CHECKING:
 
 HELP = """Look at MODEL's attention while it reads a long text: LaMPE against plain RoPE.
 
-Three inputs for each length: the text's first tokens with plain RoPE, the same with LaMPE, and
-only the last of them that fit the trained length. Queries at the end are compared: the
-uncertainty of their attention (entropy, nats), and its pattern (mass by distance), as divergence
-from the trained length's pattern (Jensen-Shannon, bits: 0 the same, 1 nothing in common). A
-method that works stays close to the trained length. --passkey also hides a key in the text, asks
-for it, and sets hits and misses against the uncertainty.
+Three inputs for each length: the text's first tokens with plain RoPE, the same with LaMPE (or
+what --methods names), and only the last of them that fit the trained length. Queries at the end
+are compared: the uncertainty of their attention (entropy, nats), and its pattern (mass by
+distance), as divergence from the trained length's pattern (Jensen-Shannon, bits: 0 the same, 1
+nothing in common). A method that works stays close to the trained length. --passkey also hides a
+key in the text, asks for it, and sets hits and misses against the uncertainty.
 
 \b
 Examples:
@@ -35,6 +36,9 @@ Examples:
 @click.option("--text", required=True, metavar="FILE", help="The text; - is standard input.")
 @click.option("--lengths", required=True, type=Listed(click.IntRange(2)), metavar="TOKENS,...",
               help="Lengths of the inputs.")
+@click.option("--methods", default="rope,lampe", show_default=True, metavar="NAME,...",
+              type=Listed(click.Choice([each for each in METHODS if each != "truncate"])),
+              help="What to look at.")
 @click.option("--queries", default=16, show_default=True, type=click.IntRange(1),
               help="Queries to look at, spread over the last 256 tokens.")
 @click.option("--trained-length", type=click.IntRange(2), metavar="TOKENS",
@@ -48,9 +52,9 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="As JSON, with every layer and head.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw it into a PNG.")
 def command(
-    model: Path, text: str, lengths: tuple[int, ...], queries: int, trained_length: int | None,
-    passkey: bool, depths: tuple[float, ...], seed: int, threads: int | None, as_json: bool,
-    plot: Path | None,
+    model: Path, text: str, lengths: tuple[int, ...], methods: tuple[str, ...], queries: int,
+    trained_length: int | None, passkey: bool, depths: tuple[float, ...], seed: int,
+    threads: int | None, as_json: bool, plot: Path | None,
 ) -> None:
     from ..attention import measure
     from ..documents import read_document
@@ -64,8 +68,9 @@ def command(
             bar.advance(done - bar.done)
 
         report = measure(
-            model, document.text, lengths, n_queries=queries, trained_length=trained_length,
-            passkey=passkey, depths=depths, seed=seed, threads=threads, on_progress=show,
+            model, document.text, lengths, methods=methods, n_queries=queries,
+            trained_length=trained_length, passkey=passkey, depths=depths, seed=seed,
+            threads=threads, on_progress=show,
         )
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(report), indent=2))
@@ -84,24 +89,24 @@ def print_report(report: Report) -> None:
     near = [x for x in (16, 256, 4096) if x <= report.distances[-1]]
     ranges = ["<16" if not near else f"<{near[0]}",
               *(f"<{bound:,}" for bound in near[1:]), "beyond"]
-    click.echo(f"{'input':>9}  {'positions':<9} {'entropy':>8} {'divergence':>11}   "
+    click.echo(f"{'input':>9}  {'positions':<10} {'entropy':>8} {'divergence':>11}   "
                f"mass: {'first':>6} " + " ".join(f"{name:>7}" for name in ranges))
     for reading in report.readings:
         masses = [0.0] * len(ranges)
         for distance, mass in zip(report.distances, reading.pattern[1:], strict=True):
             masses[sum(distance >= bound for bound in near)] += mass
         divergence = "" if reading.method == "trained" else f"{reading.divergence:.4f} bits"
-        click.echo(f"{reading.length:>9,}  {reading.method:<9} {reading.uncertainty:>8.3f} "
+        click.echo(f"{reading.length:>9,}  {reading.method:<10} {reading.uncertainty:>8.3f} "
                    f"{divergence:>11}         {reading.pattern[0]:>6.3f} "
                    + " ".join(f"{mass:>7.3f}" for mass in masses))
     if not report.trials:
         return
     click.echo("passkey")
     for trial in report.trials:
-        click.echo(f"{trial.length:>9,}  {trial.method:<9} {trial.entropy:>8.3f}  depth "
+        click.echo(f"{trial.length:>9,}  {trial.method:<10} {trial.entropy:>8.3f}  depth "
                    f"{trial.depth:.2f}  {'hit ' if trial.hit else 'miss'}  "
                    f"{trial.key}: {trial.answer!r}")
     for hit, name in ((True, "hits"), (False, "misses")):
         found = [trial.entropy for trial in report.trials if trial.hit == hit]
         if found:
-            click.echo(f"{name:<20} {sum(found) / len(found):>8.3f}  mean of {len(found)}")
+            click.echo(f"{name:<21} {sum(found) / len(found):>8.3f}  mean of {len(found)}")

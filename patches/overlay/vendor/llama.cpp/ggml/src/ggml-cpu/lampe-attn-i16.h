@@ -11,11 +11,11 @@
 
 #define LAMPE_I16
 
-// no sum of products leaves 32 bits: by Cauchy-Schwarz for queries and keys, for the others as sum times largest
-static constexpr float LAMPE_I16_MAX   = 32767.0f;
-static constexpr float LAMPE_I16_NORM  = 46300.0f;  // of a query, of a key
-static constexpr float LAMPE_I16_SUM   = 262080.0f; // of the weights of a tile's keys, 2^18 less what rounding adds
-static constexpr float LAMPE_I16_VALUE = 8191.0f;   // of a value
+// no sum of products leaves 32 bits, by Cauchy-Schwarz: the norms of the two factors bound it
+static constexpr float LAMPE_I16_MAX     = 32767.0f;
+static constexpr float LAMPE_I16_NORM    = 46300.0f;     // of a query, of a key
+static constexpr float LAMPE_I16_VALUE   = 16383.0f;     // largest value
+static constexpr float LAMPE_I16_PRODUCT = 2147000000.0f; // of the norms of weights and of a column of values
 
 static constexpr int LAMPE_I16_ROWS = LAMPE_EPR; // rows that are made integers at once: a vector has their scales
 
@@ -83,8 +83,8 @@ static inline __m512i lampe_vec_pair(__m512i lo, __m512i hi) {
     return _mm512_mask_blend_epi16(0xAAAAAAAA, lo, _mm512_slli_epi32(hi, 16));
 }
 
-// values, rows interleaved two by two; n is even
-static inline void lampe_quantize_values(int32_t * dst, float * scale, const float * x, int64_t ld, int64_t n, int64_t d) {
+// values, rows interleaved two by two; n is even. The squares of the integers are added to norm2, column by column
+static inline void lampe_quantize_values(int32_t * dst, float * scale, float * norm2, const float * x, int64_t ld, int64_t n, int64_t d) {
     const lampe_vec scales = lampe_row_scales(x, ld, n, d, INFINITY, LAMPE_I16_VALUE);
 
     alignas(64) float inverse[LAMPE_I16_ROWS];
@@ -97,9 +97,20 @@ static inline void lampe_quantize_values(int32_t * dst, float * scale, const flo
         for (int64_t c = 0; c < d; c += LAMPE_EPR) {
             const __m512i a = _mm512_cvtps_epi32(lampe_vec_mul(lampe_vec_load(x + r*ld      + c), f));
             const __m512i b = _mm512_cvtps_epi32(lampe_vec_mul(lampe_vec_load(x + r*ld + ld + c), g));
-            _mm512_storeu_si512(dst + r/2*d + c, lampe_vec_pair(a, b));
+            const __m512i ab = lampe_vec_pair(a, b);
+            _mm512_storeu_si512(dst + r/2*d + c, ab);
+            lampe_vec_store(norm2 + c, lampe_vec_add(lampe_vec_load(norm2 + c), _mm512_cvtepi32_ps(_mm512_madd_epi16(ab, ab))));
         }
     }
+}
+
+// the most that the norm of n weights may be, in integers and less what rounding adds to it
+static inline float lampe_weight_norm_max(const float * norm2, int64_t d, int64_t n) {
+    float top = 1.0f;
+    for (int64_t c = 0; c < d; ++c) {
+        top = std::max(top, norm2[c]);
+    }
+    return LAMPE_I16_PRODUCT/sqrtf(top) - 0.5f*sqrtf((float) n);
 }
 
 // acc + a.b, the products of both halves of each lane
@@ -200,7 +211,7 @@ static inline lampe_vec lampe_vec_exp_neg(lampe_vec x) {
 
 // as lampe_softmax_panel; the weights become pairs of integers [(n + 1)/2][LAMPE_PANEL], in place, with the scales of the
 // values in them: weight*scale of the value = p_scale*integer
-static inline void lampe_softmax_panel_i16(float * S, int n, int n_vec, const float * v_scale, float * max, float * sum,
+static inline void lampe_softmax_panel_i16(float * S, int n, int n_vec, const float * v_scale, float norm_max, float * max, float * sum,
         float * alpha, float * p_scale) {
     for (int v = 0; v < n_vec; ++v) {
         float * x = S + v*LAMPE_EPR;
@@ -212,20 +223,20 @@ static inline void lampe_softmax_panel_i16(float * S, int n, int n_vec, const fl
         }
 
         lampe_vec total = lampe_vec_set1(0.0f);
-        lampe_vec w_sum = lampe_vec_set1(0.0f);
+        lampe_vec norm2 = lampe_vec_set1(0.0f);
         lampe_vec w_top = lampe_vec_set1(1e-30f);
         for (int j = 0; j < n; ++j) {
             const lampe_vec p = lampe_vec_exp_neg(lampe_vec_sub(lampe_vec_load(x + j*LAMPE_PANEL), max_new));
             const lampe_vec w = lampe_vec_mul(p, lampe_vec_set1(v_scale[j]));
             lampe_vec_store(x + j*LAMPE_PANEL, w);
             total = lampe_vec_add(total, p);
-            w_sum = lampe_vec_add(w_sum, w);
+            norm2 = lampe_vec_fma(w, w, norm2);
             w_top = lampe_vec_max(w_top, w);
         }
 
         // of two operands the second comes through where one is NaN
         const lampe_vec scale = _mm512_max_ps(
-                lampe_vec_mul(w_top, lampe_vec_set1(1.0f/LAMPE_I16_MAX)), lampe_vec_mul(w_sum, lampe_vec_set1(1.0f/LAMPE_I16_SUM)));
+                lampe_vec_mul(w_top, lampe_vec_set1(1.0f/LAMPE_I16_MAX)), lampe_vec_mul(_mm512_sqrt_ps(norm2), lampe_vec_set1(1.0f/norm_max)));
         const lampe_vec f     = _mm512_div_ps(lampe_vec_set1(1.0f), scale);
 
         int32_t * y = (int32_t *) x;

@@ -138,12 +138,18 @@ void lampe_tile::load_values(int64_t i) {
     };
 
 #ifdef LAMPE_I16
+    if (integers) {
+        std::fill(v_norm2, v_norm2 + shape.d_v_pad, 0.0f);
+    }
     for (int64_t j0 = 0; j0 < n && integers; j0 += LAMPE_I16_ROWS) {
         const int64_t n_row = std::min<int64_t>(GGML_PAD(n - j0, 2), LAMPE_I16_ROWS);
         for (int64_t j = 0; j < n_row; ++j) {
             load(j0 + j, v_f32 + j*shape.d_v_pad);
         }
-        lampe_quantize_values(v_i16 + j0/2*shape.d_v_pad, v_scale + j0, v_f32, shape.d_v_pad, n_row, shape.d_v_pad);
+        lampe_quantize_values(v_i16 + j0/2*shape.d_v_pad, v_scale + j0, v_norm2, v_f32, shape.d_v_pad, n_row, shape.d_v_pad);
+    }
+    if (integers) {
+        p_norm_max = lampe_weight_norm_max(v_norm2, shape.d_v_pad, n);
     }
 #endif
     for (int64_t j = 0; j < n && !integers; ++j) {

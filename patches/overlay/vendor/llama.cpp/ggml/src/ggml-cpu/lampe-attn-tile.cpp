@@ -61,6 +61,7 @@ lampe_tile::lampe_tile(const ggml_tensor * dst, const lampe_shape & shape, float
         }
         v_i16   = (int32_t *) take(LAMPE_TILE_KV/2*shape.d_v_pad);
         v_scale = take(LAMPE_TILE_KV);
+        v_norm2 = take(shape.d_v_pad);
         p_scale = take(LAMPE_PANEL);
     }
 
@@ -242,7 +243,7 @@ void lampe_tile::panel_output(float * scores, int64_t c0, int64_t n_vec) {
         const float * a = alpha;
         const float * f = p_scale;
 
-        lampe_softmax_panel_i16(scores, n, n_vec, v_scale, row_max + c0, row_sum + c0, alpha, p_scale);
+        lampe_softmax_panel_i16(scores, n, n_vec, v_scale, p_norm_max, row_max + c0, row_sum + c0, alpha, p_scale);
         lampe_gemm_i16(v_i16, 1, shape.d_v_pad, (const int32_t *) scores, LAMPE_PANEL,
                 shape.d_v, n_vec, (n + 1)/2, [=](int i, int c, lampe_vec sum) {
             const lampe_vec kept = lampe_vec_mul(lampe_vec_load(a + c), lampe_vec_load(out + i*LAMPE_PANEL + c));

@@ -100,6 +100,7 @@ struct lampe_tile {
     float   * q_scale[LAMPE_REGION_COUNT]; // [n_row]
     float   * k_scale[LAMPE_REGION_COUNT]; // [LAMPE_TILE_KV]
     float   * v_scale;                   // [LAMPE_TILE_KV]
+    float   * v_norm2;                   // [d_v_pad] of the integers of a column
     float   * p_scale;                   // [LAMPE_PANEL]
 
     // the block in hand
@@ -126,6 +127,7 @@ struct lampe_tile {
 
     bool empty;  // some cells are
     bool masked; // some keys are hidden, not all
+    float p_norm_max; // of a row's weights, as integers
     bool reached[LAMPE_REGION_COUNT];
 
     const int32_t * k_pos;

@@ -73,11 +73,11 @@ size_t lampe_shape::n_work_thread() const {
         n_few*LAMPE_FEW_ROWS*d_k_pad + n_row_item()*(d_v_pad + 2) + n_row + LAMPE_PANEL +
         d_k + LAMPE_TILE_KV*(2*d_k_pad + d_v_pad + n_block_q);
     if (i16) {
-        n += LAMPE_TILE_KV*(d_k_pad + d_v_pad/2 + 3) + LAMPE_REGION_COUNT*n_row + LAMPE_PANEL;
+        n += LAMPE_TILE_KV*(d_k_pad + d_v_pad/2 + 3) + LAMPE_REGION_COUNT*n_row + LAMPE_PANEL + d_v_pad;
     }
 
-    // each of the 27 buffers begins on a cache line
-    return n + 28*CACHE_LINE_SIZE_F32;
+    // each of the 28 buffers begins on a cache line
+    return n + 29*CACHE_LINE_SIZE_F32;
 }
 
 size_t lampe_shape::n_work(int n_threads) const {
