@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 // the few rows of a decoding step: each key and value is read, converted and rotated on its way into the registers
 
@@ -32,13 +33,15 @@ void lampe_tile::few_rotated_scores(enum lampe_region region) {
     const ggml_tensor * k = dst->src[1];
     const ggml_tensor * v = dst->src[2];
 
-    const size_t n_bytes_k = ggml_row_size(k->type, shape.d_k);
-    const size_t n_bytes_v = ggml_row_size(v->type, shape.d_v);
-
     const int64_t n_next = shape.n_split*LAMPE_TILE_KV; // rows on to the next tile of this thread
 
-    const auto run = [&](const auto * type) {
+    const auto run = [&](const auto * type, const auto head_size) {
+        constexpr int D = head_size; // a constant saves half of the instructions that are not arithmetic
+
         const int64_t ldk = k->nb[1]/sizeof(*type);
+
+        const size_t n_bytes_k = D > 0 ? D*sizeof(*type) : ggml_row_size(k->type, shape.d_k);
+        const size_t n_bytes_v = D > 0 ? D*sizeof(*type) : ggml_row_size(v->type, shape.d_v);
 
         // what is read of the rotation serves all heads
         for (int64_t j0 = 0; j0 < n; j0 += LAMPE_FEW_KEYS) {
@@ -48,7 +51,7 @@ void lampe_tile::few_rotated_scores(enum lampe_region region) {
                 const char * data_k = key_data(i);
                 const char * data_v = value_data(i);
 
-                const auto prefetch = [&](int j) LAMPE_INLINE {
+                const auto prefetch = [=](int j) LAMPE_INLINE {
                     for (int64_t r = j0 + j + n_next; r < j0 + j + n_next + 4; ++r) {
                         lampe_prefetch(data_k + r*k->nb[1], n_bytes_k);
                         lampe_prefetch(data_v + r*v->nb[1], n_bytes_v);
@@ -59,18 +62,29 @@ void lampe_tile::few_rotated_scores(enum lampe_region region) {
                 const float * q   = q_rot[region] + i*m*shape.d_k_pad;
                 float       * out = s[region] + i*m*LAMPE_TILE_KV + j0;
                 if (neox) {
-                    lampe_rotated_dots<true> (out, LAMPE_TILE_KV, q, shape.d_k_pad, src, ldk, k_rope + j0, n_rot, shape.d_k, m, n_keys, prefetch);
+                    lampe_rotated_dots<true,  D>(out, LAMPE_TILE_KV, q, shape.d_k_pad, src, ldk, k_rope + j0, n_rot, shape.d_k, m, n_keys, prefetch);
                 } else {
-                    lampe_rotated_dots<false>(out, LAMPE_TILE_KV, q, shape.d_k_pad, src, ldk, k_rope + j0, n_rot, shape.d_k, m, n_keys, prefetch);
+                    lampe_rotated_dots<false, D>(out, LAMPE_TILE_KV, q, shape.d_k_pad, src, ldk, k_rope + j0, n_rot, shape.d_k, m, n_keys, prefetch);
                 }
             }
         }
     };
 
+    // of larger heads the queries would not fit into the registers anyway
+    const bool is_64 = n_rot == 64 && shape.d_k == 64 && shape.d_v == 64 && k->type == v->type;
+
+    const auto run_type = [&](const auto * type) {
+        if (is_64) {
+            run(type, std::integral_constant<int, 64>());
+        } else {
+            run(type, std::integral_constant<int, 0>());
+        }
+    };
+
     if (k->type == GGML_TYPE_F16) {
-        run((const ggml_fp16_t *) nullptr);
+        run_type((const ggml_fp16_t *) nullptr);
     } else {
-        run((const float *) nullptr);
+        run_type((const float *) nullptr);
     }
 }
 

@@ -111,13 +111,18 @@ static inline void lampe_dots(float * S, int64_t lds, const float * Q, int64_t l
 
 // as above for n keys, a multiple of 4, that are rotated on the way; a key and its rotation come in whole vectors
 // rope: the rows of the table for the keys
+// D: the head size where it is known to the compiler and all of a key is rotated, else 0
 
-template <int RM, bool neox, typename T, typename F>
+template <int RM, bool neox, int D, typename T, typename F>
 static void lampe_rotated_dots_rows(float * GGML_RESTRICT S, int64_t lds, const float * GGML_RESTRICT Q, int64_t ldq,
         const T * GGML_RESTRICT K, int64_t ldk, const float * const * rope, int64_t n_rot, int64_t d, int n, F prefetch) {
     // the queries stay in registers where there are enough of them
     constexpr bool keep_q = 6*RM + 6 <= LAMPE_REGISTERS;
 
+    if (D > 0) {
+        n_rot = D;
+        d     = D;
+    }
     const int64_t n_pairs = n_rot/2;
 
     // the loop is in here: setting up a call costs as much as half a key
@@ -191,7 +196,7 @@ static void lampe_rotated_dots_rows(float * GGML_RESTRICT S, int64_t lds, const 
 }
 
 // M rows of Q
-template <bool neox, typename T, typename F>
+template <bool neox, int D, typename T, typename F>
 static inline void lampe_rotated_dots(float * S, int64_t lds, const float * Q, int64_t ldq, const T * K, int64_t ldk, const float * const * rope,
         int64_t n_rot, int64_t d, int M, int n, F prefetch) {
     // a key is rotated once where the registers allow that
@@ -200,14 +205,14 @@ static inline void lampe_rotated_dots(float * S, int64_t lds, const float * Q, i
     while (M > 0) {
         const int m = std::min(M, most);
         switch (m) {
-            case 1:  lampe_rotated_dots_rows<1, neox>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, prefetch); break;
-            case 2:  lampe_rotated_dots_rows<2, neox>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, prefetch); break;
+            case 1:  lampe_rotated_dots_rows<1, neox, D>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, prefetch); break;
+            case 2:  lampe_rotated_dots_rows<2, neox, D>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, prefetch); break;
 #if defined(__AVX512F__) || defined(__aarch64__)
-            case 3:  lampe_rotated_dots_rows<3, neox>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, prefetch); break;
-            case 4:  lampe_rotated_dots_rows<4, neox>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, prefetch); break;
-            case 5:  lampe_rotated_dots_rows<5, neox>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, prefetch); break;
-            case 6:  lampe_rotated_dots_rows<6, neox>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, prefetch); break;
-            case 7:  lampe_rotated_dots_rows<7, neox>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, prefetch); break;
+            case 3:  lampe_rotated_dots_rows<3, neox, D>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, prefetch); break;
+            case 4:  lampe_rotated_dots_rows<4, neox, D>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, prefetch); break;
+            case 5:  lampe_rotated_dots_rows<5, neox, D>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, prefetch); break;
+            case 6:  lampe_rotated_dots_rows<6, neox, D>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, prefetch); break;
+            case 7:  lampe_rotated_dots_rows<7, neox, D>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, prefetch); break;
 #endif
             default: GGML_ABORT("fatal error");
         }
