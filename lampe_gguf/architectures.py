@@ -5,7 +5,9 @@ rely on it: it checks the hyperparameters and the graph that the model really bu
 
 An architecture qualifies when its attention is causal over a plain KV cache, with RoPE of the
 NORM or NEOX kind on every layer, positions used for nothing else, and nothing between RoPE and
-attention that does not commute with a rotation.
+attention that does not commute with a rotation. Of Gemma 2 and 3 some layers see a sliding window
+only and keep their positions; the backend would take others of this kind by their graphs, but none
+has been tried.
 """
 
 from __future__ import annotations
@@ -16,25 +18,28 @@ from typing import Any
 QUALIFYING = frozenset(
     """
     apertus arcee arctic baichuan bailingmoe bailingmoe2 bitnet chameleon chatglm codeshell
-    command-r dbrx deci deepseek dots1 ernie4_5 ernie4_5-moe exaone exaone4 falcon gemma gemma3
-    glm4 glm4moe gptneox granite granitemoe grok grovemoe hy_v3 internlm2 jais2 laguna llama mellum
-    minicpm minimax-m2 mistral3 nanbeige nemotron olmo olmo2 olmoe openelm orion pangu-embedded phi2
-    phi3 phimoe plamo plamo3 qwen qwen2 qwen2moe qwen3 qwen3moe seed_oss smallthinker stablelm
-    starcoder2 xverse
+    command-r dbrx deci deepseek dots1 ernie4_5 ernie4_5-moe exaone exaone4 falcon gemma gemma2
+    gemma3 glm4 glm4moe gptneox granite granitemoe grok grovemoe hy_v3 internlm2 jais2 laguna
+    llama mellum minicpm minimax-m2 mistral3 nanbeige nemotron olmo olmo2 olmoe openelm orion
+    pangu-embedded phi2 phi3 phimoe plamo plamo3 qwen qwen2 qwen2moe qwen3 qwen3moe seed_oss
+    smallthinker stablelm starcoder2 xverse
     """.split()
 )
 
-SLIDING_WINDOW = "its sliding-window attention is not supported yet"
+SLIDING_WINDOW = "its sliding-window attention has not been tried yet"
+
+GLOBAL_WITHOUT_ROPE = "its layers that see the whole input have no RoPE"
 
 # these have sliding-window layers where the file gives a window, and only then
-_MAY_SLIDE = ("gemma3", "laguna", "mellum", "olmo2", "plamo3", "smallthinker")
+_MAY_SLIDE = ("laguna", "mellum", "olmo2", "plamo3", "smallthinker")
 
 _REASONS = {
     "its positions are M-RoPE": """
         hunyuan_vl paddleocr qwen2vl qwen35 qwen35moe qwen3tts qwen3vl qwen3vlmoe qwen4exp
         """,
+    GLOBAL_WITHOUT_ROPE: "afmoe cohere2 exaone-moe",
     SLIDING_WINDOW: """
-        afmoe cohere2 cohere2moe exaone-moe gemma2 gemma3n gemma4 gemma4-assistant gpt-oss
+        cohere2moe gemma3n gemma4 gemma4-assistant gpt-oss
         granite_swa maple mimo2 muse-glimmer spark2_5 step35
         """,
     "some of its layers have no RoPE": "graniteswitch llama4 smollm3",
@@ -62,6 +67,12 @@ _REASONS = {
     "its attention is sparse": "minimax-m3",
 }
 REASONS = {arch: reason for reason, names in _REASONS.items() for arch in names.split()}
+
+
+def slides(arch: str, metadata: Mapping[str, Any]) -> bool:
+    """Whether some layers of a model that qualifies see a sliding window only."""
+    window = metadata.get(f"{arch}.attention.sliding_window")
+    return arch == "gemma2" or (arch == "gemma3" and bool(window))
 
 
 def qualifies(arch: str, metadata: Mapping[str, Any]) -> str | None:
@@ -93,7 +104,7 @@ def qualifies(arch: str, metadata: Mapping[str, Any]) -> str | None:
         # trained so, run by llama.cpp with full attention: nothing that LaMPE could extend
         return SLIDING_WINDOW
     if arch == "exaone4" and value("block_count") == 64:
-        return SLIDING_WINDOW  # the 32B model
+        return GLOBAL_WITHOUT_ROPE  # the 32B model
     if value("attention.temperature_scale"):
         return "its attention temperature depends on positions"
     if arch == "granite" and value("rope.scaling.finetuned") is False:

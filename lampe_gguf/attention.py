@@ -14,12 +14,14 @@ from typing import Any
 
 from . import attention_stats as stats
 from . import evaluate
+from .architectures import slides
 from .attention_passkey import MAX_ANSWER, Trial, expected_tokens, run_trials
 from .attention_reader import OnProgress, PrefixModel, Reader, Rows, Work
 from .config import LampeConfig
 from .errors import LampeError, UsageError
 from .evaluate import FOR_LENGTH, Setting, model_rope, setting
-from .gguf_file import padded
+from .gguf_file import GGUFFile, padded
+from .model import read_model
 from .session import PAD, file_config
 
 LAMPE, ROPE, TRAINED = "lampe", "rope", "trained"
@@ -104,6 +106,13 @@ def measure(
     the model is refused.
     """
     _, config = file_config(model)
+    with GGUFFile(model) as file:
+        info = read_model(file)
+    if slides(info.architecture, info.values):
+        raise LampeError(
+            f"{model.name} has layers that see a sliding window only, whose attention cannot be "
+            "looked at yet; take another model"
+        )
     lengths = sorted(set(lengths))
     trained = config.window if trained_length is None else trained_length
     offsets = _offsets(lengths, trained, config, n_queries)

@@ -29,7 +29,10 @@ _SHAPES = {
     "stablelm": (True, True, False),
     "gptneox": (True, True, False),
     "phi2": (True, True, False),
+    "gemma2": (False, False, False),
+    "gemma3": (False, False, True),
 }
+GEMMA = ("gemma2", "gemma3")  # more norms, embeddings that are the output's weights, too
 
 ARCHITECTURES = tuple(_SHAPES)
 
@@ -81,7 +84,8 @@ def make_tiny_model(
     """Write a random model of `arch` to `path` and return the path.
 
     arch          one of ARCHITECTURES: llama is RoPE NORM, the others NEOX; stablelm, gptneox and
-                  phi2 take a partial rotary width `n_rot` (default: half the head, else all of it)
+                  phi2 take a partial rotary width `n_rot` (default: half the head, else all of it);
+                  gemma2 and gemma3 want a sliding window and its pattern in `extra`
     rope_freqs    [n_rot / 2] frequency factors (llama only: tensor rope_freqs.weight)
     rope_scaling  keys below `{arch}.rope.scaling.`, e.g. {"type": "yarn", "factor": 4.0,
                   "original_context_length": 64}
@@ -149,7 +153,8 @@ def make_tiny_model(
     def vector(name: str, n: int) -> None:
         writer.add_tensor(name, (0.1 * rng.standard_normal(n)).astype(np.float32))
 
-    matrix("token_embd", n_vocab, n_embd, np.sqrt(n_embd))
+    # Gemma's graph scales its embeddings
+    matrix("token_embd", n_vocab, n_embd, 3.0 if arch in GEMMA else np.sqrt(n_embd))
     if rope_freqs is not None:
         writer.add_tensor("rope_freqs.weight", np.asarray(rope_freqs, dtype=np.float32))
     for i in range(n_layer):
@@ -169,9 +174,12 @@ def make_tiny_model(
             norm(f"{block}.attn_q_norm", head_dim, bias=False)
             norm(f"{block}.attn_k_norm", head_dim, bias=False)
         matrix(f"{block}.attn_output", n_embd, n_q)
+        if arch in GEMMA:
+            norm(f"{block}.post_attention_norm", n_embd)
+            norm(f"{block}.post_ffw_norm", n_embd)
         if arch != "phi2":
             norm(f"{block}.ffn_norm", n_embd)
-        gated = arch in ("llama", "qwen2", "qwen3", "maincoder", "stablelm")
+        gated = arch in ("llama", "qwen2", "qwen3", "maincoder", "stablelm", *GEMMA)
         if gated:
             matrix(f"{block}.ffn_gate", n_ff, n_embd)
         matrix(f"{block}.ffn_up", n_ff, n_embd)
@@ -181,7 +189,8 @@ def make_tiny_model(
             vector(f"{block}.ffn_up.bias", n_ff)
             vector(f"{block}.ffn_down.bias", n_embd)
     norm("output_norm", n_embd)
-    matrix("output", n_vocab, n_embd, 3.0)
+    if arch not in GEMMA:
+        matrix("output", n_vocab, n_embd, 3.0)
     if arch == "phi2":
         vector("output.bias", n_vocab)
 

@@ -5,6 +5,7 @@ Reads the weights back from the GGUF file, so it shares nothing with llama.cpp b
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ from lampe_gguf.reference import NEOX, NORM, Rope, attention
 
 
 class TinyOracle:
-    """`logits(tokens, config)` for the architectures llama (RoPE NORM) and qwen2 (NEOX)."""
+    """`logits(tokens, config)` for the architectures llama (RoPE NORM), qwen2, gemma2, gemma3.
+
+    In Gemma's layers that see a sliding window, positions stay as they are.
+    """
 
     def __init__(self, path: Path, rope: Rope | None = None) -> None:
         reader = gguf.GGUFReader(str(path))
@@ -29,9 +33,19 @@ class TinyOracle:
         self.n_layer = self._value(reader, f"{self.arch}.block_count")
         mode = NORM if self.arch == "llama" else NEOX
         self.rope = rope or Rope(self.head_dim, mode)
+        self.gemma = self.arch.startswith("gemma")
+        self.n_swa = self._value(reader, f"{self.arch}.attention.sliding_window", 0)
+        self.pattern = self._value(reader, f"{self.arch}.attention.sliding_window_pattern", 1)
+        self.rope_swa = dataclasses.replace(
+            self.rope, freq_base=self._value(reader, f"{self.arch}.rope.freq_base_swa", 10000.0)
+        )
+        self.softcap = self._value(reader, f"{self.arch}.attn_logit_softcapping", 0.0)
+        self.final_softcap = self._value(reader, f"{self.arch}.final_logit_softcapping", 0.0)
 
     @staticmethod
-    def _value(reader: Any, key: str) -> Any:
+    def _value(reader: Any, key: str, default: Any = None) -> Any:
+        if default is not None and key not in reader.fields:
+            return default
         return reader.fields[key].contents()
 
     def _linear(self, name: str, x: np.ndarray) -> np.ndarray:
@@ -55,7 +69,10 @@ class TinyOracle:
         # the model's own RoPE applies YaRN's magnitude, at position 0 or not
         magnitude = self.rope.yarn_magnitude()
         x = self.weights["token_embd.weight"][tokens]
+        if self.gemma:
+            x = x * np.sqrt(x.shape[1])
         at = np.arange(n)
+        near = at[:, None] - at < self.n_swa
         for i in range(self.n_layer):
             block = f"blk.{i}"
             h = self._norm(f"{block}.attn_norm", x)
@@ -63,14 +80,31 @@ class TinyOracle:
                 self._linear(f"{block}.attn_{part}", h).reshape(n, -1, self.head_dim)
                 for part in "qkv"
             )
+            if f"{block}.attn_q_norm.weight" in self.weights:
+                q, k = self._norm(f"{block}.attn_q_norm", q), self._norm(f"{block}.attn_k_norm", k)
             q[..., : self.rope.n_rot] *= magnitude
             k[..., : self.rope.n_rot] *= magnitude
             k, v = (each.astype(key_type).astype(np.float64) for each in (k, v))
-            out = attention(q, k, v, at, at, plans, self.rope, scale=self.head_dim**-0.5,
-                            attention_factor=factor)
-            x = x + self._linear(f"{block}.attn_output", out.reshape(n, -1))
+            slides = i % self.pattern < self.pattern - 1
+            out = attention(
+                q, k, v, at, at, [identity_plan()] * n if slides else plans,
+                self.rope_swa if slides else self.rope, scale=self.head_dim**-0.5,
+                attention_factor=1.0 if slides else factor, softcap=self.softcap,
+                mask=near if slides else None,
+            )
+            out = self._linear(f"{block}.attn_output", out.reshape(n, -1))
+            x = x + (self._norm(f"{block}.post_attention_norm", out) if self.gemma else out)
             h = self._norm(f"{block}.ffn_norm", x)
             gate = self._linear(f"{block}.ffn_gate", h)
             up = self._linear(f"{block}.ffn_up", h)
-            x = x + self._linear(f"{block}.ffn_down", gate / (1 + np.exp(-gate)) * up)
-        return self._linear("output", self._norm("output_norm", x))
+            if self.gemma:
+                gelu = 0.5 * gate * (1 + np.tanh(np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3)))
+                out = self._linear(f"{block}.ffn_down", gelu * up)
+                x = x + self._norm(f"{block}.post_ffw_norm", out)
+            else:
+                x = x + self._linear(f"{block}.ffn_down", gate / (1 + np.exp(-gate)) * up)
+        x = self._norm("output_norm", x)
+        if not self.gemma:
+            return self._linear("output", x)
+        out = self._linear("token_embd", x)
+        return self.final_softcap * np.tanh(out / self.final_softcap) if self.final_softcap else out

@@ -160,16 +160,24 @@ int32_t llama_lampe_context::get_length(llama_seq_id seq_id, llama_pos pos) cons
     GGML_ABORT("fatal error");
 }
 
-std::vector<llama_lampe_plan> llama_lampe_context::get_plans(const llama_ubatch & ubatch) const {
+std::vector<llama_lampe_plan> llama_lampe_context::get_plans(const llama_ubatch & ubatch, bool is_swa) const {
     std::vector<llama_lampe_plan> res(ubatch.n_tokens);
 
     for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
         const int32_t length = get_length(ubatch.seq_id[i][0], ubatch.pos[i]);
 
-        res[i] = i > 0 && res[i - 1].length == length ? res[i - 1] : llama_lampe_params_plan(params, length);
+        if (is_swa) {
+            res[i] = llama_lampe_plan_identity(length);
+        } else {
+            res[i] = i > 0 && res[i - 1].length == length ? res[i - 1] : llama_lampe_params_plan(params, length);
+        }
     }
 
     return res;
+}
+
+float llama_lampe_context::get_magnitude(bool is_swa) const {
+    return is_swa ? 1.0f : (float) params.attention_factor;
 }
 
 bool llama_lampe_context::get_plan_seq(llama_seq_id seq_id, llama_lampe_plan & plan) const {
@@ -224,21 +232,23 @@ void llama_lampe_context::rope_table_fill(rope_table & table) const {
         freq[i] = freq_interp*(1.0 - mix) + freq_extrap*mix;
     }
 
+    const double magnitude = table.is_swa ? 1.0 : params.attention_factor;
+
     std::vector<float> data((size_t) n_pos*rope.n_dims);
 
     for (int32_t p = 0; p < n_pos; ++p) {
         float * row = data.data() + (size_t) p*rope.n_dims;
 
         for (int32_t i = 0; i < n_pairs; ++i) {
-            row[i]           = (float) (params.attention_factor*std::cos(p*freq[i]));
-            row[i + n_pairs] = (float) (params.attention_factor*std::sin(p*freq[i]));
+            row[i]           = (float) (magnitude*std::cos(p*freq[i]));
+            row[i + n_pairs] = (float) (magnitude*std::sin(p*freq[i]));
         }
     }
 
     ggml_backend_tensor_set(table.tensor, data.data(), 0, data.size()*sizeof(float));
 }
 
-ggml_tensor * llama_lampe_context::get_rope_table(const llama_lampe_rope & rope, int il) {
+ggml_tensor * llama_lampe_context::get_rope_table(const llama_lampe_rope & rope, int il, bool is_swa) {
     std::vector<float> factors;
     if (rope.factors && rope.factors->buffer && !model.hparams.no_alloc) {
         factors.resize(rope.n_dims/2);
@@ -253,7 +263,7 @@ ggml_tensor * llama_lampe_context::get_rope_table(const llama_lampe_rope & rope,
     key.factors = nullptr;
 
     for (auto & table : rope_tables) {
-        if (table->rope == key && table->factors == factors && table->buft == buft) {
+        if (table->rope == key && table->factors == factors && table->is_swa == is_swa && table->buft == buft) {
             return table->tensor;
         }
     }
@@ -262,6 +272,7 @@ ggml_tensor * llama_lampe_context::get_rope_table(const llama_lampe_rope & rope,
 
     table->rope    = key;
     table->factors = std::move(factors);
+    table->is_swa  = is_swa;
     table->buft    = buft;
 
     ggml_init_params params_ctx = {
@@ -318,7 +329,8 @@ static size_t lampe_memory_available(ggml_backend_dev_t dev) {
     return free;
 }
 
-void llama_lampe_check_n_ctx(const llama_model & model, const llama_cparams & cparams, uint32_t n_ctx, ggml_type type_k, ggml_type type_v) {
+void llama_lampe_check_n_ctx(
+        const llama_model & model, const llama_cparams & cparams, uint32_t n_ctx, ggml_type type_k, ggml_type type_v, bool swa_full) {
     const auto & hparams = model.hparams;
 
     const uint32_t n_ctx_max = hparams.lampe.context_length;
@@ -330,10 +342,14 @@ void llama_lampe_check_n_ctx(const llama_model & model, const llama_cparams & cp
                     "pass at most that, or convert the model with a larger context length", n_ctx_seq, n_ctx_max));
     }
 
-    // per device: bytes of one token's keys and values
+    // per device: bytes of the keys and values of one token, of those layers that keep all of them
     std::vector<std::pair<ggml_backend_dev_t, size_t>> sizes;
 
     for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
+        if (hparams.swa_type != LLAMA_SWA_TYPE_NONE && hparams.is_swa(il) && !swa_full) {
+            continue;
+        }
+
         ggml_backend_dev_t dev = cparams.offload_kqv ? model.dev_layer(il) : ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
 
         auto it = std::find_if(sizes.begin(), sizes.end(), [&](const auto & size) { return size.first == dev; });

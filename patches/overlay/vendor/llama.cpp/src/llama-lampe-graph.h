@@ -7,6 +7,7 @@
 #include <vector>
 
 class llama_kv_cache_context;
+class llama_kv_cache_iswa_context;
 
 // the attention scores from stock ggml ops: one matrix product per region, then a masked sum
 //
@@ -52,7 +53,7 @@ struct llama_lampe_portable {
 
 class llm_graph_input_lampe : public llm_graph_input_i {
 public:
-    llm_graph_input_lampe(llama_lampe_context & lampe, const llama_kv_cache_context * mctx);
+    llm_graph_input_lampe(llama_lampe_context & lampe, bool is_swa);
     virtual ~llm_graph_input_lampe() = default;
 
     // build the input tensors and hand them to the graph
@@ -62,6 +63,15 @@ public:
               const llama_cparams & cparams,
      const llama_kv_cache_context * mctx,
                  llm_graph_result * res);
+
+    // of the layers that see all tokens, or of those that see a sliding window: their positions stay as they are
+    static llm_graph_input_lampe * add(
+                          ggml_context * ctx,
+                    const llama_ubatch & ubatch,
+                   const llama_cparams & cparams,
+     const llama_kv_cache_iswa_context * mctx,
+                                  bool   is_swa,
+                      llm_graph_result * res);
 
     void set_input(const llama_ubatch * ubatch) override;
 
@@ -95,9 +105,12 @@ private:
 
     llama_lampe_context & lampe;
 
-    const llama_kv_cache_context * mctx;
+    const llama_kv_cache_context * mctx = nullptr;
 
-    bool fused = false;
+    const bool is_swa;
+
+    bool is_iswa = false; // the context has a cache of either kind
+    bool fused   = false;
 
     int64_t n_kv     = 0;
     int64_t n_tokens = 0;

@@ -40,6 +40,9 @@ static constexpr int32_t LLAMA_LAMPE_NO_LIMIT = INT32_MAX;
 // throws llama_lampe_error when a value is out of range
 void llama_lampe_params_check(const llama_lampe_params & params);
 
+// every position as it is
+llama_lampe_plan llama_lampe_plan_identity(int32_t length);
+
 // the plan of an input of `length` tokens
 llama_lampe_plan llama_lampe_params_plan(const llama_lampe_params & params, int32_t length);
 
@@ -90,8 +93,11 @@ public:
     // returns true when the tables had to grow, so that no graph built before may be used again
     bool begin_batch(const llama_batch_allocr & balloc);
 
-    // the plan of each token of the ubatch, and its positions
-    std::vector<llama_lampe_plan> get_plans(const llama_ubatch & ubatch) const;
+    // the plan of each token of the ubatch; in layers that see a sliding window only, the identity
+    std::vector<llama_lampe_plan> get_plans(const llama_ubatch & ubatch, bool is_swa) const;
+
+    // what multiplies cos and sin of queries and keys
+    float get_magnitude(bool is_swa) const;
 
     // false when no token of this sequence has been decoded
     bool get_plan_seq(llama_seq_id seq_id, llama_lampe_plan & plan) const;
@@ -103,12 +109,14 @@ public:
     uint32_t n_nodes_max(uint32_t n_tokens) const;
 
     // F32 [n_dims, n_pos]: cos and sin of each pair at each position, in the memory of that layer's device
-    ggml_tensor * get_rope_table(const llama_lampe_rope & rope, int il);
+    ggml_tensor * get_rope_table(const llama_lampe_rope & rope, int il, bool is_swa);
 
 private:
     struct rope_table {
         llama_lampe_rope   rope;
         std::vector<float> factors;
+
+        bool is_swa;
 
         ggml_backend_buffer_type_t buft;
 
@@ -136,4 +144,5 @@ private:
 
 // throws when n_ctx (0: all of the LaMPE context length) is beyond the LaMPE context length,
 // or when the KV cache does not fit the memory that is available
-void llama_lampe_check_n_ctx(const llama_model & model, const llama_cparams & cparams, uint32_t n_ctx, ggml_type type_k, ggml_type type_v);
+void llama_lampe_check_n_ctx(
+    const llama_model & model, const llama_cparams & cparams, uint32_t n_ctx, ggml_type type_k, ggml_type type_v, bool swa_full);

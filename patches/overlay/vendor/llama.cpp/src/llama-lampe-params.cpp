@@ -82,7 +82,7 @@ static int32_t lampe_mapping_length(const llama_lampe_params & params, int32_t l
     return m >= m_max ? m_max : m >= m_min ? (int32_t) m : m_min;
 }
 
-static llama_lampe_plan plan_identity(int32_t length) {
+llama_lampe_plan llama_lampe_plan_identity(int32_t length) {
     return {
         /*.length         =*/ length,
         /*.local_window   =*/ LLAMA_LAMPE_NO_LIMIT,
@@ -96,7 +96,7 @@ static llama_lampe_plan plan_identity(int32_t length) {
 }
 
 llama_lampe_plan llama_lampe_params_plan(const llama_lampe_params & params, int32_t length) {
-    llama_lampe_plan plan = plan_identity(length);
+    llama_lampe_plan plan = llama_lampe_plan_identity(length);
 
     const int32_t s1 = params.local_window;
     const int32_t s2 = params.tail_window;
@@ -319,8 +319,8 @@ static const char * lampe_why_not(const llama_model & model, const llama_hparams
     if (hparams.is_mla()) {
         return "it uses multi-head latent attention (MLA)";
     }
-    if (hparams.swa_type != LLAMA_SWA_TYPE_NONE) {
-        return "its sliding-window attention is not supported yet";
+    if (hparams.swa_type != LLAMA_SWA_TYPE_NONE && hparams.swa_type != LLAMA_SWA_TYPE_STANDARD) {
+        return "its windows do not slide token by token";
     }
     if (hparams.f_attn_temp_scale != 0.0f && hparams.n_attn_temp_floor_scale > 0) {
         return "its attention temperature depends on positions";
@@ -332,7 +332,11 @@ static const char * lampe_why_not(const llama_model & model, const llama_hparams
         return "it has an encoder";
     }
 
+    bool all_swa = true;
+
     for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
+        all_swa = all_swa && hparams.swa_type != LLAMA_SWA_TYPE_NONE && hparams.is_swa(il);
+
         if (!hparams.has_rope(il)) {
             return "some of its layers have no RoPE";
         }
@@ -341,7 +345,7 @@ static const char * lampe_why_not(const llama_model & model, const llama_hparams
         }
     }
 
-    return nullptr;
+    return all_swa ? "all of its layers see a sliding window only" : nullptr;
 }
 
 void llama_lampe_load_hparams(llama_model_loader & ml, const llama_model & model, llama_hparams & hparams) {
