@@ -4,15 +4,16 @@ The early answer, from a file's metadata alone, for the pinned llama.cpp. The ba
 rely on it: it checks the hyperparameters and the graph that the model really builds.
 
 An architecture qualifies when its attention is causal over a plain KV cache, with RoPE of the
-NORM or NEOX kind on every layer, positions used for nothing else, and nothing between RoPE and
-attention that does not commute with a rotation. Of Gemma 2 and 3 some layers see a sliding window
-only and keep their positions; the backend would take others of this kind by their graphs, but none
-has been tried.
+NORM or NEOX kind, positions used for nothing else, and nothing between RoPE and attention that does
+not commute with a rotation. Layers without RoPE stay as they are. Of Gemma 2 and 3 some layers see
+a sliding window only and keep their positions; the backend would take others of this kind by their
+graphs, but none has been tried.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 QUALIFYING = frozenset(
@@ -22,7 +23,7 @@ QUALIFYING = frozenset(
     gemma3 glm4 glm4moe gptneox granite granitemoe grok grovemoe hy_v3 internlm2 jais2 laguna
     llama mellum minicpm minimax-m2 mistral3 nanbeige nemotron olmo olmo2 olmoe openelm orion
     pangu-embedded phi2 phi3 phimoe plamo plamo3 qwen qwen2 qwen2moe qwen3 qwen3moe seed_oss
-    smallthinker stablelm starcoder2 xverse
+    smallthinker smollm3 stablelm starcoder2 xverse
     """.split()
 )
 
@@ -42,7 +43,7 @@ _REASONS = {
         cohere2moe gemma3n gemma4 gemma4-assistant gpt-oss
         granite_swa maple mimo2 muse-glimmer spark2_5 step35
         """,
-    "some of its layers have no RoPE": "graniteswitch llama4 smollm3",
+    "some of its layers have no RoPE": "graniteswitch llama4",
     "it uses multi-head latent attention (MLA)": """
         deepseek2 deepseek32 deepseek4 dots3note glm-dsa hy_v4 minicpm3 mistral4 plm
         """,
@@ -67,6 +68,37 @@ _REASONS = {
     "its attention is sparse": "minimax-m3",
 }
 REASONS = {arch: reason for reason, names in _REASONS.items() for arch in names.split()}
+
+
+# what the file, and not the architecture alone, decides about those that qualify
+_CONDITIONS = {
+    **{arch: "not where the file gives a sliding window" for arch in _MAY_SLIDE},
+    "phi3": "not where its sliding window is shorter than its context",
+    "phimoe": "not where its sliding window is shorter than its context",
+    "gemma2": "layers that see a sliding window only keep their positions",
+    "gemma3": "layers that see a sliding window only keep their positions",
+    "smollm3": "layers without RoPE stay as they are",
+    "exaone4": "not the 32B model: its layers that see the whole input have no RoPE",
+    "mistral3": "not where its attention temperature depends on positions",
+    "granite": "not where the file switches RoPE off",
+    "baichuan": "not the 13B model, which uses ALiBi",
+}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A row of the table: `remark` says why not, or on what condition."""
+
+    name: str
+    qualifies: bool
+    remark: str
+
+
+def table() -> list[Architecture]:
+    """Every architecture of the pinned llama.cpp, by name."""
+    rows = [Architecture(name, True, _CONDITIONS.get(name, "")) for name in QUALIFYING]
+    rows += [Architecture(name, False, reason) for name, reason in REASONS.items()]
+    return sorted(rows, key=lambda row: row.name)
 
 
 def slides(arch: str, metadata: Mapping[str, Any]) -> bool:

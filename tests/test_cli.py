@@ -167,6 +167,17 @@ def test_doctor_is_content() -> None:
     assert done.returncode == 0 and report["ok"] and report["version"].startswith("0.3.36+lampe.")
 
 
+def test_doctor_lists_the_architectures() -> None:
+    text = call("doctor", "--architectures")
+    assert text.returncode == 0
+    rows = json.loads(call("doctor", "--architectures", "--json").stdout)
+    assert len(rows) == len(text.stdout.splitlines()) > 100
+    by_name = {row["name"]: row for row in rows}
+    assert by_name["llama"]["qualifies"] and not by_name["llama"]["remark"]
+    assert by_name["gemma3"]["qualifies"] and "window" in by_name["gemma3"]["remark"]
+    assert not by_name["mamba"]["qualifies"] and "recurrent" in by_name["mamba"]["remark"]
+
+
 def test_doctor_sees_the_stock_build(stock_path: str) -> None:
     import os
 

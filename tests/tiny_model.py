@@ -23,6 +23,7 @@ CHATML = (
 # architecture -> (layer norm with bias?, heads must fill the embedding?, RMS norms on Q and K?)
 _SHAPES = {
     "llama": (False, False, False),
+    "smollm3": (False, False, False),  # every fourth layer without RoPE
     "qwen2": (False, True, False),
     "qwen3": (False, False, True),
     "maincoder": (False, False, True),  # normalises queries and keys after RoPE
@@ -83,9 +84,10 @@ def make_tiny_model(
 ) -> Path:
     """Write a random model of `arch` to `path` and return the path.
 
-    arch          one of ARCHITECTURES: llama is RoPE NORM, the others NEOX; stablelm, gptneox and
-                  phi2 take a partial rotary width `n_rot` (default: half the head, else all of it);
-                  gemma2 and gemma3 want a sliding window and its pattern in `extra`
+    arch          one of ARCHITECTURES: llama and smollm3 are RoPE NORM, the others NEOX;
+                  stablelm, gptneox and phi2 take a partial rotary width `n_rot` (default: half the
+                  head, else all of it); gemma2 and gemma3 want a sliding window and its pattern in
+                  `extra`
     rope_freqs    [n_rot / 2] frequency factors (llama only: tensor rope_freqs.weight)
     rope_scaling  keys below `{arch}.rope.scaling.`, e.g. {"type": "yarn", "factor": 4.0,
                   "original_context_length": 64}
@@ -179,7 +181,7 @@ def make_tiny_model(
             norm(f"{block}.post_ffw_norm", n_embd)
         if arch != "phi2":
             norm(f"{block}.ffn_norm", n_embd)
-        gated = arch in ("llama", "qwen2", "qwen3", "maincoder", "stablelm", *GEMMA)
+        gated = arch in ("llama", "smollm3", "qwen2", "qwen3", "maincoder", "stablelm", *GEMMA)
         if gated:
             matrix(f"{block}.ffn_gate", n_ff, n_embd)
         matrix(f"{block}.ffn_up", n_ff, n_embd)

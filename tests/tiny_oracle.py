@@ -18,9 +18,10 @@ from lampe_gguf.reference import NEOX, NORM, Rope, attention
 
 
 class TinyOracle:
-    """`logits(tokens, config)` for the architectures llama (RoPE NORM), qwen2, gemma2, gemma3.
+    """`logits(tokens, config)` for llama and smollm3 (RoPE NORM), qwen2, gemma2 and gemma3 (NEOX).
 
-    In Gemma's layers that see a sliding window, positions stay as they are.
+    SmolLM3 has no RoPE in every fourth layer. In Gemma's layers that see a sliding window,
+    positions stay as they are.
     """
 
     def __init__(self, path: Path, rope: Rope | None = None) -> None:
@@ -31,7 +32,7 @@ class TinyOracle:
         self.n_head_kv = self._value(reader, f"{self.arch}.attention.head_count_kv")
         self.head_dim = self._value(reader, f"{self.arch}.attention.key_length")
         self.n_layer = self._value(reader, f"{self.arch}.block_count")
-        mode = NORM if self.arch == "llama" else NEOX
+        mode = NORM if self.arch in ("llama", "smollm3") else NEOX
         self.rope = rope or Rope(self.head_dim, mode)
         self.gemma = self.arch.startswith("gemma")
         self.n_swa = self._value(reader, f"{self.arch}.attention.sliding_window", 0)
@@ -85,10 +86,13 @@ class TinyOracle:
             q[..., : self.rope.n_rot] *= magnitude
             k[..., : self.rope.n_rot] *= magnitude
             k, v = (each.astype(key_type).astype(np.float64) for each in (k, v))
+            rope = self.rope
+            if self.arch == "smollm3" and i % 4 == 3:
+                rope = dataclasses.replace(rope, freq_scale=0.0)  # turns by nothing
             slides = i % self.pattern < self.pattern - 1
             out = attention(
                 q, k, v, at, at, [identity_plan()] * n if slides else plans,
-                self.rope_swa if slides else self.rope, scale=self.head_dim**-0.5,
+                self.rope_swa if slides else rope, scale=self.head_dim**-0.5,
                 attention_factor=1.0 if slides else factor, softcap=self.softcap,
                 mask=near if slides else None,
             )

@@ -12,16 +12,22 @@ HELP = """Say whether the patched backend is installed, and what would run on th
 Exits with 0 where all is right and with 1 where it is not.
 
 \b
-Example:
+Examples:
   lampe-gguf doctor --json
+  lampe-gguf doctor --architectures
 """
 
 
 @click.command(name="doctor", help=HELP)
+@click.option("--architectures", is_flag=True,
+              help="Which architectures LaMPE can extend, and why not the others.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def command(as_json: bool) -> int:
+def command(architectures: bool, as_json: bool) -> int:
     from ..doctor import examine
 
+    if architectures:
+        show_architectures(as_json)
+        return 0
     report = examine()
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(report), indent=2))
@@ -37,3 +43,16 @@ def command(as_json: bool) -> int:
             click.echo(f"attention  {report.path}")
         click.echo(f"problem    {report.problem}" if report.problem else "all is right")
     return 0 if report.ok else 1
+
+
+def show_architectures(as_json: bool) -> None:
+    """The table that convert refuses by."""
+    from ..architectures import table
+
+    rows = table()
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(row) for row in rows], indent=2))
+        return
+    for row in rows:
+        verdict = "yes" if row.qualifies else "no"
+        click.echo(f"{row.name:<18} {verdict:<4} {row.remark}".rstrip())

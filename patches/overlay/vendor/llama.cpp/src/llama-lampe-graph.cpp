@@ -152,12 +152,24 @@ static const ggml_tensor * lampe_find_rope(const ggml_tensor * cur) {
     return nullptr;
 }
 
-void llm_graph_input_lampe::bind(const ggml_tensor * q_cur, const ggml_tensor * k_cur, const ggml_tensor * kq_b, int il) {
+// whether a RoPE op lies between a tensor and the projections that it comes from
+static bool lampe_has_rope(const ggml_tensor * cur) {
+    if (!cur || cur->op == GGML_OP_NONE || cur->op == GGML_OP_MUL_MAT || cur->op == GGML_OP_MUL_MAT_ID) {
+        return false;
+    }
+
+    return cur->op == GGML_OP_ROPE || std::any_of(cur->src, cur->src + GGML_MAX_SRC, lampe_has_rope);
+}
+
+bool llm_graph_input_lampe::bind(const ggml_tensor * q_cur, const ggml_tensor * k_cur, const ggml_tensor * kq_b, int il) {
     const ggml_tensor * q_rope = lampe_find_rope(q_cur);
     const ggml_tensor * k_rope = lampe_find_rope(k_cur); // no keys: those of another layer
 
+    if (!lampe_has_rope(q_cur) && !lampe_has_rope(k_cur)) {
+        return false;
+    }
     if (!q_rope || !k_rope) {
-        throw llama_lampe_error(format("LaMPE does not apply to this model: layer %d has no RoPE, or has it before an operation that does not commute with it", il));
+        throw llama_lampe_error(format("LaMPE does not apply to this model: layer %d has RoPE before an operation that does not commute with it", il));
     }
     if (kq_b) {
         throw llama_lampe_error(format("LaMPE does not apply to this model: layer %d adds a bias to its attention scores", il));
@@ -175,6 +187,8 @@ void llm_graph_input_lampe::bind(const ggml_tensor * q_cur, const ggml_tensor * 
 
     rope_ops.insert(q_rope);
     rope_ops.insert(k_rope);
+
+    return true;
 }
 
 void llm_graph_input_lampe::check(const llm_graph_result & res) {
@@ -190,7 +204,7 @@ void llm_graph_input_lampe::check(const llm_graph_result & res) {
     }
 
     if (!any) {
-        throw llama_lampe_error("LaMPE does not apply to this model: it has no attention over a plain KV cache");
+        throw llama_lampe_error("LaMPE does not apply to this model: it has no attention with RoPE over a plain KV cache of all tokens");
     }
 
     for (int i = 0; i < ggml_graph_n_nodes(res.gf); ++i) {

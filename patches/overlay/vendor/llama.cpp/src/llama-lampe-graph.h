@@ -77,9 +77,9 @@ public:
 
     bool can_reuse(const llm_graph_params & params) override;
 
-    // find the RoPE ops behind the queries and keys of a layer
-    // throws llama_lampe_error when there is none, or when something that does not commute with it comes in between
-    void bind(const ggml_tensor * q_cur, const ggml_tensor * k_cur, const ggml_tensor * kq_b, int il);
+    // find the RoPE ops behind the queries and keys of a layer; false when it has none, so that its positions do not matter
+    // throws llama_lampe_error when something that does not commute with RoPE comes after it
+    bool bind(const ggml_tensor * q_cur, const ggml_tensor * k_cur, const ggml_tensor * kq_b, int il);
 
     // throws llama_lampe_error when the graph has no attention of ours,
     // or when a position reaches anything but the RoPE of one

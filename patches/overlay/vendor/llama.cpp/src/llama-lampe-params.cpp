@@ -337,9 +337,6 @@ static const char * lampe_why_not(const llama_model & model, const llama_hparams
     for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
         all_swa = all_swa && hparams.swa_type != LLAMA_SWA_TYPE_NONE && hparams.is_swa(il);
 
-        if (!hparams.has_rope(il)) {
-            return "some of its layers have no RoPE";
-        }
         if (hparams.n_rot(il) == 0 || hparams.n_rot(il) % 2 != 0) {
             return "it rotates an odd number of dimensions";
         }

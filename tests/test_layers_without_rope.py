@@ -1,0 +1,57 @@
+"""Models that have RoPE in some of their layers only (SmolLM3): the others stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import tiny_config
+from stock_side import all_logits
+from tiny_oracle import TinyOracle
+
+from lampe_gguf.errors import LampeError
+from lampe_gguf.runtime import LampeLlama
+
+Tiny = Callable[..., Path]
+TOKENS = [int(t) for t in np.random.default_rng(13).integers(3, 350, 100)]
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Root mean square difference, in standard deviations of the logits."""
+    return float(np.sqrt(((a - b) ** 2).mean()) / a.std())
+
+
+@pytest.mark.parametrize("flash_attn", [True, False])
+def test_equals_the_oracle(tiny: Tiny, flash_attn: bool) -> None:
+    path = tiny(arch="smollm3", n_layer=5)
+    oracle = TinyOracle(path)
+    config = tiny_config()
+    want = oracle.logits(TOKENS, config)
+    llm = LampeLlama(path, n_ctx=256, flash_attn=flash_attn, type_k=0, type_v=0)
+    assert llm.path == ("fused" if flash_attn else "portable")
+    got = all_logits(llm, TOKENS)
+    cost = distance(want, oracle.logits(TOKENS, config, key_type=np.float16))
+    assert distance(want, got) < max(cost, 1e-5)
+    # the fourth layer matters, and the map in the others
+    oracle.arch = "llama"
+    assert distance(want, oracle.logits(TOKENS, config)) > 100 * cost
+    oracle.arch = "smollm3"
+    assert distance(want, oracle.logits(TOKENS, None)) > 100 * cost
+
+
+@pytest.mark.parametrize("type_k", [1, 8])
+def test_both_paths_agree_with_a_quantised_cache(tiny: Tiny, type_k: int) -> None:
+    path = tiny(arch="smollm3", n_layer=5)
+    fused, portable = (
+        all_logits(LampeLlama(path, n_ctx=256, flash_attn=flash, type_k=type_k), TOKENS)
+        for flash in (True, False)
+    )
+    # rounding tips cached keys by a step of their type: stock's two ways are 1.4e-2 apart here
+    assert distance(fused, portable) < (1e-2 if type_k == 8 else 2e-3)
+
+
+def test_a_norm_after_rope_is_no_layer_without_it(tiny: Tiny) -> None:
+    with pytest.raises(LampeError, match="does not commute"):
+        LampeLlama(tiny(arch="maincoder"), n_ctx=64)
