@@ -5,9 +5,8 @@ rely on it: it checks the hyperparameters and the graph that the model really bu
 
 An architecture qualifies when its attention is causal over a plain KV cache, with RoPE of the
 NORM or NEOX kind, positions used for nothing else, and nothing between RoPE and attention that does
-not commute with a rotation. Layers without RoPE stay as they are. Of Gemma 2 and 3 some layers see
-a sliding window only and keep their positions; the backend would take others of this kind by their
-graphs, but none has been tried.
+not commute with a rotation. Layers without RoPE stay as they are; those that see a sliding window
+only keep their positions.
 """
 
 from __future__ import annotations
@@ -20,29 +19,28 @@ QUALIFYING = frozenset(
     """
     apertus arcee arctic baichuan bailingmoe bailingmoe2 bitnet chameleon chatglm codeshell
     command-r dbrx deci deepseek dots1 ernie4_5 ernie4_5-moe exaone exaone4 falcon gemma gemma2
-    gemma3 glm4 glm4moe gptneox granite granitemoe grok grovemoe hy_v3 internlm2 jais2 laguna
-    llama mellum minicpm minimax-m2 mistral3 nanbeige nemotron olmo olmo2 olmoe openelm orion
-    pangu-embedded phi2 phi3 phimoe plamo plamo3 qwen qwen2 qwen2moe qwen3 qwen3moe seed_oss
-    smallthinker smollm3 stablelm starcoder2 xverse
+    gemma3 gemma3n gemma4 glm4 glm4moe gpt-oss gptneox granite granite_swa granitemoe grok
+    grovemoe hy_v3 internlm2 jais2 laguna llama mellum mimo2 minicpm minimax-m2 mistral3 nanbeige
+    nemotron olmo olmo2 olmoe openelm orion pangu-embedded phi2 phi3 phimoe plamo plamo3 qwen
+    qwen2 qwen2moe qwen3 qwen3moe seed_oss smallthinker smollm3 spark2_5 stablelm starcoder2
+    step35 xverse
     """.split()
 )
 
-SLIDING_WINDOW = "its sliding-window attention has not been tried yet"
+SLIDING_WINDOW = "it was trained with a sliding window that the backend does not keep"
 
 GLOBAL_WITHOUT_ROPE = "its layers that see the whole input have no RoPE"
 
 # these have sliding-window layers where the file gives a window, and only then
-_MAY_SLIDE = ("laguna", "mellum", "olmo2", "plamo3", "smallthinker")
+_MAY_SLIDE = ("gemma3", "laguna", "mellum", "olmo2", "plamo3", "smallthinker")
+_SLIDE = ("gemma2", "gemma3n", "gemma4", "gpt-oss", "granite_swa", "mimo2", "spark2_5", "step35")
 
 _REASONS = {
     "its positions are M-RoPE": """
         hunyuan_vl paddleocr qwen2vl qwen35 qwen35moe qwen3tts qwen3vl qwen3vlmoe qwen4exp
         """,
-    GLOBAL_WITHOUT_ROPE: "afmoe cohere2 exaone-moe",
-    SLIDING_WINDOW: """
-        cohere2moe gemma3n gemma4 gemma4-assistant gpt-oss
-        granite_swa maple mimo2 muse-glimmer spark2_5 step35
-        """,
+    GLOBAL_WITHOUT_ROPE: "cohere2 exaone-moe maple muse-glimmer",
+    "nearly all of its layers that see the whole input have no RoPE": "afmoe cohere2moe",
     "some of its layers have no RoPE": "graniteswitch llama4",
     "it uses multi-head latent attention (MLA)": """
         deepseek2 deepseek32 deepseek4 dots3note glm-dsa hy_v4 minicpm3 mistral4 plm
@@ -63,20 +61,21 @@ _REASONS = {
     "it is a mere name in the backend, without code": "gptj",
     "it has an encoder": "t5 t5encoder",
     "it is no plain language model": """
-        clip cogvlm dflash eagle3 hrm_text pockettts wavtokenizer-dec
+        clip cogvlm dflash eagle3 gemma4-assistant hrm_text pockettts wavtokenizer-dec
         """,
     "its attention is sparse": "minimax-m3",
 }
 REASONS = {arch: reason for reason, names in _REASONS.items() for arch in names.split()}
 
 
+LOCAL = "layers that see a sliding window only keep their positions"
+
 # what the file, and not the architecture alone, decides about those that qualify
 _CONDITIONS = {
-    **{arch: "not where the file gives a sliding window" for arch in _MAY_SLIDE},
+    **{arch: LOCAL for arch in (*_SLIDE, *_MAY_SLIDE)},
+    "smallthinker": "not where the file gives a sliding window",
     "phi3": "not where its sliding window is shorter than its context",
     "phimoe": "not where its sliding window is shorter than its context",
-    "gemma2": "layers that see a sliding window only keep their positions",
-    "gemma3": "layers that see a sliding window only keep their positions",
     "smollm3": "layers without RoPE stay as they are",
     "exaone4": "not the 32B model: its layers that see the whole input have no RoPE",
     "mistral3": "not where its attention temperature depends on positions",
@@ -104,7 +103,7 @@ def table() -> list[Architecture]:
 def slides(arch: str, metadata: Mapping[str, Any]) -> bool:
     """Whether some layers of a model that qualifies see a sliding window only."""
     window = metadata.get(f"{arch}.attention.sliding_window")
-    return arch == "gemma2" or (arch == "gemma3" and bool(window))
+    return arch in _SLIDE or (arch in _MAY_SLIDE and bool(window))
 
 
 def qualifies(arch: str, metadata: Mapping[str, Any]) -> str | None:
@@ -130,8 +129,8 @@ def qualifies(arch: str, metadata: Mapping[str, Any]) -> str | None:
     if isinstance(sections, list) and any(sections):
         return "its positions are M-RoPE"
     sliding = value("attention.sliding_window") or 0
-    if arch in _MAY_SLIDE and sliding:
-        return SLIDING_WINDOW
+    if arch == "smallthinker" and sliding:
+        return GLOBAL_WITHOUT_ROPE
     if arch in ("phi3", "phimoe") and 0 < sliding < (value("context_length") or 0):
         # trained so, run by llama.cpp with full attention: nothing that LaMPE could extend
         return SLIDING_WINDOW

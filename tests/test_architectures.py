@@ -6,18 +6,23 @@ from typing import Any
 
 import pytest
 
-from lampe_gguf.architectures import qualifies
+from lampe_gguf.architectures import qualifies, slides
 
 
 def reason(arch: str, **values: Any) -> str:
     return str(qualifies(arch, {f"{arch}.{k.replace('__', '.')}": v for k, v in values.items()}))
 
 
-@pytest.mark.parametrize("arch", ["laguna", "mellum", "olmo2", "plamo3", "smallthinker"])
+@pytest.mark.parametrize("arch", ["gemma3", "laguna", "mellum", "olmo2", "plamo3"])
 def test_a_window_in_the_file_makes_layers_slide(arch: str) -> None:
-    assert reason(arch) == "None"
-    assert reason(arch, attention__sliding_window=0) == "None"
-    assert "sliding-window" in reason(arch, attention__sliding_window=4096)
+    assert reason(arch) == reason(arch, attention__sliding_window=4096) == "None"
+    assert not slides(arch, {})
+    assert slides(arch, {f"{arch}.attention.sliding_window": 4096})
+
+
+def test_smallthinker_has_no_rope_where_it_does_not_slide() -> None:
+    assert reason("smallthinker", attention__sliding_window=0) == "None"
+    assert "no RoPE" in reason("smallthinker", attention__sliding_window=4096)
 
 
 @pytest.mark.parametrize("arch", ["phi3", "phimoe"])
@@ -30,11 +35,6 @@ def test_phi_may_slide_only_inside_its_context(arch: str) -> None:
 def test_exaone4_slides_in_its_large_model() -> None:
     assert "whole input have no RoPE" in reason("exaone4", block_count=64)
     assert reason("exaone4", block_count=30, attention__sliding_window=4096) == "None"
-
-
-@pytest.mark.parametrize("arch", ["gemma2", "gemma3"])
-def test_gemma_may_slide(arch: str) -> None:
-    assert reason(arch, attention__sliding_window=1024) == "None"
 
 
 def test_other_architectures_do_not_read_a_window() -> None:

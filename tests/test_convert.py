@@ -240,7 +240,8 @@ def test_architectures_that_do_not_qualify(tmp_path: Path, arch: str) -> None:
 def test_qualifying_depends_on_the_file_too() -> None:
     assert "llama" in QUALIFYING and qualifies("llama", {}) is None
     assert "M-RoPE" in str(qualifies("glm4", {"glm4.rope.dimension_sections": [8, 12, 12, 0]}))
-    assert "sliding" in str(qualifies("olmo2", {"olmo2.attention.sliding_window": 4096}))
+    assert "sliding" in str(qualifies("phi3", {
+        "phi3.attention.sliding_window": 2047, "phi3.context_length": 4096}))
     assert "ALiBi" in str(qualifies("baichuan", {"baichuan.block_count": 40}))
     assert "odd" in str(qualifies("llama", {"llama.rope.dimension_count": 33}))
     assert "unknown" in str(qualifies("brandnew", {}))

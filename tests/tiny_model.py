@@ -132,7 +132,7 @@ def make_tiny_model(
         writer.add_parallel_residual(True)
     for key, value in (rope_scaling or {}).items():
         _add(writer, f"{arch}.rope.scaling.{key}", value)
-    for key, value in _lampe_items(lampe):
+    for key, value in lampe_items(lampe):
         getattr(writer, f"add_{value[0]}")(f"{arch}.rope.scaling.lampe.{key}", value[1])
     for key, value in (extra or {}).items():
         _add(writer, key, value)
@@ -208,7 +208,7 @@ def _add(writer: Any, key: str, value: Any) -> None:
     getattr(writer, f"add_{kind}")(key, value)
 
 
-def _lampe_items(lampe: Any) -> list[tuple[str, tuple[str, Any]]]:
+def lampe_items(lampe: Any) -> list[tuple[str, tuple[str, Any]]]:
     """LaMPE metadata as (key, (GGUF type, value)), written here from the format's table and not
     by the package, so that the two check each other."""
     if lampe is None:

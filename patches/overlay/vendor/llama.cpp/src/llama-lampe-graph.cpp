@@ -163,7 +163,7 @@ static bool lampe_has_rope(const ggml_tensor * cur) {
 
 bool llm_graph_input_lampe::bind(const ggml_tensor * q_cur, const ggml_tensor * k_cur, const ggml_tensor * kq_b, int il) {
     const ggml_tensor * q_rope = lampe_find_rope(q_cur);
-    const ggml_tensor * k_rope = lampe_find_rope(k_cur); // no keys: those of another layer
+    const ggml_tensor * k_rope = k_cur ? lampe_find_rope(k_cur) : q_rope; // no keys: those of an earlier layer are used
 
     if (!lampe_has_rope(q_cur) && !lampe_has_rope(k_cur)) {
         return false;

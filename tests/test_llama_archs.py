@@ -1,0 +1,71 @@
+"""Every architecture that qualifies, on random models that llama.cpp itself lays out.
+
+What is compared: the identity plan with upstream's attention, the two paths with one another under
+a real plan, and one batch with three. A refusal is checked the other way round.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import tiny_config
+from random_model import RandomModel
+
+from lampe_gguf.architectures import GLOBAL_WITHOUT_ROPE, QUALIFYING, REASONS
+
+TOKENS = [int(t) for t in np.random.default_rng(3).integers(0, 128, 120)]
+CONFIG = tiny_config(context_length=256)
+IDENTITY = dataclasses.replace(CONFIG, method="rope")
+
+EVERY_OTHER = {"attention.sliding_window_pattern": [1, 0]}
+SMALL = {"block_count": 22, "embedding_length": 64, "attention.head_count": 1,
+         "attention.head_count_kv": 1, "feed_forward_length": 96}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "baichuan": {"block_count": 32},  # the 7B model: others have ALiBi
+    "chameleon": {"vocab_size": 10240},  # it hides those of its tokens that are images
+    # their scores are not divided by anything; from the 20th layer on, keys of earlier ones
+    "gemma3n": {"qk_norm": 0.35, **SMALL},
+    "gemma4": {"qk_norm": 0.35, "block_count": 5, "attention.shared_kv_layers": 0,
+               "attention.sliding_window_pattern": [1, 1, 1, 1, 0],
+               "embedding_length_per_layer_input": 64, "attention.key_length_swa": 64,
+               "attention.value_length_swa": 64},
+    "granite_swa": EVERY_OTHER, "mimo2": EVERY_OTHER, "spark2_5": EVERY_OTHER,
+    "step35": EVERY_OTHER,
+}
+ALWAYS_SLIDE = ("gemma2", "gemma3n", "gemma4", "gpt-oss", "granite_swa", "mimo2", "spark2_5",
+                "step35")
+MAY_SLIDE = ("gemma3", "laguna", "mellum", "olmo2", "plamo3")
+CASES = [(arch, 12 if arch in ALWAYS_SLIDE else 0) for arch in sorted(QUALIFYING)]
+CASES += [(arch, 12) for arch in MAY_SLIDE]
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Root mean square difference, in standard deviations of the logits."""
+    shown = a[0] > -1e30
+    return float(np.sqrt(((a - b)[:, shown] ** 2).mean()) / a[:, shown].std())
+
+
+@pytest.mark.parametrize("arch, sliding", CASES)
+def test_a_random_model(arch: str, sliding: int) -> None:
+    with RandomModel(arch, CONFIG, sliding=sliding, **OPTIONS.get(arch, {})) as model:
+        stock = model.logits(TOKENS, None, False)
+        # what upstream's flash attention is away from its own matrix products
+        noise = max(distance(stock, model.logits(TOKENS, None, True)), 1e-3)
+        np.testing.assert_array_equal(stock, model.logits(TOKENS, IDENTITY, False))
+        assert distance(stock, model.logits(TOKENS, IDENTITY, True)) < noise
+        fused = model.logits(TOKENS, CONFIG, True)
+        assert model.path == ("portable" if arch == "grok" else "fused")  # llama.cpp: no flash
+        assert distance(fused, model.logits(TOKENS, CONFIG, False)) < noise
+        assert distance(fused, model.logits(TOKENS, CONFIG, True, [1, 70, 49])) < noise
+        assert distance(stock, fused) > 20 * noise  # the map matters
+
+
+@pytest.mark.parametrize("arch", [a for a, why in REASONS.items() if why == GLOBAL_WITHOUT_ROPE])
+def test_nothing_to_extend(arch: str) -> None:
+    options = EVERY_OTHER | {"swiglu_clamp_exp": 7.0, "attention.no_rope_layer_step": 2}
+    with RandomModel(arch, CONFIG, sliding=12, **options) as model:
+        with pytest.raises(ValueError, match="no attention with RoPE over a plain KV cache of all"):
+            model.logits(TOKENS, CONFIG, True)
