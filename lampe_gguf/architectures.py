@@ -40,7 +40,7 @@ _REASONS = {
         hunyuan_vl paddleocr qwen2vl qwen35 qwen35moe qwen3tts qwen3vl qwen3vlmoe qwen4exp
         """,
     GLOBAL_WITHOUT_ROPE: "cohere2 exaone-moe maple muse-glimmer",
-    "nearly all of its layers that see the whole input have no RoPE": "afmoe cohere2moe",
+    "its layers that see the whole input have no RoPE, or few of them do": "afmoe cohere2moe",
     "some of its layers have no RoPE": "graniteswitch llama4",
     "it uses multi-head latent attention (MLA)": """
         deepseek2 deepseek32 deepseek4 dots3note glm-dsa hy_v4 minicpm3 mistral4 plm
