@@ -105,6 +105,27 @@ def test_a_small_cache_of_the_windows_and_any_split_into_batches(
     assert distance(whole, np.concatenate(found)) < 2e-3
 
 
+@pytest.mark.parametrize("type_k", [1, 8])
+def test_both_paths_agree_with_any_cache(gemma: Tiny, type_k: int) -> None:
+    path = gemma("gemma3")
+    fused, portable = (
+        all_logits(opened(path, flash, type_k=type_k), TOKENS) for flash in (True, False)
+    )
+    assert distance(fused, portable) < (1e-2 if type_k == 8 else 2e-3)
+
+
+@pytest.mark.parametrize("flash_attn", [True, False])
+def test_what_was_removed_leaves_no_trace(gemma: Tiny, flash_attn: bool) -> None:
+    path = gemma("gemma3", n_swa=40)
+    llm = opened(path, flash_attn)
+    llm.eval(TOKENS[:60])
+    llm._ctx.kv_cache_seq_rm(0, 50, 60)
+    llm.n_tokens = 50
+    got = [logits.copy() for _, logits in llm.eval_logits(TOKENS[60:90])][0]
+    want = all_logits(opened(path, flash_attn), [*TOKENS[:50], *TOKENS[60:90]])[50:]
+    assert distance(want, got) < 2e-3
+
+
 def test_a_state_goes_on_where_it_was(gemma: Tiny) -> None:
     path = gemma("gemma3")
     llm = opened(path, True)
