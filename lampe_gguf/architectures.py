@@ -11,7 +11,7 @@ only keep their positions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,8 @@ _REASONS = {
         """,
     GLOBAL_WITHOUT_ROPE: "cohere2 exaone-moe maple muse-glimmer",
     "its layers that see the whole input have no RoPE, or few of them do": "afmoe cohere2moe",
-    "some of its layers have no RoPE": "graniteswitch llama4",
+    "its windows do not slide token by token": "llama4",
+    "its layers switch adapters, which has not been tried": "graniteswitch",
     "it uses multi-head latent attention (MLA)": """
         deepseek2 deepseek32 deepseek4 dots3note glm-dsa hy_v4 minicpm3 mistral4 plm
         """,
@@ -74,6 +75,7 @@ LOCAL = "layers that see a sliding window only keep their positions"
 _CONDITIONS = {
     **{arch: LOCAL for arch in (*_SLIDE, *_MAY_SLIDE)},
     "smallthinker": "not where the file gives a sliding window",
+    "granite_swa": "not where the layers that see the whole input have no RoPE",
     "phi3": "not where its sliding window is shorter than its context",
     "phimoe": "not where its sliding window is shorter than its context",
     "smollm3": "layers without RoPE stay as they are",
@@ -98,6 +100,15 @@ def table() -> list[Architecture]:
     rows = [Architecture(name, True, _CONDITIONS.get(name, "")) for name in QUALIFYING]
     rows += [Architecture(name, False, reason) for name, reason in REASONS.items()]
     return sorted(rows, key=lambda row: row.name)
+
+
+def _global_without_rope(value: Callable[[str], Any]) -> bool:
+    """Whether the file's patterns of layers leave none with RoPE that sees the whole input."""
+    windows = value("attention.sliding_window_pattern")
+    ropes = value("attention.rope_pattern")
+    if not isinstance(windows, list) or not isinstance(ropes, list):
+        return False
+    return not any(rope and not window for window, rope in zip(windows, ropes, strict=False))
 
 
 def slides(arch: str, metadata: Mapping[str, Any]) -> bool:
@@ -130,6 +141,8 @@ def qualifies(arch: str, metadata: Mapping[str, Any]) -> str | None:
         return "its positions are M-RoPE"
     sliding = value("attention.sliding_window") or 0
     if arch == "smallthinker" and sliding:
+        return GLOBAL_WITHOUT_ROPE
+    if arch == "granite_swa" and _global_without_rope(value):
         return GLOBAL_WITHOUT_ROPE
     if arch in ("phi3", "phimoe") and 0 < sliding < (value("context_length") or 0):
         # trained so, run by llama.cpp with full attention: nothing that LaMPE could extend

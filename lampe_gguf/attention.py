@@ -151,7 +151,7 @@ def measure(
             _reading(method, length, min(length, trained) if method == TRAINED else length,
                      found[method, length], found[TRAINED, length])
             for length in lengths
-            for method in (TRAINED, *methods)
+            for method in dict.fromkeys((TRAINED, *methods))
         ],
         trials=trials,
     )
@@ -168,8 +168,8 @@ def _jobs(methods: Sequence[str], lengths: Sequence[int]) -> list[tuple[str, lis
         if method not in METHODS:
             raise UsageError(f"there is no method {method!r}; it is one of {', '.join(METHODS)}")
     jobs: list[tuple[str, list[int]]] = []
-    order = dict.fromkeys((*(ROPE for x in methods if x == ROPE), TRAINED, *methods))
-    for method in order:
+    first = [ROPE] if ROPE in methods else []  # "trained" may have its readings
+    for method in dict.fromkeys((*first, TRAINED, *methods)):
         if method in FOR_LENGTH:
             jobs += [(method, [length]) for length in lengths]
         else:

@@ -105,7 +105,7 @@ class Probe:
 
     @property
     def path(self) -> str:
-        """Which attention runs here: "off" (plain RoPE) or "portable" (LaMPE)."""
+        """Which attention runs here: "portable", or "off" where LaMPE is."""
         return backend.get_path(self._context.ctx)
 
     def take_over(self, llm: LampeLlama, length: int) -> None:

@@ -41,7 +41,7 @@ class Perplexity:
     last_2048, last_512   over the end of the text, None where it is shorter
     blocks       (position of the block's end in the text, perplexity), every 2,048 tokens
     parameters   what the method was run with
-    path         the attention that ran: "off" (stock), "portable" or "fused"
+    path         the attention that ran: "portable" or "fused"
     """
 
     method: str

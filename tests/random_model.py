@@ -29,8 +29,7 @@ SetTensor = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
 def _base() -> Any:
     folder = Path(backend.library_path()).parent
     base = ctypes.CDLL(str(next(folder.glob("*ggml-base*"))))
-    for name in ("gguf_init_empty",):
-        getattr(base, name).restype = ctypes.c_void_p
+    base.gguf_init_empty.restype = ctypes.c_void_p
     base.ggml_get_name.restype = ctypes.c_char_p
     for name in ("ggml_nelements", "ggml_nrows"):
         getattr(base, name).restype = ctypes.c_int64
@@ -81,7 +80,11 @@ class RandomModel:
     sliding  a window for the architectures that have layers with one, every other layer
     qk_norm  what norms of queries and keys multiply with, about
     changes  further metadata, or other values of them
+
+    `path` is the attention of the last logits.
     """
+
+    path = ""
 
     def __init__(
         self, arch: str, config: LampeConfig, *, sliding: int = 0, qk_norm: float = 1.0,

@@ -82,7 +82,7 @@ def test_no_sum_of_products_overflows(ggml: gg.Ggml, d: int, kind: str) -> None:
     assert np.abs(attend(ggml, q, k, v) - want).max() <= 1e-3 * np.abs(want).max()
 
 
-@pytest.mark.parametrize("size", [1e-15, 1e-4, 1.0, 1e4, 1e15])
+@pytest.mark.parametrize("size", [1e-25, 1e-15, 1e-4, 1.0, 1e4, 1e15])
 def test_values_of_any_size(ggml: gg.Ggml, size: float) -> None:
     rng = np.random.default_rng(0)
     q, k = rng.normal(size=(N_Q, 64)), 0.1 * rng.normal(size=(N_KV, 64))

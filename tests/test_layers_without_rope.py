@@ -24,10 +24,11 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("flash_attn", [True, False])
-def test_equals_the_oracle(tiny: Tiny, flash_attn: bool) -> None:
-    path = tiny(arch="smollm3", n_layer=5)
+@pytest.mark.parametrize("factor", [1.0, 1.2])
+def test_equals_the_oracle(tiny: Tiny, flash_attn: bool, factor: float) -> None:
+    config = tiny_config(attention_factor=factor)
+    path = tiny(arch="smollm3", n_layer=5, lampe=config)
     oracle = TinyOracle(path)
-    config = tiny_config()
     want = oracle.logits(TOKENS, config)
     llm = LampeLlama(path, n_ctx=256, flash_attn=flash_attn, type_k=0, type_v=0)
     assert llm.path == ("fused" if flash_attn else "portable")

@@ -14,7 +14,7 @@ import pytest
 from conftest import tiny_config
 from random_model import RandomModel
 
-from lampe_gguf.architectures import GLOBAL_WITHOUT_ROPE, QUALIFYING, REASONS
+from lampe_gguf.architectures import GLOBAL_WITHOUT_ROPE, QUALIFYING, REASONS, qualifies
 
 TOKENS = [int(t) for t in np.random.default_rng(3).integers(0, 128, 120)]
 CONFIG = tiny_config(context_length=256)
@@ -26,10 +26,10 @@ SMALL = {"block_count": 22, "embedding_length": 64, "attention.head_count": 1,
 OPTIONS: dict[str, dict[str, Any]] = {
     "baichuan": {"block_count": 32},  # the 7B model: others have ALiBi
     "chameleon": {"vocab_size": 10240},  # it hides those of its tokens that are images
-    # their scores are not divided by anything; from the 20th layer on, keys of earlier ones
+    # their scores are not divided by anything; their last layers use keys of earlier ones
     "gemma3n": {"qk_norm": 0.35, **SMALL},
-    "gemma4": {"qk_norm": 0.35, "block_count": 5, "attention.shared_kv_layers": 0,
-               "attention.sliding_window_pattern": [1, 1, 1, 1, 0],
+    "gemma4": {"qk_norm": 0.35, "block_count": 6, "attention.shared_kv_layers": 3,
+               "attention.sliding_window_pattern": [1, 1, 0, 1, 1, 0],
                "embedding_length_per_layer_input": 64, "attention.key_length_swa": 64,
                "attention.value_length_swa": 64},
     "granite_swa": EVERY_OTHER, "mimo2": EVERY_OTHER, "spark2_5": EVERY_OTHER,
@@ -61,6 +61,24 @@ def test_a_random_model(arch: str, sliding: int) -> None:
         assert distance(fused, model.logits(TOKENS, CONFIG, False)) < noise
         assert distance(fused, model.logits(TOKENS, CONFIG, True, [1, 70, 49])) < noise
         assert distance(stock, fused) > 20 * noise  # the map matters
+
+
+@pytest.mark.parametrize("flash_attn", [True, False])
+def test_local_layers_without_rope(flash_attn: bool) -> None:
+    changes = EVERY_OTHER | {"attention.rope_pattern": [0, 1]}
+    with RandomModel("granite_swa", CONFIG, sliding=12, **changes) as model:
+        stock = model.logits(TOKENS, None, False)
+        assert distance(stock, model.logits(TOKENS, IDENTITY, flash_attn)) < 2e-3
+        fused = model.logits(TOKENS, CONFIG, flash_attn, [1, 70, 49])
+        assert distance(stock, fused) > 0.02
+
+
+def test_global_layers_without_rope() -> None:
+    changes: dict[str, Any] = EVERY_OTHER | {"attention.rope_pattern": [1, 0]}
+    assert qualifies("granite_swa", {f"granite_swa.{k}": v for k, v in changes.items()}) is not None
+    with RandomModel("granite_swa", CONFIG, sliding=12, **changes) as model:
+        with pytest.raises(ValueError, match="no attention with RoPE"):
+            model.logits(TOKENS, CONFIG, True)
 
 
 @pytest.mark.parametrize("arch", [a for a, why in REASONS.items() if why == GLOBAL_WITHOUT_ROPE])

@@ -87,13 +87,14 @@ class TinyOracle:
             k[..., : self.rope.n_rot] *= magnitude
             k, v = (each.astype(key_type).astype(np.float64) for each in (k, v))
             rope = self.rope
-            if self.arch == "smollm3" and i % 4 == 3:
+            without = self.arch == "smollm3" and i % 4 == 3
+            if without:
                 rope = dataclasses.replace(rope, freq_scale=0.0)  # turns by nothing
             slides = i % self.pattern < self.pattern - 1
             out = attention(
                 q, k, v, at, at, [identity_plan()] * n if slides else plans,
                 self.rope_swa if slides else rope, scale=self.head_dim**-0.5,
-                attention_factor=1.0 if slides else factor, softcap=self.softcap,
+                attention_factor=1.0 if slides or without else factor, softcap=self.softcap,
                 mask=near if slides else None,
             )
             out = self._linear(f"{block}.attn_output", out.reshape(n, -1))

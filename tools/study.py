@@ -5,9 +5,11 @@
     python tools/study.py --lengths 16384 --segments 3 --methods lampe,jetlong,rerope,truncate
     python tools/study.py --show               # the table and the picture of what was measured
 
-A method whose positions depend on the query's position alone is read once, at the greatest length,
-and its shorter lengths are taken from there; plain RoPE inside the window stands for every method
-that changes nothing there. Each reading is kept as it ends: a run that was stopped goes on.
+The error is the standard error over chunks of 256 tokens, taken as independent; the last 512 tokens
+of a text are two of them. A method whose positions depend on the query's position alone is read
+once, at the greatest length, and its shorter lengths are taken from there; plain RoPE inside the
+window stands for every method that changes nothing there. Each reading is kept as it ends: a run
+that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -119,7 +121,7 @@ def read(key: Key, tokens: list[int], bar: Progress) -> list[float | None]:
         llm.close()
     whole = np.full(length, np.nan)
     whole[first + 1 :] = nll
-    whole[first] = nll[0]  # nothing predicts the first token: the chunk goes without
+    whole[first] = nll[0]  # nothing predicts the first token: the second counts for it
     means = whole[: length // CHUNK * CHUNK].reshape(-1, CHUNK).mean(axis=1)
     return [None if math.isnan(x) else float(x) for x in means]
 
@@ -221,6 +223,8 @@ def main() -> int:
     segments = range(int(first) - 1 if first else 0, int(last))
     if unknown := set(methods) - set(METHODS):
         parser.error(f"there is no method {', '.join(unknown)}")
+    if "lampe" not in methods:
+        parser.error("the others are compared with lampe: name it in --methods, too")
     study = Study(options.report, lengths)
     if not options.show:
         measure(study, methods, segments)

@@ -61,6 +61,12 @@ bool llama_lampe_rope::operator==(const llama_lampe_rope & other) const {
         factors     == other.factors;
 }
 
+bool llama_lampe_rope::same_rotation(llama_lampe_rope other) const {
+    other.factors = factors;
+
+    return *this == other;
+}
+
 float llama_lampe_rope::get_attn_factor(float magnitude) const {
     return ext_factor == 0.0f ? magnitude : magnitude/(1.0f + 0.1f*logf(1.0f/freq_scale));
 }
@@ -84,14 +90,12 @@ const llama_lampe_params & llama_lampe_context::get_params() const {
 void llama_lampe_context::set_params(const llama_lampe_params & params_new) {
     llama_lampe_params_check(params_new);
 
-    const bool refill = params.attention_factor != params_new.attention_factor;
+    const bool new_tables = params.attention_factor != params_new.attention_factor;
 
     params = params_new;
 
-    if (refill) {
-        for (auto & table : rope_tables) {
-            rope_table_fill(*table);
-        }
+    if (new_tables) {
+        rope_tables.clear();
     }
 }
 
@@ -232,23 +236,21 @@ void llama_lampe_context::rope_table_fill(rope_table & table) const {
         freq[i] = freq_interp*(1.0 - mix) + freq_extrap*mix;
     }
 
-    const double magnitude = table.is_swa ? 1.0 : params.attention_factor;
-
     std::vector<float> data((size_t) n_pos*rope.n_dims);
 
     for (int32_t p = 0; p < n_pos; ++p) {
         float * row = data.data() + (size_t) p*rope.n_dims;
 
         for (int32_t i = 0; i < n_pairs; ++i) {
-            row[i]           = (float) (magnitude*std::cos(p*freq[i]));
-            row[i + n_pairs] = (float) (magnitude*std::sin(p*freq[i]));
+            row[i]           = (float) (table.magnitude*std::cos(p*freq[i]));
+            row[i + n_pairs] = (float) (table.magnitude*std::sin(p*freq[i]));
         }
     }
 
     ggml_backend_tensor_set(table.tensor, data.data(), 0, data.size()*sizeof(float));
 }
 
-ggml_tensor * llama_lampe_context::get_rope_table(const llama_lampe_rope & rope, int il, bool is_swa) {
+ggml_tensor * llama_lampe_context::get_rope_table(const llama_lampe_rope & rope, int il, float magnitude) {
     std::vector<float> factors;
     if (rope.factors && rope.factors->buffer && !model.hparams.no_alloc) {
         factors.resize(rope.n_dims/2);
@@ -263,7 +265,7 @@ ggml_tensor * llama_lampe_context::get_rope_table(const llama_lampe_rope & rope,
     key.factors = nullptr;
 
     for (auto & table : rope_tables) {
-        if (table->rope == key && table->factors == factors && table->is_swa == is_swa && table->buft == buft) {
+        if (table->rope == key && table->factors == factors && table->magnitude == magnitude && table->buft == buft) {
             return table->tensor;
         }
     }
@@ -272,7 +274,8 @@ ggml_tensor * llama_lampe_context::get_rope_table(const llama_lampe_rope & rope,
 
     table->rope    = key;
     table->factors = std::move(factors);
-    table->is_swa  = is_swa;
+
+    table->magnitude = magnitude;
     table->buft    = buft;
 
     ggml_init_params params_ctx = {
@@ -346,7 +349,8 @@ void llama_lampe_check_n_ctx(
     std::vector<std::pair<ggml_backend_dev_t, size_t>> sizes;
 
     for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
-        if (hparams.swa_type != LLAMA_SWA_TYPE_NONE && hparams.is_swa(il) && !swa_full) {
+        // a cache of windows does not grow, and layers that use the keys of earlier ones have none
+        if (!hparams.has_kv(il) || (hparams.swa_type != LLAMA_SWA_TYPE_NONE && hparams.is_swa(il) && !swa_full)) {
             continue;
         }
 

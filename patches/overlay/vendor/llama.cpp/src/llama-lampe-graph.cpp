@@ -13,7 +13,23 @@
 // llm_graph_input_lampe
 //
 
-llm_graph_input_lampe::llm_graph_input_lampe(llama_lampe_context & lampe, bool is_swa) : lampe(lampe), is_swa(is_swa) {
+llm_graph_input_lampe::llm_graph_input_lampe(llama_lampe_context & lampe, const llama_kv_cache_context * mctx, bool is_iswa, bool is_swa) :
+    lampe(lampe), mctx(mctx), is_iswa(is_iswa), is_swa(is_swa) {
+}
+
+llm_graph_input_lampe * llm_graph_input_lampe::add(
+                  ggml_context * ctx,
+            const llama_ubatch & ubatch,
+           const llama_cparams & cparams,
+  const llama_kv_cache_context * mctx,
+                          bool   is_iswa,
+                          bool   is_swa,
+              llm_graph_result * res) {
+    auto inp = std::make_unique<llm_graph_input_lampe>(*cparams.lampe, mctx, is_iswa, is_swa);
+
+    inp->build_inputs(ctx, ubatch, cparams);
+
+    return static_cast<llm_graph_input_lampe *>(res->add_input(std::move(inp)));
 }
 
 llm_graph_input_lampe * llm_graph_input_lampe::add(
@@ -22,12 +38,7 @@ llm_graph_input_lampe * llm_graph_input_lampe::add(
            const llama_cparams & cparams,
   const llama_kv_cache_context * mctx,
               llm_graph_result * res) {
-    auto inp = std::make_unique<llm_graph_input_lampe>(*cparams.lampe, false);
-
-    inp->mctx = mctx;
-    inp->build_inputs(ctx, ubatch, cparams);
-
-    return static_cast<llm_graph_input_lampe *>(res->add_input(std::move(inp)));
+    return add(ctx, ubatch, cparams, mctx, false, false, res);
 }
 
 llm_graph_input_lampe * llm_graph_input_lampe::add(
@@ -37,13 +48,7 @@ llm_graph_input_lampe * llm_graph_input_lampe::add(
  const llama_kv_cache_iswa_context * mctx,
                               bool   is_swa,
                   llm_graph_result * res) {
-    auto inp = std::make_unique<llm_graph_input_lampe>(*cparams.lampe, is_swa);
-
-    inp->is_iswa = true;
-    inp->mctx    = is_swa ? mctx->get_swa() : mctx->get_base();
-    inp->build_inputs(ctx, ubatch, cparams);
-
-    return static_cast<llm_graph_input_lampe *>(res->add_input(std::move(inp)));
+    return add(ctx, ubatch, cparams, is_swa ? mctx->get_swa() : mctx->get_base(), true, is_swa, res);
 }
 
 void llm_graph_input_lampe::build_inputs(ggml_context * ctx, const llama_ubatch & ubatch, const llama_cparams & cparams) {
@@ -69,6 +74,11 @@ void llm_graph_input_lampe::build_inputs(ggml_context * ctx, const llama_ubatch 
 }
 
 void llm_graph_input_lampe::set_input(const llama_ubatch * ubatch) {
+    // tensors that no layer uses are not allocated
+    if (rope_ops.empty()) {
+        return;
+    }
+
     const auto plans = lampe.get_plans(*ubatch, is_swa);
 
     std::vector<int32_t> k_pos_data(n_kv*n_stream);
@@ -175,6 +185,11 @@ bool llm_graph_input_lampe::bind(const ggml_tensor * q_cur, const ggml_tensor * 
         throw llama_lampe_error(format("LaMPE does not apply to this model: layer %d adds a bias to its attention scores", il));
     }
 
+    // as all layers of this kind, as far as is known: what keys of an earlier layer have to be turned by
+    if (!k_cur && !rope.same_rotation(llama_lampe_rope::from_op(q_rope))) {
+        throw llama_lampe_error(format("LaMPE does not apply to this model: layer %d rotates the keys of an earlier layer differently", il));
+    }
+
     rope     = llama_lampe_rope::from_op(q_rope);
     this->il = il;
 
@@ -230,7 +245,7 @@ ggml_tensor * llm_graph_input_lampe::build_attn_fused(
           ggml_tensor * sinks,
                 float   kq_scale,
                 float   softcap) const {
-    return ggml_lampe_attn(ctx, q, k, v, kq_mask, plan, k_pos, lampe.get_rope_table(rope, il, is_swa), sinks, kq_scale, softcap, rope.mode);
+    return ggml_lampe_attn(ctx, q, k, v, kq_mask, plan, k_pos, lampe.get_rope_table(rope, il, lampe.get_magnitude(is_swa)), sinks, kq_scale, softcap, rope.mode);
 }
 
 ggml_tensor * llm_graph_input_lampe::build_kq(ggml_context * ctx, ggml_tensor * q, ggml_tensor * k) const {

@@ -53,7 +53,7 @@ struct llama_lampe_portable {
 
 class llm_graph_input_lampe : public llm_graph_input_i {
 public:
-    llm_graph_input_lampe(llama_lampe_context & lampe, bool is_swa);
+    llm_graph_input_lampe(llama_lampe_context & lampe, const llama_kv_cache_context * mctx, bool is_iswa, bool is_swa);
     virtual ~llm_graph_input_lampe() = default;
 
     // build the input tensors and hand them to the graph
@@ -77,7 +77,8 @@ public:
 
     bool can_reuse(const llm_graph_params & params) override;
 
-    // find the RoPE ops behind the queries and keys of a layer; false when it has none, so that its positions do not matter
+    // find the RoPE ops behind the queries and keys of a layer, the keys nullptr when those of an earlier layer are used
+    // false when there is none before their projections: positions do not matter here, or check() finds where they do
     // throws llama_lampe_error when something that does not commute with RoPE comes after it
     bool bind(const ggml_tensor * q_cur, const ggml_tensor * k_cur, const ggml_tensor * kq_b, int il);
 
@@ -101,16 +102,25 @@ public:
     ggml_tensor * build_kq(ggml_context * ctx, ggml_tensor * q, ggml_tensor * k) const;
 
 private:
+    static llm_graph_input_lampe * add(
+                     ggml_context * ctx,
+               const llama_ubatch & ubatch,
+              const llama_cparams & cparams,
+     const llama_kv_cache_context * mctx,
+                             bool   is_iswa,
+                             bool   is_swa,
+                 llm_graph_result * res);
+
     void build_inputs(ggml_context * ctx, const llama_ubatch & ubatch, const llama_cparams & cparams);
 
     llama_lampe_context & lampe;
 
-    const llama_kv_cache_context * mctx = nullptr;
+    const llama_kv_cache_context * mctx;
 
-    const bool is_swa;
+    const bool is_iswa; // the context has two caches
+    const bool is_swa;  // this is of the one whose layers see a sliding window
 
-    bool is_iswa = false; // the context has a cache of either kind
-    bool fused   = false;
+    bool fused = false;
 
     int64_t n_kv     = 0;
     int64_t n_tokens = 0;

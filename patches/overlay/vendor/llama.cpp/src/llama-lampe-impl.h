@@ -73,6 +73,9 @@ struct llama_lampe_rope {
 
     bool operator==(const llama_lampe_rope & other) const;
 
+    // equal but for the tensor that the factors are in
+    bool same_rotation(llama_lampe_rope other) const;
+
     // what to pass as ggml_rope_ext's attn_factor to rotate with this magnitude, YaRN's cancelled:
     // the model's own RoPE has applied that one already
     float get_attn_factor(float magnitude) const;
@@ -86,6 +89,7 @@ public:
 
     const llama_lampe_params & get_params() const;
 
+    // no graph built before may be used again
     void set_params(const llama_lampe_params & params);
     void set_prompt_length(llama_seq_id seq_id, int32_t n_tokens);
 
@@ -109,14 +113,14 @@ public:
     uint32_t n_nodes_max(uint32_t n_tokens) const;
 
     // F32 [n_dims, n_pos]: cos and sin of each pair at each position, in the memory of that layer's device
-    ggml_tensor * get_rope_table(const llama_lampe_rope & rope, int il, bool is_swa);
+    ggml_tensor * get_rope_table(const llama_lampe_rope & rope, int il, float magnitude);
 
 private:
     struct rope_table {
         llama_lampe_rope   rope;
         std::vector<float> factors;
 
-        bool is_swa;
+        float magnitude;
 
         ggml_backend_buffer_type_t buft;
 
