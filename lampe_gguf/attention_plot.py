@@ -49,7 +49,7 @@ def _color(report: Report, reading: Reading) -> str:
 def _by_layer(report: Report, axes: Any) -> None:
     for reading in report.readings:
         mean = np.mean(reading.entropy, axis=1)
-        axes.plot(np.arange(len(mean)), mean, STYLE[reading.method],
+        axes.plot(np.arange(len(mean)), mean, linestyle=STYLE[reading.method],
                   color=_color(report, reading),
                   label=f"{reading.length:,}, {_label(reading.method)}")
     axes.set_xlabel("layer")
@@ -69,7 +69,8 @@ def _by_distance(report: Report, axes: Any) -> None:
             label += f" ({reading.divergence:.3f} bits)"
         mass = np.array(reading.pattern)
         n_bins = 1 + sum(distance < reading.tokens for distance in report.distances)
-        axes.plot(at[:n_bins], mass[:n_bins], STYLE[reading.method], marker="o", markersize=3,
+        axes.plot(at[:n_bins], mass[:n_bins], linestyle=STYLE[reading.method], marker="o",
+                  markersize=3,
                   color=_color(report, reading), label=label)
     axes.set_xticks(at, names, rotation=60, fontsize=7)
     axes.set_xlabel("first token, then distance from (tokens)")

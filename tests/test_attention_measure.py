@@ -17,7 +17,8 @@ from attention_oracle import weights
 from conftest import tiny_config
 
 from lampe_gguf import attention_passkey, evaluate
-from lampe_gguf.attention import measure
+from lampe_gguf.attention import METHODS, measure
+from lampe_gguf.attention_plot import plot_attention
 from lampe_gguf.attention_probe import Probe
 from lampe_gguf.attention_reader import PrefixModel, Reader, Rows, Work
 from lampe_gguf.attention_stats import bin_edges, entropy, jensen_shannon, pattern
@@ -173,6 +174,13 @@ def test_the_command(tiny: Callable[..., Path], book: Path, tmp_path: Path) -> N
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert len(re.findall(r"^ +[34]00  (?:trained|rope|lampe) ", done.stdout, re.M)) == 6 + 4
     assert len(re.findall("miss  [0-9]{5}", done.stdout)) == 4
+
+
+def test_a_picture_of_every_method(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    picture = tmp_path / "all.png"
+    report = measure(tiny(), TEXT, [64], methods=METHODS, n_queries=2, threads=1)
+    plot_attention(report, picture)
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_command_as_json(tiny: Callable[..., Path], book: Path) -> None:
