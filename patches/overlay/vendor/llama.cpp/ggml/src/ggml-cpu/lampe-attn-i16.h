@@ -223,21 +223,21 @@ static inline void lampe_softmax_panel_i16(float * S, int n, int n_vec, const fl
         }
 
         lampe_vec total = lampe_vec_set1(0.0f);
-        lampe_vec w_sum = lampe_vec_set1(0.0f);
+        lampe_vec norm2 = lampe_vec_set1(0.0f);
         lampe_vec w_top = lampe_vec_set1(1e-30f);
         for (int j = 0; j < n; ++j) {
             const lampe_vec p = lampe_vec_exp_neg(lampe_vec_sub(lampe_vec_load(x + j*LAMPE_PANEL), max_new));
             const lampe_vec w = lampe_vec_mul(p, lampe_vec_set1(v_scale[j]));
             lampe_vec_store(x + j*LAMPE_PANEL, w);
             total = lampe_vec_add(total, p);
-            w_sum = lampe_vec_add(w_sum, w);
+            norm2 = lampe_vec_fma(w, w, norm2);
             w_top = lampe_vec_max(w_top, w);
         }
 
-        // sum times largest bounds the squares, and does not underflow as they do
-        const lampe_vec norm = lampe_vec_mul(_mm512_sqrt_ps(w_top), _mm512_sqrt_ps(w_sum));
-
         // of two operands the second comes through where one is NaN
+        // squares of less than 1e-15 may underflow: there the largest has to do
+        const lampe_vec least = _mm512_min_ps(lampe_vec_mul(w_top, lampe_vec_set1(sqrtf((float) n))), lampe_vec_set1(1e-15f));
+        const lampe_vec norm  = _mm512_max_ps(least, _mm512_sqrt_ps(norm2));
         const lampe_vec scale = _mm512_max_ps(
                 lampe_vec_mul(w_top, lampe_vec_set1(1.0f/LAMPE_I16_MAX)), lampe_vec_mul(norm, lampe_vec_set1(1.0f/norm_max)));
         const lampe_vec f     = _mm512_div_ps(lampe_vec_set1(1.0f), scale);
