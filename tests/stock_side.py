@@ -26,6 +26,12 @@ def all_logits(llm: Any, tokens: list[int], batches: list[int] | None = None) ->
     return np.concatenate(rows)
 
 
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Root mean square difference, in standard deviations of the logits; hidden tokens aside."""
+    shown = a[0] > -1e30
+    return float(np.sqrt(((a - b)[:, shown] ** 2).mean()) / a[:, shown].std())
+
+
 def logits_to_file(model: str, tokens: list[int], out: str, **options: Any) -> str:
     """Save all logits and return the version of the backend that made them."""
     import llama_cpp

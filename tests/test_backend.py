@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import tiny_config
 from llama_cpp import llama_cpp as C
-from stock_side import all_logits
+from stock_side import all_logits, distance
 from tiny_oracle import TinyOracle
 
 from lampe_gguf import backend
@@ -28,11 +28,6 @@ KV = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}
 
 def opened(path: Path, flash_attn: bool = True, **options: Any) -> LampeLlama:
     return LampeLlama(path, **{"n_ctx": 256, "flash_attn": flash_attn, **options})
-
-
-def distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Root mean square difference, in standard deviations of the logits."""
-    return float(np.sqrt(((a - b) ** 2).mean()) / a.std())
 
 
 # -- against the oracle --------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import tiny_config
-from stock_side import all_logits
+from stock_side import all_logits, distance
 from tiny_oracle import TinyOracle
 
 from lampe_gguf.errors import LampeError
@@ -16,11 +16,6 @@ from lampe_gguf.runtime import LampeLlama
 
 Tiny = Callable[..., Path]
 TOKENS = [int(t) for t in np.random.default_rng(13).integers(3, 350, 100)]
-
-
-def distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Root mean square difference, in standard deviations of the logits."""
-    return float(np.sqrt(((a - b) ** 2).mean()) / a.std())
 
 
 @pytest.mark.parametrize("flash_attn", [True, False])

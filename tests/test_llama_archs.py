@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from conftest import tiny_config
 from random_model import RandomModel
+from stock_side import distance
 
 from lampe_gguf.architectures import GLOBAL_WITHOUT_ROPE, QUALIFYING, REASONS, qualifies
 
@@ -40,12 +41,6 @@ ALWAYS_SLIDE = ("gemma2", "gemma3n", "gemma4", "gpt-oss", "granite_swa", "mimo2"
 MAY_SLIDE = ("gemma3", "laguna", "mellum", "olmo2", "plamo3")
 CASES = [(arch, 12 if arch in ALWAYS_SLIDE else 0) for arch in sorted(QUALIFYING)]
 CASES += [(arch, 12) for arch in MAY_SLIDE]
-
-
-def distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Root mean square difference, in standard deviations of the logits."""
-    shown = a[0] > -1e30
-    return float(np.sqrt(((a - b)[:, shown] ** 2).mean()) / a[:, shown].std())
 
 
 @pytest.mark.parametrize("arch, sliding", CASES)

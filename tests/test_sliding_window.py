@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import tiny_config
-from stock_side import all_logits
+from stock_side import all_logits, distance
 from tiny_oracle import TinyOracle
 
 from lampe_gguf.attention import measure
@@ -47,11 +47,6 @@ def gemma(tiny: Tiny) -> Tiny:
 
 def opened(path: Path, flash_attn: bool, **options: Any) -> LampeLlama:
     return LampeLlama(path, **{"n_ctx": 256, "flash_attn": flash_attn, **options})
-
-
-def distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Root mean square difference, in standard deviations of the logits."""
-    return float(np.sqrt(((a - b) ** 2).mean()) / a.std())
 
 
 @pytest.mark.parametrize("flash_attn", [True, False])
