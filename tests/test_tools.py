@@ -64,6 +64,14 @@ def test_series_and_overlay_are_laid(source: Sdist, patches: Path) -> None:
     assert b"line 9\nnew line\nline 10\n" in files["vendor/llama.cpp/a.c"]
 
 
+def test_the_stock_build_gets_fixes_alone(source: Sdist, patches: Path) -> None:
+    assert patched_files(source, patches, fixes_only=True) == {}
+    (patches / "0001-line.patch").rename(patches / "0001-fix-line.patch")
+    (patches / "series").write_text("0001-fix-line.patch\n")
+    assert list(patched_files(source, patches, fixes_only=True)) == ["vendor/llama.cpp/a.c"]
+    assert len(patched_files(source, patches)) == 2
+
+
 @pytest.mark.parametrize("old, new, message", [
     ("@@ -9,2 +9,3 @@", "@@ -8,2 +8,3 @@", "does not apply"),  # an offset
     (" line 10", " line ten", "does not apply"),  # fuzz

@@ -19,7 +19,7 @@ from .places import (
     venv_python,
 )
 from .report import Failure
-from .series import overlay_files, patched_files
+from .series import overlay_files, patched_files, read_series
 from .tree import VERSION_FILE, Tree, locked_tree, with_version
 
 _KEPT_WHEELS = 4
@@ -27,7 +27,8 @@ _KEPT_WHEELS = 4
 
 @dataclass(frozen=True)
 class Variant:
-    """One of the builds: for which device, and whether it is upstream's own code."""
+    """One of the builds: for which device, and whether it is upstream's own code (with the
+    patches that mend it, or it would crash on some machines)."""
 
     device: str = "cpu"
     stock: bool = False
@@ -50,10 +51,9 @@ def input_key(variant: Variant, tools: compiling.Toolchain) -> str:
     """A hash of all that decides what the wheel holds: 16 hexadecimal digits."""
     digest = hashlib.sha256()
     parts: dict[str, bytes] = {} if variant.stock else overlay_files(PATCHES)
-    if not variant.stock:
-        for path in [PATCHES / "series", *PATCHES.glob("*.patch")]:
-            if path.exists():
-                parts[path.name] = path.read_bytes()
+    for patch in read_series(PATCHES):
+        if patch.is_fix or not variant.stock:
+            parts[patch.name] = (PATCHES / patch.name).read_bytes()
     # A wheel made by other tools is another wheel.
     for path in (Path(__file__), Path(compiling.__file__), Path(wheels.__file__)):
         parts[f"tools/{path.name}"] = path.read_bytes()
@@ -78,7 +78,7 @@ def _prune(folder: Path) -> None:
 def _lay(tree: Tree, variant: Variant, *, discard: bool = False, keep: bool = False) -> None:
     source = sources.fetch()
     tree.open(source)
-    wanted = {} if variant.stock else patched_files(source, PATCHES)
+    wanted = patched_files(source, PATCHES, fixes_only=variant.stock)
     own = wanted.get(VERSION_FILE) or source.read([VERSION_FILE])[VERSION_FILE]
     wanted[VERSION_FILE] = with_version(own, variant.version)
     tree.lay(source, wanted, discard=discard, keep=keep)

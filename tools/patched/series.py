@@ -43,6 +43,11 @@ class Patch:
     why: str
     files: tuple[FileDiff, ...]
 
+    @property
+    def is_fix(self) -> bool:
+        """Whether it mends upstream itself, so that the stock build needs it too."""
+        return self.name[5:].startswith("fix-")
+
 
 def read_series(patches: Path) -> list[Patch]:
     """All patches in the order of the file `series`; '#' starts a comment there."""
@@ -216,16 +221,19 @@ def problems(sdist: Sdist, patches: Path) -> list[str]:
     return found
 
 
-def patched_files(sdist: Sdist, patches: Path) -> dict[str, bytes]:
-    """Contents of every file that patches/ adds or changes; raises Failure on any problem."""
+def patched_files(sdist: Sdist, patches: Path, *, fixes_only: bool = False) -> dict[str, bytes]:
+    """Contents of every file that patches/ adds or changes; raises Failure on any problem.
+
+    With `fixes_only`, of those that mend upstream itself.
+    """
     wrong = problems(sdist, patches)
     if wrong:
         raise Failure(wrong[0])
-    series = read_series(patches)
+    series = [patch for patch in read_series(patches) if patch.is_fix or not fixes_only]
     pristine = sdist.read({diff.path for patch in series for diff in patch.files})
     changed = {
         diff.path: apply_diff(patch.name, diff, pristine[diff.path])
         for patch in series
         for diff in patch.files
     }
-    return {**overlay_files(patches), **changed}
+    return changed if fixes_only else {**overlay_files(patches), **changed}
