@@ -1,7 +1,9 @@
 """Attention weights of the running model, through llama.cpp's evaluation callback.
 
 Fused attention never holds its weights. A second context on the same model, with attention from
-stock operators, does: there both LaMPE and plain RoPE end in a node `kq_soft_max-<layer>`.
+stock operators, does: plain RoPE in a node `kq_soft_max-<layer>`, LaMPE in several named
+`kq_weights-<layer>-<first token>-<first cell>`, one for each region of positions and block of
+tokens. Every pair of a query and a key has its weight in one of them, and zero in the others.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from .errors import LampeError
 if TYPE_CHECKING:
     from .runtime import LampeLlama
 
-NODE = b"kq_soft_max-"
+WEIGHTS = (b"kq_soft_max-", b"kq_weights-")
+OUTPUT = b"kqv_out-"  # comes when a layer has used all of its weights
 F32 = 0  # enum ggml_type
 BATCH = 32  # tokens per call: unfused attention holds BATCH x heads x keys scores, several times
 SUM_TOLERANCE = 1e-3  # how far from 1 the f32 sum of a row may be
@@ -68,6 +71,7 @@ class Probe:
         self._context: Any
         self._batch_tokens: list[int] = []
         self._wanted: list[int] = []  # indices in the batch
+        self._rows: dict[int, npt.NDArray[np.float32]] = {}  # by index in the batch, of one layer
         self._raised: BaseException | None = None
         self._stop = ctypes.c_bool(False)
         # ctypes keeps no reference of its own, and llama.cpp calls it as long as the context lives
@@ -97,6 +101,7 @@ class Probe:
         backend.set_abort_flag(self._context.ctx, self._stop)
         self._batch = internals.LlamaBatch(n_tokens=BATCH, embd=0, n_seq_max=1, verbose=False)
         self._n_vocab = llm.n_vocab()
+        self._n_cells = module.llama_n_ctx(self._context.ctx)
         self._tensor_get = _tensor_get()
 
     def close(self) -> None:
@@ -144,6 +149,7 @@ class Probe:
             self._wanted = [i for i in range(len(batch)) if self.n_tokens + i in wanted]
             self._batch.set_batch(batch=batch, n_past=self.n_tokens, logits_all=False)
             self._batch_tokens = batch
+            self._rows = {}
             # never in the main thread: there Ctrl-C could raise while ctypes enters the callback,
             # outside of any try, and be lost
             self._raised = None
@@ -179,24 +185,37 @@ class Probe:
         try:
             tensor = _Tensor.from_address(address)
             if ask:
-                return bool(self._wanted) and tensor.name.startswith(NODE)
-            self._give_rows(tensor, address)
+                return bool(self._wanted) and tensor.name.startswith((*WEIGHTS, OUTPUT))
+            if tensor.name.startswith(OUTPUT):
+                self._give_rows(int(tensor.name[len(OUTPUT):]))
+            else:
+                self._add_weights(tensor, address)
             return True
         except BaseException as error:
             self._raised = error
             return False
 
-    def _give_rows(self, tensor: _Tensor, address: int) -> None:
-        n_kv, n_queries, n_head, n_stream = tensor.ne
-        if tensor.type != F32 or n_stream != 1 or n_queries != len(self._batch_tokens):
+    def _add_weights(self, tensor: _Tensor, address: int) -> None:
+        n_cells, n_tokens, n_head, n_stream = tensor.ne
+        _, *place = tensor.name.split(b"-")[1:]
+        token, cell = (int(x) for x in place) if place else (0, 0)
+        if (tensor.type != F32 or n_stream != 1 or tensor.nb[0] != 4
+                or token + n_tokens > len(self._batch_tokens)):
             raise LampeError("the backend computes attention in an unknown shape; "
                              f"use the pinned backend ({backend.SETUP_COMMAND})")
-        layer = int(tensor.name[len(NODE):])
-        rows = np.empty((n_head, n_kv), dtype=np.float32)
+        row = np.empty(n_cells, dtype=np.float32)
         for i in self._wanted:
+            if not token <= i < token + n_tokens:
+                continue
+            rows = self._rows.setdefault(i, np.zeros((n_head, self._n_cells), dtype=np.float32))
             for head in range(n_head):
-                offset = i * tensor.nb[1] + head * tensor.nb[2]
-                self._tensor_get(address, rows[head].ctypes.data, offset, rows[head].nbytes)
+                offset = (i - token) * tensor.nb[1] + head * tensor.nb[2]
+                self._tensor_get(address, row.ctypes.data, offset, row.nbytes)
+                rows[head, cell : cell + n_cells] += row
+
+    def _give_rows(self, layer: int) -> None:
+        given, self._rows = self._rows, {}
+        for i, rows in sorted(given.items()):
             query = self.n_tokens + i
             # the cells of one unbroken sequence are in its order: nothing is seen beyond the query
             if rows[:, query + 1 :].any() or abs(rows.sum(axis=1) - 1).max() > SUM_TOLERANCE:

@@ -10,12 +10,15 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
 // the mapped position of a query is at most this much above its own: g(i) + s1 - g(s1) <= i + 1
 static constexpr int32_t LLAMA_LAMPE_POS_SLACK = 2;
 
 static constexpr int32_t LLAMA_LAMPE_POS_PAD = 256;
+
+static constexpr size_t LLAMA_LAMPE_SCORES_MAX = 256*1024*1024;
 
 //
 // llama_lampe_rope
@@ -78,6 +81,10 @@ float llama_lampe_rope::get_attn_factor(float magnitude) const {
 llama_lampe_context::llama_lampe_context(const llama_model & model, const llama_cparams & cparams, const llama_lampe_params & params) :
     model(model), cparams(cparams), params(params) {
     n_pos = GGML_PAD((int32_t) cparams.n_ctx_seq + LLAMA_LAMPE_POS_SLACK, LLAMA_LAMPE_POS_PAD);
+
+    const char * scores_max_env = getenv("LLAMA_LAMPE_SCORES_MAX");
+
+    scores_max = scores_max_env ? strtoull(scores_max_env, nullptr, 10) : LLAMA_LAMPE_SCORES_MAX;
 
     prompt_length.fill(0);
     batch_length .fill(0);
@@ -207,8 +214,30 @@ uint32_t llama_lampe_context::n_plans_max(uint32_t n_tokens) const {
     return std::min(res, n_tokens);
 }
 
+llama_lampe_plan llama_lampe_context::get_plan_max(bool is_swa) const {
+    const int32_t length = std::min(cparams.n_ctx_seq, params.context_length);
+
+    return is_swa ? llama_lampe_plan_identity(length) : llama_lampe_params_plan(params, length);
+}
+
+int64_t llama_lampe_context::n_tokens_block(int64_t n_kv) const {
+    uint32_t n_head = 1;
+    for (uint32_t il = 0; il < model.hparams.n_layer(); ++il) {
+        n_head = std::max(n_head, model.hparams.n_head(il));
+    }
+
+    // the scores, and those of the regions that they are put together from
+    return std::max<int64_t>(1, scores_max/(2*sizeof(float)*n_head*n_kv));
+}
+
 uint32_t llama_lampe_context::n_nodes_max(uint32_t n_tokens) const {
-    return model.hparams.n_layer()*(32 + 12*n_plans_max(n_tokens));
+    const int64_t n_block  = n_tokens_block(cparams.n_ctx);
+    const int64_t n_full   = (n_tokens + n_block - 1)/n_block;
+    const int64_t n_plans  = n_plans_max(n_tokens);
+    const int64_t n_blocks = n_full + n_plans;                         // see llama_lampe_layout::from_batch()
+    const int64_t n_parts  = 2*n_blocks + n_full*n_plans + n_blocks;   // local and tail of each, and the middles
+
+    return model.hparams.n_layer()*(16 + 8*n_plans + 8*n_blocks + 8*n_parts) + 4*n_parts;
 }
 
 void llama_lampe_context::rope_table_fill(rope_table & table) const {

@@ -66,11 +66,18 @@ void llm_graph_input_lampe::build_inputs(ggml_context * ctx, const llama_ubatch 
         ggml_set_input(k_pos);
         ggml_set_name(k_pos, "lampe_k_pos");
     } else {
-        // graphs are reserved at full length but with positions of zero, which would ask for the identity alone
-        const int64_t n_plans_min = mctx->has_ubatches() || is_swa ? 0 : std::min<int64_t>(2, lampe.n_plans_max(n_tokens));
-
-        portable.build_inputs(ctx, llama_lampe_portable::layout_of(lampe.get_plans(ubatch, is_swa), n_kv, n_tokens, n_stream, n_plans_min));
+        // a graph is reserved before there are positions
+        portable.build_inputs(ctx, mctx->has_ubatches() ? get_layout(ubatch) :
+            llama_lampe_layout::from_plan(lampe.get_plan_max(is_swa), n_kv, n_tokens, n_stream, lampe.n_tokens_block(n_kv*n_stream)));
     }
+}
+
+llama_lampe_layout llm_graph_input_lampe::get_layout(const llama_ubatch & ubatch) const {
+    std::vector<int32_t> k_pos_data(n_kv*n_stream);
+    mctx->get_k_pos(k_pos_data.data(), n_kv);
+
+    return llama_lampe_layout::from_batch(
+            lampe.get_plans(ubatch, is_swa), ubatch.pos, k_pos_data.data(), n_kv, n_tokens, n_stream, lampe.n_tokens_block(n_kv*n_stream));
 }
 
 void llm_graph_input_lampe::set_input(const llama_ubatch * ubatch) {
@@ -127,7 +134,7 @@ bool llm_graph_input_lampe::can_reuse(const llm_graph_params & params) {
     res &= n_stream == (params.cparams.kv_unified ? 1 : params.ubatch.n_seqs_unq);
 
     if (res && !fused) {
-        res = portable.lt == llama_lampe_portable::layout_of(lampe.get_plans(params.ubatch, is_swa), n_kv, n_tokens, n_stream, 0);
+        res = portable.lt == get_layout(params.ubatch);
     }
 
     return res;
@@ -248,12 +255,21 @@ ggml_tensor * llm_graph_input_lampe::build_attn_fused(
     return ggml_lampe_attn(ctx, q, k, v, kq_mask, plan, k_pos, lampe.get_rope_table(rope, il, lampe.get_magnitude(is_swa)), sinks, kq_scale, softcap, rope.mode);
 }
 
-ggml_tensor * llm_graph_input_lampe::build_kq(ggml_context * ctx, ggml_tensor * q, ggml_tensor * k) const {
+ggml_tensor * llm_graph_input_lampe::build_attn_portable(
+         ggml_context * ctx,
+          ggml_tensor * q,
+          ggml_tensor * k,
+          ggml_tensor * v,
+          ggml_tensor * kq_mask,
+          ggml_tensor * sinks,
+                float   kq_scale,
+                float   cap_scale,
+                float   softcap) {
     // undo the permutation and the split into streams: RoPE wants the heads before the tokens
     q = ggml_permute(ctx, q, 0, 2, 1, 3);
     k = ggml_permute(ctx, k, 0, 2, 1, 3);
 
     q = ggml_reshape_3d(ctx, ggml_is_contiguous(q) ? q : ggml_cont(ctx, q), q->ne[0], q->ne[1], n_tokens);
 
-    return portable.build_kq(ctx, q, k, rope, lampe.get_magnitude(is_swa));
+    return portable.build_attn(ctx, q, k, v, { kq_mask, sinks, kq_scale, cap_scale, softcap }, rope, lampe.get_magnitude(is_swa), il);
 }

@@ -2,54 +2,12 @@
 
 #include "llama-graph.h"
 #include "llama-lampe-impl.h"
+#include "llama-lampe-portable.h"
 
 #include <unordered_set>
-#include <vector>
 
 class llama_kv_cache_context;
 class llama_kv_cache_iswa_context;
-
-// the attention scores from stock ggml ops: one matrix product per region, then a masked sum
-//
-// local and tail share their rotated keys; each plan that is not the identity has its own middle
-struct llama_lampe_portable {
-    struct layout {
-        int64_t n_kv;
-        int64_t n_tokens;
-        int64_t n_stream;
-        int64_t n_plans; // distinct plans that are not the identity
-
-        bool has_tail;
-
-        bool operator==(const layout & other) const;
-    };
-
-    // what these plans need; n_plans_min > 0: at least that many and a tail, to reserve a graph before any plan is known
-    static layout layout_of(const std::vector<llama_lampe_plan> & plans, int64_t n_kv, int64_t n_tokens, int64_t n_stream, int64_t n_plans_min);
-
-    void build_inputs(ggml_context * ctx, const layout & lt);
-
-    // plans and q_pos: one per token, k_pos: [n_kv*n_stream]
-    void set_inputs(const std::vector<llama_lampe_plan> & plans, const int32_t * q_pos, const int32_t * k_pos) const;
-
-    // q: F32 [n_embd_head, n_head, n_tokens]
-    // k:     [n_embd_head, n_head_kv, n_kv, n_stream]
-    // returns F32 [n_kv, n_tokens/n_stream, n_head, n_stream]
-    ggml_tensor * build_kq(ggml_context * ctx, ggml_tensor * q, ggml_tensor * k, const llama_lampe_rope & rope, float attention_factor) const;
-
-    layout lt = {};
-
-    // local, tail: one entry; middle: one entry per plan
-    struct region {
-        ggml_tensor * q_pos; // I32 [n_tokens]
-        ggml_tensor * k_pos; // I32 [n_kv*n_stream]
-        ggml_tensor * mask;  // F32 [n_kv, n_tokens/n_stream, 1, n_stream], 1 where the region scores the pair, else 0
-    };
-
-    region              local  = {};
-    region              tail   = {};
-    std::vector<region> middle;
-};
 
 class llm_graph_input_lampe : public llm_graph_input_i {
 public:
@@ -97,9 +55,19 @@ public:
                     float   kq_scale,
                     float   softcap) const;
 
-    // as ggml_mul_mat(k, q), for the layer of the last bind()
-    // q, k: permuted as for attention: [n_embd_head, n_tokens/n_stream, n_head, n_stream], [n_embd_head, n_kv, n_head_kv, n_stream]
-    ggml_tensor * build_kq(ggml_context * ctx, ggml_tensor * q, ggml_tensor * k) const;
+    // the same from stock ops, for the layer of the last bind(); the scores are capped as for ggml_tanh(kq*cap_scale/softcap)
+    // q, k: as for build_attn_fused(), v: [n_kv, n_embd_head_v, n_head_kv, n_stream]
+    // returns F32 [n_embd_head_v, n_tokens/n_stream, n_head, n_stream]
+    ggml_tensor * build_attn_portable(
+             ggml_context * ctx,
+              ggml_tensor * q,
+              ggml_tensor * k,
+              ggml_tensor * v,
+              ggml_tensor * kq_mask,
+              ggml_tensor * sinks,
+                    float   kq_scale,
+                    float   cap_scale,
+                    float   softcap);
 
 private:
     static llm_graph_input_lampe * add(
@@ -112,6 +80,9 @@ private:
                  llm_graph_result * res);
 
     void build_inputs(ggml_context * ctx, const llama_ubatch & ubatch, const llama_cparams & cparams);
+
+    // of the batch in hand
+    llama_lampe_layout get_layout(const llama_ubatch & ubatch) const;
 
     llama_lampe_context & lampe;
 

@@ -106,8 +106,11 @@ public:
     // false when no token of this sequence has been decoded
     bool get_plan_seq(llama_seq_id seq_id, llama_lampe_plan & plan) const;
 
-    // upper bound of the distinct plans of a ubatch that are not the identity
-    uint32_t n_plans_max(uint32_t n_tokens) const;
+    // the plan of the longest input that fits
+    llama_lampe_plan get_plan_max(bool is_swa) const;
+
+    // the portable path takes the tokens in blocks of this many, to bound the memory for their scores
+    int64_t n_tokens_block(int64_t n_kv) const;
 
     // upper bound of the graph nodes that the portable path adds
     uint32_t n_nodes_max(uint32_t n_tokens) const;
@@ -133,12 +136,17 @@ private:
 
     int32_t get_length(llama_seq_id seq_id, llama_pos pos) const;
 
+    // upper bound of the distinct plans of a ubatch that are not the identity
+    uint32_t n_plans_max(uint32_t n_tokens) const;
+
     const llama_model   & model;
     const llama_cparams & cparams;
 
     llama_lampe_params params;
 
     int32_t n_pos; // rows of the tables
+
+    size_t scores_max; // bytes that the scores of the portable path may take
 
     std::array<int32_t, LLAMA_MAX_SEQ> prompt_length; // announced, 0 = none
     std::array<int32_t, LLAMA_MAX_SEQ> batch_length;  // end of the sequence in the current batch, 0 = never seen

@@ -1,68 +1,13 @@
-#include "llama-lampe-graph.h"
+#include "llama-lampe-portable.h"
 
 #include <algorithm>
-#include <cstring>
+#include <cmath>
 
 //
 // llama_lampe_portable
 //
 
-bool llama_lampe_portable::layout::operator==(const layout & other) const {
-    return
-        n_kv     == other.n_kv     &&
-        n_tokens == other.n_tokens &&
-        n_stream == other.n_stream &&
-        n_plans  == other.n_plans  &&
-        has_tail == other.has_tail;
-}
-
-static bool lampe_plan_is_identity(const llama_lampe_plan & plan) {
-    return plan.local_window == LLAMA_LAMPE_NO_LIMIT;
-}
-
-// what the middle of a plan depends on
-static bool lampe_plan_same_middle(const llama_lampe_plan & a, const llama_lampe_plan & b) {
-    return a.num == b.num && a.den == b.den;
-}
-
-static int32_t lampe_plan_middle(const llama_lampe_plan & plan, int32_t pos) {
-    return (int32_t) ((int64_t) pos*plan.num/plan.den);
-}
-
-// the distinct plans, as far as the keys of their middle are concerned; in order of appearance
-static std::vector<llama_lampe_plan> lampe_plans_distinct(const std::vector<llama_lampe_plan> & plans) {
-    std::vector<llama_lampe_plan> res;
-
-    for (const auto & plan : plans) {
-        if (lampe_plan_is_identity(plan)) {
-            continue;
-        }
-        if (std::none_of(res.begin(), res.end(), [&](const auto & other) { return lampe_plan_same_middle(plan, other); })) {
-            res.push_back(plan);
-        }
-    }
-
-    return res;
-}
-
-llama_lampe_portable::layout llama_lampe_portable::layout_of(
-        const std::vector<llama_lampe_plan> & plans, int64_t n_kv, int64_t n_tokens, int64_t n_stream, int64_t n_plans_min) {
-    layout res = {
-        /*.n_kv     =*/ n_kv,
-        /*.n_tokens =*/ n_tokens,
-        /*.n_stream =*/ n_stream,
-        /*.n_plans  =*/ std::max<int64_t>(n_plans_min, lampe_plans_distinct(plans).size()),
-        /*.has_tail =*/ n_plans_min > 0,
-    };
-
-    for (const auto & plan : plans) {
-        res.has_tail = res.has_tail || plan.tail_start != LLAMA_LAMPE_NO_LIMIT;
-    }
-
-    return res;
-}
-
-void llama_lampe_portable::build_inputs(ggml_context * ctx, const layout & lt) {
+void llama_lampe_portable::build_inputs(ggml_context * ctx, const llama_lampe_layout & lt) {
     this->lt = lt;
 
     const auto new_i32 = [&](int64_t n, const char * name) {
@@ -72,104 +17,173 @@ void llama_lampe_portable::build_inputs(ggml_context * ctx, const layout & lt) {
         return res;
     };
 
-    const auto new_mask = [&](const char * name) {
-        ggml_tensor * res = ggml_new_tensor_4d(ctx, GGML_TYPE_F32, lt.n_kv, lt.n_tokens/lt.n_stream, 1, lt.n_stream);
-        ggml_set_input(res);
-        ggml_set_name(res, name);
-        return res;
-    };
+    middle.resize(lt.blocks[0].middle.size());
 
-    local.q_pos = new_i32(lt.n_tokens,          "lampe_local_q_pos");
-    local.k_pos = new_i32(lt.n_kv*lt.n_stream,  "lampe_local_k_pos");
+    for (const auto & cur : lt.blocks) {
+        local.range.include(cur.local);
+        tail .range.include(cur.tail);
 
-    if (lt.n_plans > 0) {
-        local.mask = new_mask("lampe_local_mask");
+        for (size_t u = 0; u < middle.size(); ++u) {
+            middle[u].range.include(cur.middle[u]);
+        }
+
+        ggml_tensor * mask = nullptr;
+        if (!cur.is_local_only()) {
+            mask = ggml_new_tensor_4d(ctx, GGML_TYPE_F32, cur.n_cells(), cur.n, 1, lt.n_stream);
+            ggml_set_input(mask);
+            ggml_set_name(mask, "lampe_mask");
+        }
+        masks.push_back(mask);
     }
 
-    middle.resize(lt.n_plans);
-    for (auto & region : middle) {
-        region.q_pos = new_i32(lt.n_tokens,         "lampe_middle_q_pos");
-        region.k_pos = new_i32(lt.n_kv*lt.n_stream, "lampe_middle_k_pos");
-        region.mask  = new_mask("lampe_middle_mask");
+    masks_kq.resize(masks.size());
+
+    local.q_pos = new_i32(lt.n_tokens,                "lampe_local_q_pos");
+    local.k_pos = new_i32(local.range.n*lt.n_stream,  "lampe_local_k_pos");
+
+    if (tail.range.n > 0) {
+        tail.q_pos = new_i32(lt.n_tokens,               "lampe_tail_q_pos");
+        tail.k_pos = new_i32(tail.range.n*lt.n_stream,  "lampe_tail_k_pos");
     }
 
-    if (lt.has_tail) {
-        tail.q_pos = new_i32(lt.n_tokens, "lampe_tail_q_pos");
-        tail.k_pos = local.k_pos;
-        tail.mask  = new_mask("lampe_tail_mask");
+    ggml_tensor * middle_q_pos = nullptr;
+    for (auto & cur : middle) {
+        if (cur.range.n > 0) {
+            middle_q_pos = middle_q_pos ? middle_q_pos : new_i32(lt.n_tokens, "lampe_middle_q_pos");
+
+            cur.q_pos = middle_q_pos;
+            cur.k_pos = new_i32(cur.range.n*lt.n_stream, "lampe_middle_k_pos");
+        }
     }
 }
 
 void llama_lampe_portable::set_inputs(const std::vector<llama_lampe_plan> & plans, const int32_t * q_pos, const int32_t * k_pos) const {
-    const auto distinct = lampe_plans_distinct(plans);
+    std::vector<int64_t> ids;
 
-    // only a graph that is reserved and never run has more
-    GGML_ASSERT((int64_t) distinct.size() == lt.n_plans);
+    const auto distinct = lampe_plans_distinct(plans, ids);
 
-    const int64_t n_k   = lt.n_kv*lt.n_stream;
+    // only a graph that is reserved and never run has another number
+    GGML_ASSERT(distinct.size() == middle.size());
+
     const int64_t n_tps = lt.n_tokens/lt.n_stream;
 
-    std::vector<int32_t> buf(std::max(lt.n_tokens, n_k));
+    std::vector<int32_t> pos(std::max(lt.n_tokens, lt.n_kv*lt.n_stream));
 
-    const auto set_i32 = [&](ggml_tensor * dst, int64_t n, const auto & fn) {
-        for (int64_t i = 0; i < n; ++i) {
-            buf[i] = fn(i);
+    const auto set_q_pos = [&](const side & dst, const auto & fn) {
+        for (int64_t i = 0; i < lt.n_tokens; ++i) {
+            pos[i] = fn(i);
         }
-        ggml_backend_tensor_set(dst, buf.data(), 0, n*sizeof(int32_t));
+        ggml_backend_tensor_set(dst.q_pos, pos.data(), 0, ggml_nbytes(dst.q_pos));
     };
 
-    // empty cells are masked, any position does
-    const auto k_pos_at = [&](int64_t j) { return std::max(k_pos[j], 0); };
-
-    set_i32(local.q_pos, lt.n_tokens, [&](int64_t i) { return q_pos[i]; });
-    set_i32(local.k_pos, n_k, k_pos_at);
-
-    if (lt.n_plans == 0) {
-        return;
-    }
-
-    for (int64_t u = 0; u < lt.n_plans; ++u) {
-        set_i32(middle[u].q_pos, lt.n_tokens, [&](int64_t i) { return lampe_plan_middle(distinct[u], q_pos[i]) + plans[i].middle_shift; });
-        set_i32(middle[u].k_pos, n_k,         [&](int64_t j) { return lampe_plan_middle(distinct[u], k_pos_at(j)); });
-    }
-
-    if (lt.has_tail) {
-        // only queries long enough have a tail; the others must not be rotated to a negative position
-        set_i32(tail.q_pos, lt.n_tokens, [&](int64_t i) { return std::max(q_pos[i] - plans[i].tail_shift, 0); });
-    }
-
-    // the region of each pair, one mask after the other
-    std::vector<float> mask(lt.n_kv*lt.n_tokens);
-
-    const auto set_mask = [&](ggml_tensor * dst, const auto & in_region) {
-        for (int64_t i = 0; i < lt.n_tokens; ++i) {
-            const int32_t * k_pos_s = k_pos + (i/n_tps)*lt.n_kv;
-
-            for (int64_t j = 0; j < lt.n_kv; ++j) {
-                mask[i*lt.n_kv + j] = in_region(i, (int64_t) q_pos[i] - k_pos_s[j]) ? 1.0f : 0.0f;
+    const auto set_k_pos = [&](const side & dst, const auto & fn) {
+        for (int64_t s = 0; s < lt.n_stream; ++s) {
+            for (int64_t j = 0; j < dst.range.n; ++j) {
+                // empty cells are masked, any position does
+                pos[s*dst.range.n + j] = fn(std::max(k_pos[s*lt.n_kv + dst.range.first + j], 0));
             }
         }
-        ggml_backend_tensor_set(dst, mask.data(), 0, mask.size()*sizeof(float));
+        ggml_backend_tensor_set(dst.k_pos, pos.data(), 0, ggml_nbytes(dst.k_pos));
     };
 
-    const auto is_local = [&](int64_t i, int64_t d) { return d <= plans[i].local_window; };
-    const auto is_tail  = [&](int64_t i, int64_t d) { return !is_local(i, d) && d >= plans[i].tail_start; };
+    const auto as_is = [](int32_t p) { return p; };
 
-    set_mask(local.mask, is_local);
+    set_q_pos(local, [&](int64_t i) { return q_pos[i]; });
+    set_k_pos(local, as_is);
 
-    for (int64_t u = 0; u < lt.n_plans; ++u) {
-        set_mask(middle[u].mask, [&](int64_t i, int64_t d) {
-            return lampe_plan_same_middle(plans[i], distinct[u]) && !is_local(i, d) && !is_tail(i, d);
-        });
+    if (tail.range.n > 0) {
+        // only queries long enough have a tail; the others must not be rotated to a negative position
+        set_q_pos(tail, [&](int64_t i) { return std::max(q_pos[i] - plans[i].tail_shift, 0); });
+        set_k_pos(tail, as_is);
     }
 
-    if (lt.has_tail) {
-        set_mask(tail.mask, is_tail);
+    bool q_pos_is_set = false;
+    for (size_t u = 0; u < middle.size(); ++u) {
+        if (middle[u].range.n == 0) {
+            continue;
+        }
+        if (!q_pos_is_set) {
+            set_q_pos(middle[u], [&](int64_t i) { return ids[i] < 0 ? 0 : lampe_plan_middle(plans[i], q_pos[i]) + plans[i].middle_shift; });
+            q_pos_is_set = true;
+        }
+        set_k_pos(middle[u], [&](int32_t p) { return lampe_plan_middle(distinct[u], p); });
+    }
+
+    std::vector<float> data;
+
+    for (size_t ib = 0; ib < masks.size(); ++ib) {
+        if (!masks[ib]) {
+            continue;
+        }
+
+        const auto & cur = lt.blocks[ib];
+
+        data.resize(ggml_nelements(masks[ib]));
+
+        float * dst = data.data();
+
+        for (int64_t s = 0; s < lt.n_stream; ++s) {
+            for (int64_t i = s*n_tps + cur.first; i < s*n_tps + cur.first + cur.n; ++i) {
+                const auto put = [&](const llama_lampe_cells & range, const auto & in_region) {
+                    const int32_t * k_pos_r = k_pos + s*lt.n_kv + range.first;
+
+                    for (int64_t j = 0; j < range.n; ++j) {
+                        *dst++ = in_region((int64_t) q_pos[i] - k_pos_r[j]) ? 0.0f : -INFINITY;
+                    }
+                };
+
+                const auto is_local = [&](int64_t dist) { return lampe_plan_is_local(plans[i], dist); };
+                const auto is_tail  = [&](int64_t dist) { return lampe_plan_is_tail (plans[i], dist); };
+
+                put(cur.local, is_local);
+                for (size_t u = 0; u < middle.size(); ++u) {
+                    put(cur.middle[u], [&](int64_t dist) { return ids[i] == (int64_t) u && !is_local(dist) && !is_tail(dist); });
+                }
+                put(cur.tail, is_tail);
+            }
+        }
+
+        ggml_backend_tensor_set(masks[ib], data.data(), 0, ggml_nbytes(masks[ib]));
     }
 }
 
-ggml_tensor * llama_lampe_portable::build_kq(
-        ggml_context * ctx, ggml_tensor * q, ggml_tensor * k, const llama_lampe_rope & rope, float attention_factor) const {
+ggml_tensor * llama_lampe_portable::build_mask(ggml_context * ctx, size_t ib, ggml_tensor * kq_mask) {
+    const auto & cur = lt.blocks[ib];
+
+    if (!masks_kq[ib]) {
+        const auto view = [&](const llama_lampe_cells & range) {
+            return ggml_view_4d(ctx, kq_mask, range.n, cur.n, 1, lt.n_stream, kq_mask->nb[1], kq_mask->nb[2], kq_mask->nb[3],
+                    range.first*kq_mask->nb[0] + cur.first*kq_mask->nb[1]);
+        };
+
+        if (!masks[ib]) {
+            masks_kq[ib] = lt.blocks.size() == 1 ? kq_mask : ggml_cont(ctx, view(cur.local));
+        } else {
+            ggml_tensor * res = view(cur.local);
+
+            for (const auto & range : cur.middle) {
+                res = range.n > 0 ? ggml_concat(ctx, res, view(range), 0) : res;
+            }
+            if (cur.tail.n > 0) {
+                res = ggml_concat(ctx, res, view(cur.tail), 0);
+            }
+
+            masks_kq[ib] = ggml_add(ctx, masks[ib], res);
+        }
+    }
+
+    return masks_kq[ib];
+}
+
+ggml_tensor * llama_lampe_portable::build_attn(
+               ggml_context * ctx,
+                ggml_tensor * q,
+                ggml_tensor * k,
+                ggml_tensor * v,
+            const weighting & wt,
+     const llama_lampe_rope & rope,
+                      float   attention_factor,
+                        int   il) {
     const float attn_factor = rope.get_attn_factor(attention_factor);
 
     const int64_t n_embd_head = k->ne[0];
@@ -181,45 +195,125 @@ ggml_tensor * llama_lampe_portable::build_kq(
                 rope.ext_factor, attn_factor, rope.beta_fast, rope.beta_slow);
     };
 
-    // the streams are folded into the tokens: RoPE has one list of positions
-    k = k->type == GGML_TYPE_F32 ? ggml_cont(ctx, k) : ggml_cast(ctx, k, GGML_TYPE_F32);
-    k = ggml_reshape_3d(ctx, k, n_embd_head, n_head_kv, lt.n_kv*lt.n_stream);
-
-    const auto rotate_k = [&](ggml_tensor * pos) {
-        ggml_tensor * cur = ggml_reshape_4d(ctx, rotate(k, pos), n_embd_head, n_head_kv, lt.n_kv, lt.n_stream);
-
-        return ggml_permute(ctx, cur, 0, 2, 1, 3);
-    };
-
+    // RoPE has one list of positions: the streams are folded into the tokens
     const auto rotate_q = [&](ggml_tensor * pos) {
         ggml_tensor * cur = ggml_reshape_4d(ctx, rotate(q, pos), n_embd_head, n_head, lt.n_tokens/lt.n_stream, lt.n_stream);
 
         return ggml_permute(ctx, cur, 0, 2, 1, 3);
     };
 
-    const auto mul_mat = [&](ggml_tensor * k_rot, ggml_tensor * q_rot) {
-        ggml_tensor * cur = ggml_mul_mat(ctx, k_rot, q_rot);
-        ggml_prec_set_acc(cur, GGML_PREC_F32);
+    const auto rotate_k = [&](const side & cells) {
+        const int64_t n = cells.range.n;
 
-        return cur;
+        ggml_tensor * cur = ggml_view_4d(ctx, k, n_embd_head, n_head_kv, n, lt.n_stream, k->nb[1], k->nb[2], k->nb[3], cells.range.first*k->nb[2]);
+
+        if (k->type != GGML_TYPE_F32 && k->type != GGML_TYPE_F16) {
+            cur = ggml_cast(ctx, cur, GGML_TYPE_F32);
+        } else if (lt.n_stream > 1) {
+            cur = ggml_cont(ctx, cur);
+        }
+        cur = lt.n_stream > 1 ?
+            ggml_reshape_3d(ctx, cur, n_embd_head, n_head_kv, n*lt.n_stream) :
+            ggml_view_3d   (ctx, cur, n_embd_head, n_head_kv, n, cur->nb[1], cur->nb[2], 0);
+
+        cur = ggml_reshape_4d(ctx, rotate(cur, cells.k_pos), n_embd_head, n_head_kv, n, lt.n_stream);
+
+        return ggml_permute(ctx, cur, 0, 2, 1, 3);
     };
 
-    ggml_tensor * k_local = rotate_k(local.k_pos);
-    ggml_tensor * kq      = mul_mat(k_local, rotate_q(local.q_pos));
+    struct rotated {
+        ggml_tensor * q     = nullptr;
+        ggml_tensor * k     = nullptr;
+        int64_t       first = 0;
+    };
 
-    if (lt.n_plans == 0) {
-        return kq;
+    const auto rotate_side = [&](const side & cells, ggml_tensor * q_rot) {
+        rotated res;
+        if (cells.range.n > 0) {
+            res.q     = q_rot ? q_rot : rotate_q(cells.q_pos);
+            res.k     = rotate_k(cells);
+            res.first = cells.range.first;
+        }
+        return res;
+    };
+
+    const rotated rot_local = rotate_side(local, nullptr);
+    const rotated rot_tail  = rotate_side(tail,  nullptr);
+
+    std::vector<rotated> rot_middle;
+
+    ggml_tensor * q_middle = nullptr;
+    for (const auto & cells : middle) {
+        rot_middle.push_back(rotate_side(cells, q_middle));
+        q_middle = rot_middle.back().q ? rot_middle.back().q : q_middle;
     }
 
-    kq = ggml_mul(ctx, kq, local.mask);
+    std::vector<ggml_tensor *> outs;
 
-    if (lt.has_tail) {
-        kq = ggml_add(ctx, kq, ggml_mul(ctx, mul_mat(k_local, rotate_q(tail.q_pos)), tail.mask));
+    for (size_t ib = 0; ib < lt.blocks.size(); ++ib) {
+        const auto & cur = lt.blocks[ib];
+
+        std::vector<std::pair<const rotated *, llama_lampe_cells>> parts = { { &rot_local, cur.local } };
+        for (size_t u = 0; u < middle.size(); ++u) {
+            if (cur.middle[u].n > 0) {
+                parts.emplace_back(&rot_middle[u], cur.middle[u]);
+            }
+        }
+        if (cur.tail.n > 0) {
+            parts.emplace_back(&rot_tail, cur.tail);
+        }
+
+        ggml_tensor * kq = nullptr;
+
+        for (const auto & [rot, range] : parts) {
+            ggml_tensor * k_part = ggml_view_4d(ctx, rot->k, n_embd_head, range.n, n_head_kv, lt.n_stream,
+                    rot->k->nb[1], rot->k->nb[2], rot->k->nb[3], (range.first - rot->first)*rot->k->nb[1]);
+            ggml_tensor * q_part = ggml_view_4d(ctx, rot->q, n_embd_head, cur.n, n_head, lt.n_stream,
+                    rot->q->nb[1], rot->q->nb[2], rot->q->nb[3], cur.first*rot->q->nb[1]);
+
+            ggml_tensor * kq_part = ggml_mul_mat(ctx, k_part, q_part);
+            ggml_prec_set_acc(kq_part, GGML_PREC_F32);
+
+            kq = kq ? ggml_concat(ctx, kq, kq_part, 0) : kq_part;
+        }
+
+        if (wt.softcap != 0.0f) {
+            kq = ggml_scale(ctx, ggml_tanh(ctx, ggml_scale(ctx, kq, wt.cap_scale/wt.softcap)), wt.softcap);
+        }
+
+        kq = ggml_soft_max_ext(ctx, kq, build_mask(ctx, ib, wt.kq_mask), wt.kq_scale, 0.0f);
+        ggml_soft_max_add_sinks(kq, wt.sinks);
+
+        ggml_tensor * out = nullptr;
+
+        int64_t i_cell = 0;
+        for (const auto & [rot, range] : parts) {
+            GGML_UNUSED(rot);
+
+            ggml_tensor * kq_part = ggml_view_4d(ctx, kq, range.n, cur.n, n_head, lt.n_stream, kq->nb[1], kq->nb[2], kq->nb[3], i_cell*kq->nb[0]);
+            ggml_tensor * v_part  = ggml_view_4d(ctx, v, range.n, v->ne[1], v->ne[2], v->ne[3], v->nb[1], v->nb[2], v->nb[3], range.first*v->nb[0]);
+
+            // to be found in a running graph: which tokens, which cells
+            ggml_format_name(kq_part, "kq_weights-%d-%d-%d", il, (int) cur.first, (int) range.first);
+
+            ggml_tensor * kqv = ggml_mul_mat(ctx, v_part, kq_part);
+
+            out = out ? ggml_add(ctx, out, kqv) : kqv;
+
+            i_cell += range.n;
+        }
+
+        outs.push_back(out);
     }
 
-    for (const auto & region : middle) {
-        kq = ggml_add(ctx, kq, ggml_mul(ctx, mul_mat(rotate_k(region.k_pos), rotate_q(region.q_pos)), region.mask));
+    // in pairs, so that no output is copied more than log2 times
+    while (outs.size() > 1) {
+        std::vector<ggml_tensor *> pairs;
+        for (size_t i = 0; i < outs.size(); i += 2) {
+            pairs.push_back(i + 1 < outs.size() ? ggml_concat(ctx, outs[i], outs[i + 1], 1) : outs[i]);
+        }
+        outs = std::move(pairs);
     }
 
-    return kq;
+    return outs[0];
 }
