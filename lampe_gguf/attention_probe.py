@@ -97,7 +97,7 @@ class Probe:
                 backend.set_enabled(self._context.ctx, False)
 
         # see LampeLlama: the log's lines must not be written where Ctrl-C is raised
-        run_aside(create, lambda: None, "lampe-gguf attention")
+        run_aside(create, lambda: None)
         backend.set_abort_flag(self._context.ctx, self._stop)
         self._batch = internals.LlamaBatch(n_tokens=BATCH, embd=0, n_seq_max=1, verbose=False)
         self._n_vocab = llm.n_vocab()
@@ -155,7 +155,7 @@ class Probe:
             self._raised = None
             self._stop.value = False
             try:
-                run_aside(self._decode, self._cancel, "lampe-gguf attention")
+                run_aside(self._decode, self._cancel)
             finally:
                 self._stop.value = False
             if self._raised is not None:

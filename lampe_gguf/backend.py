@@ -162,6 +162,8 @@ def _library() -> Any:
         "get_plan": (ctypes.c_bool, [ctypes.c_void_p, ctypes.c_int32, pointer(LampePlan)]),
         "get_plan_seq": (ctypes.c_bool, [ctypes.c_void_p, ctypes.c_int32, pointer(LampePlan)]),
         "get_path": (ctypes.c_int, [ctypes.c_void_p]),
+        "get_path_reason": (ctypes.c_char_p, [ctypes.c_void_p]),
+        "dev_supports_fused": (ctypes.c_bool, [ctypes.c_void_p]),
         "set_abort_flag": (None, [ctypes.c_void_p, pointer(ctypes.c_bool)]),
     }
     for name, (result, arguments) in signatures.items():
@@ -240,6 +242,19 @@ def get_path(context: Context) -> str:
     if not is_patched():
         return "off"
     return PATHS[_library().llama_lampe_get_path(context)]
+
+
+def get_path_reason(context: Context) -> str:
+    """Why it is not the fused path, "" where it is; decided by asking the devices."""
+    if not is_patched():
+        return "the backend is not the patched one"
+    reason: bytes = _library().llama_lampe_get_path_reason(context)
+    return reason.decode()
+
+
+def device_supports_fused(device: int) -> bool:
+    """Whether fused attention runs on a device, by its address (ggml_backend_dev_t)."""
+    return bool(_library().llama_lampe_dev_supports_fused(device))
 
 
 def set_abort_flag(context: Context, flag: ctypes.c_bool) -> None:

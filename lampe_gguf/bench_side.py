@@ -26,7 +26,7 @@ def open_side(side: str, model: str, **options: Any) -> Any:
     if side == "stock":
         from llama_cpp import Llama
 
-        return Llama(model, verbose=False, flash_attn=True, **options)
+        return Llama(model, verbose=False, **options)
     from .runtime import LampeLlama
     from .session import file_config
 
@@ -60,13 +60,16 @@ def peak_rss() -> float | None:
     )
 
 
-def run(side: str, model: str, lengths: list[int], decode: int, threads: int) -> None:
+def run(
+    side: str, model: str, lengths: list[int], decode: int, threads: int, flash_attn: bool = True
+) -> None:
     """Read up to each length in turn (ascending) and write `decode` tokens there."""
     import llama_cpp
 
     n_ctx = -(-(lengths[-1] + decode + 1) // 256) * 256
     llm = open_side(
-        side, model, n_ctx=n_ctx, n_batch=512, n_threads=threads, n_threads_batch=threads
+        side, model, n_ctx=n_ctx, n_batch=512, n_threads=threads, n_threads_batch=threads,
+        flash_attn=flash_attn,
     )
     numbers = random.Random(0)
     # speed does not depend on what is read

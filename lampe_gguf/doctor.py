@@ -32,19 +32,20 @@ def examine() -> Report:
         backend.require_patched()
     except LampeError as error:
         problem = str(error)
-    devices = _devices(module)
+    devices = _devices()
     return Report(
         ok=problem is None,
         problem=problem,
         version=backend.version(),
         library=backend.library_path(),
-        devices=devices,
+        devices=[f"{name}: {description}" for _, name, description in devices],
         cpu_features=_cpu_features(module),
         path=None if problem else _path(devices),
     )
 
 
-def _devices(module: object) -> list[str]:
+def _devices() -> list[tuple[int, str, str]]:
+    """Address, name and description of each."""
     import ctypes
     import os
 
@@ -59,14 +60,14 @@ def _devices(module: object) -> list[str]:
     ggml.ggml_backend_dev_count.restype = ctypes.c_size_t
     ggml.ggml_backend_dev_get.restype = ctypes.c_void_p
     ggml.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
-    found = []
+    found: list[tuple[int, str, str]] = []
     for function in ("name", "description"):
         getattr(base, f"ggml_backend_dev_{function}").restype = ctypes.c_char_p
         getattr(base, f"ggml_backend_dev_{function}").argtypes = [ctypes.c_void_p]
     for index in range(ggml.ggml_backend_dev_count()):
         device = ggml.ggml_backend_dev_get(index)
         name = base.ggml_backend_dev_name(device).decode()
-        found.append(f"{name}: {base.ggml_backend_dev_description(device).decode()}")
+        found.append((device, name, base.ggml_backend_dev_description(device).decode()))
     return found
 
 
@@ -76,8 +77,10 @@ def _cpu_features(module: object) -> list[str]:
     return [pair[0].strip() for pair in pairs if len(pair) == 2 and pair[1].strip() == "1"]
 
 
-def _path(devices: list[str]) -> str:
-    others = [name for name in devices if not name.startswith(("CPU", "BLAS"))]
-    if others:
-        return "portable on " + ", ".join(name.split(":")[0] for name in others) + ", fused on CPU"
-    return "fused"
+def _path(devices: list[tuple[int, str, str]]) -> str:
+    """What each device that can hold layers would run; the device itself says so."""
+    said = {}
+    for device, name, _ in devices:
+        if not name.startswith("BLAS"):  # helps the processor and holds no layers
+            said[name] = "fused" if backend.device_supports_fused(device) else "portable"
+    return ", ".join(f"{path} on {name}" for name, path in said.items())

@@ -133,7 +133,7 @@ class LampeLlama(Llama):  # type: ignore[misc]
         # llama.cpp calls Python for each line of its log: in the main thread, Ctrl-C would be
         # raised there, printed and forgotten
         if threading.current_thread() is threading.main_thread():
-            run_aside(load, lambda: None, "lampe-gguf loading")
+            run_aside(load, lambda: None)
         else:
             load()
         backend.set_abort_flag(self.ctx, self._cancel)
@@ -147,6 +147,11 @@ class LampeLlama(Llama):  # type: ignore[misc]
     def path(self) -> str:
         """Which attention runs: "off" (plain RoPE), "portable" or "fused"."""
         return backend.get_path(self.ctx)
+
+    @property
+    def path_reason(self) -> str:
+        """Why `path` is not "fused", as "Vulkan0 has no fused attention ..."; "" where it is."""
+        return backend.get_path_reason(self.ctx)
 
     def plan(self) -> Plan | None:
         """The plan of the newest token, None where nothing was read or LaMPE is off."""
@@ -243,7 +248,7 @@ class LampeLlama(Llama):  # type: ignore[misc]
         try:
             if self._cancel.value:
                 raise Cancelled("cancelled")
-            if len(batch) > 1 and threading.current_thread() is threading.main_thread():
+            if threading.current_thread() is threading.main_thread():
                 self._compute_aside(batch, logits_all)
             else:
                 self._compute(batch, logits_all)
@@ -280,7 +285,7 @@ class LampeLlama(Llama):  # type: ignore[misc]
         def stop() -> None:
             self._cancel.value = True
 
-        run_aside(lambda: self._compute(batch, logits_all), stop, "lampe-gguf reading")
+        run_aside(lambda: self._compute(batch, logits_all), stop)
 
 
 def _reason(message: str) -> str:

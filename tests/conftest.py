@@ -23,6 +23,16 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# tools/on_device.py: layers that contexts with attention from stock operations keep on a device
+GPU_LAYERS = int(os.environ.get("LAMPE_GPU_LAYERS", "0"))
+
+
+def layers_on(flash_attn: bool) -> int:
+    """n_gpu_layers of a context: fused attention is the processor's, and what the rest is checked
+    against."""
+    return 0 if flash_attn else GPU_LAYERS
+
+
 def tiny_config(**changes: Any) -> LampeConfig:
     """A map that compresses at once: window 32, exact up to 8, m at most 20, inputs up to 512."""
     values: dict[str, Any] = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import tiny_config
+from conftest import layers_on, tiny_config
 from llama_cpp import llama_cpp as C
 from stock_side import all_logits, distance
 from tiny_oracle import TinyOracle
@@ -27,7 +27,8 @@ KV = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}
 
 
 def opened(path: Path, flash_attn: bool = True, **options: Any) -> LampeLlama:
-    return LampeLlama(path, **{"n_ctx": 256, "flash_attn": flash_attn, **options})
+    values = {"n_ctx": 256, "flash_attn": flash_attn, "n_gpu_layers": layers_on(flash_attn)}
+    return LampeLlama(path, **{**values, **options})
 
 
 # -- against the oracle --------------------------------------------------------------------------
@@ -46,6 +47,7 @@ def test_equals_the_oracle(
     want = TinyOracle(path).logits(TOKENS, config)
     llm = opened(path, flash_attn, type_k=KV["f32"], type_v=KV["f32"])
     assert llm.path == ("fused" if flash_attn else "portable")
+    assert llm.path_reason == ("" if flash_attn else "flash attention is off")
     got = all_logits(llm, TOKENS)
     # what plain low precision costs: keys and values rounded to half precision
     cost = distance(want, TinyOracle(path).logits(TOKENS, config, key_type=np.float16))

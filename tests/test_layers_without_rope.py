@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import tiny_config
+from conftest import layers_on, tiny_config
 from stock_side import all_logits, distance
 from tiny_oracle import TinyOracle
 
@@ -25,7 +25,8 @@ def test_equals_the_oracle(tiny: Tiny, flash_attn: bool, factor: float) -> None:
     path = tiny(arch="smollm3", n_layer=5, lampe=config)
     oracle = TinyOracle(path)
     want = oracle.logits(TOKENS, config)
-    llm = LampeLlama(path, n_ctx=256, flash_attn=flash_attn, type_k=0, type_v=0)
+    llm = LampeLlama(path, n_ctx=256, flash_attn=flash_attn, type_k=0, type_v=0,
+                     n_gpu_layers=layers_on(flash_attn))
     assert llm.path == ("fused" if flash_attn else "portable")
     got = all_logits(llm, TOKENS)
     cost = distance(want, oracle.logits(TOKENS, config, key_type=np.float16))
@@ -41,7 +42,8 @@ def test_equals_the_oracle(tiny: Tiny, flash_attn: bool, factor: float) -> None:
 def test_both_paths_agree_with_a_quantised_cache(tiny: Tiny, type_k: int) -> None:
     path = tiny(arch="smollm3", n_layer=5)
     fused, portable = (
-        all_logits(LampeLlama(path, n_ctx=256, flash_attn=flash, type_k=type_k), TOKENS)
+        all_logits(LampeLlama(path, n_ctx=256, flash_attn=flash, type_k=type_k,
+                              n_gpu_layers=layers_on(flash)), TOKENS)
         for flash in (True, False)
     )
     # rounding tips cached keys by a step of their type: stock's two ways are 1.4e-2 apart here

@@ -12,7 +12,7 @@ from typing import Any
 import llama_cpp as C
 import numpy as np
 import pytest
-from conftest import tiny_config
+from conftest import layers_on, tiny_config
 from stock_side import all_logits, distance
 
 from lampe_gguf.config import LampeConfig
@@ -29,7 +29,8 @@ F32: dict[str, Any] = {"type_k": 0, "type_v": 0}
 
 
 def opened(path: Path, flash_attn: bool, **options: Any) -> LampeLlama:
-    values = {"n_ctx": 2048, "n_batch": 512, "n_ubatch": 512, "flash_attn": flash_attn}
+    values = {"n_ctx": 2048, "n_batch": 512, "n_ubatch": 512, "flash_attn": flash_attn,
+              "n_gpu_layers": layers_on(flash_attn)}
     return LampeLlama(path, **{**values, **options})
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import tiny_config
+from conftest import layers_on, tiny_config
 from stock_side import all_logits, distance
 from tiny_oracle import TinyOracle
 
@@ -46,7 +46,8 @@ def gemma(tiny: Tiny) -> Tiny:
 
 
 def opened(path: Path, flash_attn: bool, **options: Any) -> LampeLlama:
-    return LampeLlama(path, **{"n_ctx": 256, "flash_attn": flash_attn, **options})
+    values = {"n_ctx": 256, "flash_attn": flash_attn, "n_gpu_layers": layers_on(flash_attn)}
+    return LampeLlama(path, **{**values, **options})
 
 
 @pytest.mark.parametrize("flash_attn", [True, False])

@@ -33,11 +33,13 @@ Examples:
 @click.option("--threads", type=click.IntRange(1), help="Processor threads.  [default: all]")
 @click.option("--stock", type=click.Path(path_type=Path), metavar="FOLDER",
               help="Upstream's own llama-cpp-python, as a folder for PYTHONPATH.")
+@click.option("--portable", is_flag=True,
+              help="Both sides with attention from stock operations (flash attention off).")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw the speeds into a PNG.")
 def command(
     model: Path, lengths: tuple[int, ...], rounds: int, decode: int, threads: int | None,
-    stock: Path | None, as_json: bool, plot: Path | None,
+    stock: Path | None, portable: bool, as_json: bool, plot: Path | None,
 ) -> None:
     from ..bench import compare
     from ..progress import Progress
@@ -46,7 +48,7 @@ def command(
     with Progress("measuring", 2 * rounds * max(lengths), "tokens") as bar:
         found = compare(
             model, lengths, rounds=rounds, decode=decode, threads=threads, stock=stock,
-            on_work=bar.advance,
+            flash_attn=not portable, on_work=bar.advance,
         )
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(found), indent=2))

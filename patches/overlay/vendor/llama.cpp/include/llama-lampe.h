@@ -83,6 +83,12 @@ extern "C" {
 
     LLAMA_API enum llama_lampe_path llama_lampe_get_path(const struct llama_context * ctx);
 
+    // why it is not the fused path, "" when it is; decided when the context is made, by asking the devices
+    LLAMA_API const char * llama_lampe_get_path_reason(const struct llama_context * ctx);
+
+    // whether the fused path runs on a device, for a common shape of attention
+    LLAMA_API bool llama_lampe_dev_supports_fused(ggml_backend_dev_t dev);
+
     // abort what the context computes while *flag is true, as an abort callback would; NULL: never
     // for callers whose language cannot be called back from a computing thread
     LLAMA_API void llama_lampe_set_abort_flag(struct llama_context * ctx, const bool * flag);

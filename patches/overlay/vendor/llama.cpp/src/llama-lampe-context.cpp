@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
@@ -230,6 +229,10 @@ int64_t llama_lampe_context::n_tokens_block(int64_t n_kv) const {
     return std::max<int64_t>(1, scores_max/(2*sizeof(float)*n_head*n_kv));
 }
 
+const std::string & llama_lampe_context::get_path_reason() const {
+    return path_reason;
+}
+
 uint32_t llama_lampe_context::n_nodes_max(uint32_t n_tokens) const {
     const int64_t n_block  = n_tokens_block(cparams.n_ctx);
     const int64_t n_full   = (n_tokens + n_block - 1)/n_block;
@@ -327,79 +330,4 @@ ggml_tensor * llama_lampe_context::get_rope_table(const llama_lampe_rope & rope,
     rope_tables.push_back(std::move(table));
 
     return rope_tables.back()->tensor;
-}
-
-//
-// n_ctx
-//
-
-// memory that an allocation may count on; 0 when unknown
-static size_t lampe_memory_available(ggml_backend_dev_t dev) {
-#if defined(__linux__)
-    // the CPU backend reports all of the memory as free
-    if (ggml_backend_dev_type(dev) == GGML_BACKEND_DEVICE_TYPE_CPU) {
-        size_t kib = 0;
-
-        if (FILE * file = fopen("/proc/meminfo", "r")) {
-            char line[256];
-            while (fgets(line, sizeof(line), file)) {
-                if (sscanf(line, "MemAvailable: %zu kB", &kib) == 1) {
-                    break;
-                }
-            }
-            fclose(file);
-        }
-
-        return kib*1024;
-    }
-#endif
-
-    size_t free  = 0;
-    size_t total = 0;
-    ggml_backend_dev_memory(dev, &free, &total);
-
-    return free;
-}
-
-void llama_lampe_check_n_ctx(
-        const llama_model & model, const llama_cparams & cparams, uint32_t n_ctx, ggml_type type_k, ggml_type type_v, bool swa_full) {
-    const auto & hparams = model.hparams;
-
-    const uint32_t n_ctx_max = hparams.lampe.context_length;
-    // sequences that share a unified cache share its cells, too: begin_batch() sees to each of them
-    const uint32_t n_ctx_seq = n_ctx == 0 ? n_ctx_max : n_ctx/cparams.n_seq_max;
-
-    if (n_ctx_seq > n_ctx_max) {
-        throw llama_lampe_error(format("n_ctx = %u is beyond the LaMPE context length of %u: "
-                    "pass at most that, or convert the model with a larger context length", n_ctx_seq, n_ctx_max));
-    }
-
-    // per device: bytes of the keys and values of one token, of those layers that keep all of them
-    std::vector<std::pair<ggml_backend_dev_t, size_t>> sizes;
-
-    for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
-        // a cache of windows does not grow, and layers that use the keys of earlier ones have none
-        if (!hparams.has_kv(il) || (hparams.swa_type != LLAMA_SWA_TYPE_NONE && hparams.is_swa(il) && !swa_full)) {
-            continue;
-        }
-
-        ggml_backend_dev_t dev = cparams.offload_kqv ? model.dev_layer(il) : ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
-
-        auto it = std::find_if(sizes.begin(), sizes.end(), [&](const auto & size) { return size.first == dev; });
-        if (it == sizes.end()) {
-            it = sizes.insert(sizes.end(), { dev, 0 });
-        }
-
-        it->second += ggml_row_size(type_k, hparams.n_embd_k_gqa(il)) + ggml_row_size(type_v, hparams.n_embd_v_gqa(il));
-    }
-
-    for (const auto & [dev, size] : sizes) {
-        const size_t available = lampe_memory_available(dev);
-        const size_t needed    = size*cparams.n_ctx;
-
-        if (available > 0 && needed > available) {
-            throw llama_lampe_error(format("a context of %u tokens needs %.1f GiB for the KV cache and %.1f GiB are available: "
-                        "pass n_ctx = %zu or less", cparams.n_ctx, needed/1073741824.0, available/1073741824.0, available/size/256*256));
-        }
-    }
 }

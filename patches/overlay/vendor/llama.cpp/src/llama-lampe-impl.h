@@ -87,6 +87,13 @@ class llama_lampe_context {
 public:
     llama_lampe_context(const llama_model & model, const llama_cparams & cparams, const llama_lampe_params & params);
 
+    // fused where every device that has a layer supports the op; clears cparams.flash_attn where one does not
+    // throws when the types of the cache need the fused op
+    void choose_path(llama_cparams & cparams, ggml_type type_k, ggml_type type_v);
+
+    // why the path is not the fused one, "" when it is
+    const std::string & get_path_reason() const;
+
     const llama_lampe_params & get_params() const;
 
     // no graph built before may be used again
@@ -143,6 +150,8 @@ private:
     const llama_cparams & cparams;
 
     llama_lampe_params params;
+
+    std::string path_reason;
 
     int32_t n_pos; // rows of the tables
 

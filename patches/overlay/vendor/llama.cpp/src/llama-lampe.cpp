@@ -113,6 +113,12 @@ enum llama_lampe_path llama_lampe_get_path(const llama_context * ctx) {
     return cparams.flash_attn ? LLAMA_LAMPE_PATH_FUSED : LLAMA_LAMPE_PATH_PORTABLE;
 }
 
+const char * llama_lampe_get_path_reason(const llama_context * ctx) {
+    const auto * lampe = ctx->get_cparams().lampe;
+
+    return lampe ? lampe->get_path_reason().c_str() : "LaMPE is off";
+}
+
 void llama_lampe_set_abort_flag(llama_context * ctx, const bool * flag) {
     const auto is_set = [](void * data) {
         return *static_cast<const volatile bool *>(data);

@@ -1,0 +1,174 @@
+#include "llama-lampe-impl.h"
+
+#include "llama-hparams.h"
+#include "llama-impl.h"
+#include "llama-model.h"
+
+#include "ggml-backend.h"
+#include "ggml-lampe.h"
+
+#include <algorithm>
+#include <cstdio>
+
+//
+// path
+//
+
+struct lampe_attn_shape {
+    int64_t n_embd_head_k;
+    int64_t n_embd_head_v;
+    int64_t n_head;
+    int64_t n_head_kv;
+    int64_t n_rot;
+
+    ggml_type type_k;
+    ggml_type type_v;
+};
+
+// ask with an op that is never computed
+static bool lampe_dev_supports_fused(ggml_backend_dev_t dev, const lampe_attn_shape & shape) {
+    const int64_t n_q  = 1;
+    const int64_t n_kv = 256;
+
+    ggml_init_params params = {
+        /*.mem_size   =*/ 16*ggml_tensor_overhead(),
+        /*.mem_buffer =*/ nullptr,
+        /*.no_alloc   =*/ true,
+    };
+
+    ggml_context_ptr ctx_ptr { ggml_init(params) };
+
+    ggml_context * ctx = ctx_ptr.get();
+
+    ggml_tensor * op = ggml_lampe_attn(ctx,
+            ggml_new_tensor_4d(ctx, GGML_TYPE_F32, shape.n_embd_head_k,  n_q,  shape.n_head,    1),
+            ggml_new_tensor_4d(ctx, shape.type_k,  shape.n_embd_head_k,  n_kv, shape.n_head_kv, 1),
+            ggml_new_tensor_4d(ctx, shape.type_v,  shape.n_embd_head_v,  n_kv, shape.n_head_kv, 1),
+            ggml_new_tensor_4d(ctx, GGML_TYPE_F16, n_kv,                 n_q,  1,               1),
+            ggml_new_tensor_4d(ctx, GGML_TYPE_I32, GGML_LAMPE_PLAN_SIZE, n_q,  1,               1),
+            ggml_new_tensor_4d(ctx, GGML_TYPE_I32, n_kv,                 1,    1,               1),
+            ggml_new_tensor_2d(ctx, GGML_TYPE_F32, shape.n_rot,          n_kv),
+            nullptr, 1.0f, 0.0f, GGML_ROPE_TYPE_NEOX);
+
+    return ggml_backend_dev_supports_op(dev, op);
+}
+
+void llama_lampe_context::choose_path(llama_cparams & cparams, ggml_type type_k, ggml_type type_v) {
+    // not to be decided again, see llama_context::sched_reserve()
+    cparams.auto_fa = false;
+
+    if (!cparams.flash_attn) {
+        path_reason = "flash attention is off";
+        return;
+    }
+
+    const auto & hparams = model.hparams;
+
+    for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
+        if (!hparams.has_kv(il)) {
+            continue;
+        }
+
+        ggml_backend_dev_t dev = cparams.offload_kqv ? model.dev_layer(il) : ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+
+        const lampe_attn_shape shape = {
+            hparams.n_embd_head_k(il), hparams.n_embd_head_v(il), hparams.n_head(il), hparams.n_head_kv(il), hparams.n_rot(il), type_k, type_v,
+        };
+
+        if (!lampe_dev_supports_fused(dev, shape)) {
+            path_reason = format("%s has no fused attention with LaMPE for this model", ggml_backend_dev_name(dev));
+            break;
+        }
+    }
+
+    if (path_reason.empty()) {
+        return;
+    }
+
+    if (ggml_is_quantized(type_v)) {
+        throw llama_lampe_error(format("%s, which a quantised cache of values needs: leave the values in f16, or keep the cache off the device", path_reason.c_str()));
+    }
+
+    LLAMA_LOG_WARN("%s: %s: it is composed of other operators\n", __func__, path_reason.c_str());
+
+    cparams.flash_attn = false;
+}
+
+bool llama_lampe_dev_supports_fused(ggml_backend_dev_t dev) {
+    return lampe_dev_supports_fused(dev, { 128, 128, 8, 2, 128, GGML_TYPE_F16, GGML_TYPE_F16 });
+}
+
+//
+// n_ctx
+//
+
+// memory that an allocation may count on; 0 when unknown
+static size_t lampe_memory_available(ggml_backend_dev_t dev) {
+#if defined(__linux__)
+    // the CPU backend reports all of the memory as free
+    if (ggml_backend_dev_type(dev) == GGML_BACKEND_DEVICE_TYPE_CPU) {
+        size_t kib = 0;
+
+        if (FILE * file = fopen("/proc/meminfo", "r")) {
+            char line[256];
+            while (fgets(line, sizeof(line), file)) {
+                if (sscanf(line, "MemAvailable: %zu kB", &kib) == 1) {
+                    break;
+                }
+            }
+            fclose(file);
+        }
+
+        return kib*1024;
+    }
+#endif
+
+    size_t free  = 0;
+    size_t total = 0;
+    ggml_backend_dev_memory(dev, &free, &total);
+
+    return free;
+}
+
+void llama_lampe_check_n_ctx(
+        const llama_model & model, const llama_cparams & cparams, uint32_t n_ctx, ggml_type type_k, ggml_type type_v, bool swa_full) {
+    const auto & hparams = model.hparams;
+
+    const uint32_t n_ctx_max = hparams.lampe.context_length;
+    // sequences that share a unified cache share its cells, too: begin_batch() sees to each of them
+    const uint32_t n_ctx_seq = n_ctx == 0 ? n_ctx_max : n_ctx/cparams.n_seq_max;
+
+    if (n_ctx_seq > n_ctx_max) {
+        throw llama_lampe_error(format("n_ctx = %u is beyond the LaMPE context length of %u: "
+                    "pass at most that, or convert the model with a larger context length", n_ctx_seq, n_ctx_max));
+    }
+
+    // per device: bytes of the keys and values of one token, of those layers that keep all of them
+    std::vector<std::pair<ggml_backend_dev_t, size_t>> sizes;
+
+    for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
+        // a cache of windows does not grow, and layers that use the keys of earlier ones have none
+        if (!hparams.has_kv(il) || (hparams.swa_type != LLAMA_SWA_TYPE_NONE && hparams.is_swa(il) && !swa_full)) {
+            continue;
+        }
+
+        ggml_backend_dev_t dev = cparams.offload_kqv ? model.dev_layer(il) : ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+
+        auto it = std::find_if(sizes.begin(), sizes.end(), [&](const auto & size) { return size.first == dev; });
+        if (it == sizes.end()) {
+            it = sizes.insert(sizes.end(), { dev, 0 });
+        }
+
+        it->second += ggml_row_size(type_k, hparams.n_embd_k_gqa(il)) + ggml_row_size(type_v, hparams.n_embd_v_gqa(il));
+    }
+
+    for (const auto & [dev, size] : sizes) {
+        const size_t available = lampe_memory_available(dev);
+        const size_t needed    = size*cparams.n_ctx;
+
+        if (available > 0 && needed > available) {
+            throw llama_lampe_error(format("a context of %u tokens needs %.1f GiB for the KV cache and %.1f GiB are available: "
+                        "pass n_ctx = %zu or less", cparams.n_ctx, needed/1073741824.0, available/1073741824.0, available/size/256*256));
+        }
+    }
+}

