@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from .report import Failure, run
 from .tree import Tree
 
 DEVICES = ("cuda", "metal", "vulkan")
+VULKAN_HEADERS = (1, 3, 272)  # the first with VK_EXT_layer_settings, which llama.cpp uses
 
 _FLAGS = {
     "CMAKE_BUILD_TYPE": "Release",
@@ -83,10 +85,35 @@ def find_toolchain(device: str) -> Toolchain:
         raise Failure("--cuda needs NVIDIA's compiler nvcc; install the CUDA toolkit.")
     if device == "vulkan" and not shutil.which("glslc"):
         raise Failure("--vulkan needs glslc and the Vulkan headers; install the Vulkan SDK.")
+    if device == "vulkan":
+        _check_vulkan_headers()
     if device == "metal" and sys.platform != "darwin":
         raise Failure("--metal needs a Mac.")
     assert found["cmake"] and found["ninja"]
     return Toolchain(compiler, version, found["cmake"], found["ninja"], find_program("ccache"))
+
+
+def _check_vulkan_headers() -> None:
+    """Debian 12's, for one, are too old, which the compiler says after minutes and unclearly."""
+    given = [flag.partition("=")[2] for flag in shlex.split(os.environ.get("CMAKE_ARGS", ""))
+             if flag.startswith("-DVulkan_INCLUDE_DIR")]
+    sdk = [f"{os.environ['VULKAN_SDK']}/include"] if "VULKAN_SDK" in os.environ else []
+    for folder in [*given, *sdk, "/usr/include", "/usr/local/include"]:
+        header = Path(folder) / "vulkan" / "vulkan_core.h"
+        if not header.is_file():
+            continue
+        found = re.search(r"define VK_HEADER_VERSION_COMPLETE VK_MAKE_API_VERSION\(0, (\d+), (\d+)",
+                          text := header.read_text(encoding="utf-8"))
+        patch = re.search(r"define VK_HEADER_VERSION (\d+)", text)
+        if found and patch:
+            version = (int(found[1]), int(found[2]), int(patch[1]))
+            if version < VULKAN_HEADERS:
+                raise Failure(
+                    f"the Vulkan headers in {folder} are {'.'.join(map(str, version))} and "
+                    f"--vulkan needs {'.'.join(map(str, VULKAN_HEADERS))}; install a newer Vulkan "
+                    "SDK, or unpack newer headers and name their folder with "
+                    "CMAKE_ARGS=-DVulkan_INCLUDE_DIR=FOLDER.")
+        return
 
 
 def cmake_flags(device: str) -> list[str]:
