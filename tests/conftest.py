@@ -33,6 +33,15 @@ def layers_on(flash_attn: bool) -> int:
     return 0 if flash_attn else GPU_LAYERS
 
 
+def within(cost: float) -> float:
+    """How far off a context may be that rounds nothing but its sums: `cost`.
+
+    On a device, 1e-3: its products round queries, values and activations to half precision, with
+    LaMPE or without.
+    """
+    return max(cost, 1e-3) if GPU_LAYERS else cost
+
+
 def tiny_config(**changes: Any) -> LampeConfig:
     """A map that compresses at once: window 32, exact up to 8, m at most 20, inputs up to 512."""
     values: dict[str, Any] = {

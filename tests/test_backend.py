@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import layers_on, tiny_config
+from conftest import layers_on, tiny_config, within
 from llama_cpp import llama_cpp as C
 from stock_side import all_logits, distance
 from tiny_oracle import TinyOracle
@@ -51,7 +51,7 @@ def test_equals_the_oracle(
     got = all_logits(llm, TOKENS)
     # what plain low precision costs: keys and values rounded to half precision
     cost = distance(want, TinyOracle(path).logits(TOKENS, config, key_type=np.float16))
-    assert distance(want, got) < max(cost, 1e-5)
+    assert distance(want, got) < within(max(cost, 1e-5))
     # and the map matters: plain RoPE is far away
     assert distance(want, TinyOracle(path).logits(TOKENS, None)) > 100 * max(cost, 1e-5)
 
@@ -78,7 +78,7 @@ def test_equals_the_oracle_whatever_the_rotation(tiny: Tiny, flash_attn: bool, k
     want = TinyOracle(path, rope).logits(TOKENS, config)
     got = all_logits(opened(path, flash_attn, type_k=KV["f32"], type_v=KV["f32"]), TOKENS)
     cost = distance(want, TinyOracle(path, rope).logits(TOKENS, config, key_type=np.float16))
-    assert distance(want, got) < max(cost, 1e-5)
+    assert distance(want, got) < within(max(cost, 1e-5))
 
 
 @pytest.mark.parametrize("arch", ["llama", "qwen2", "qwen3", "stablelm", "gptneox", "phi2"])
@@ -131,7 +131,7 @@ def test_parameters_can_change_at_any_time(tiny: Tiny) -> None:
     # one layer: cached keys and values depend on no position, hence on no map
     got = all_logits(llm, TOKENS[60:])
     want = all_logits(opened(path, lampe=other), TOKENS)[60:]
-    assert distance(want, got) < 1e-5
+    assert distance(want, got) < within(1e-5)
 
 
 # -- batches, sequences, states, shifts ----------------------------------------------------------
@@ -155,7 +155,7 @@ def test_prompt_policy_announced_is_the_paper(tiny: Tiny, flash_attn: bool) -> N
     llm = opened(path, flash_attn, n_batch=32, n_ubatch=32, type_k=KV["f32"], type_v=KV["f32"])
     backend.set_prompt_length(llm.ctx, 100)
     got = all_logits(llm, TOKENS, [32, 32, 32, 4] + [1] * 20)
-    assert distance(want, got) < 1e-4
+    assert distance(want, got) < within(1e-4)
     assert llm.plan() == config.plan(120)
 
 
@@ -261,7 +261,7 @@ def test_removing_and_shifting_leaves_what_a_fresh_context_has(
     llm.n_tokens = 60
     got = all_logits(llm, TOKENS[100:])
     fresh = all_logits(opened(path, flash_attn), TOKENS[:10] + TOKENS[50:])[60:]
-    assert distance(fresh, got) < 1e-4
+    assert distance(fresh, got) < within(1e-4)
 
 
 @pytest.mark.parametrize("flash_attn", PATHS)
@@ -429,5 +429,5 @@ def test_lora_is_untouched(tiny: Tiny, tmp_path: Path, flash_attn: bool) -> None
     options = {"type_k": KV["f32"], "type_v": KV["f32"]}
     got = all_logits(opened(path, flash_attn, lora_path=str(adapter), **options), TOKENS)
     want = oracle.logits(TOKENS, tiny_config())
-    assert distance(want, got) < 1e-4
+    assert distance(want, got) < within(1e-4)
     assert distance(want, all_logits(opened(path, flash_attn, **options), TOKENS)) > 0.1
