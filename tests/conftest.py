@@ -36,10 +36,10 @@ def layers_on(flash_attn: bool) -> int:
 def within(cost: float) -> float:
     """How far off a context may be that rounds nothing but its sums: `cost`.
 
-    On a device, 1e-3: its products round queries, values and activations to half precision, with
-    LaMPE or without.
+    On a device, at least 1e-3: its products round queries, values and activations to half
+    precision, with LaMPE or without.
     """
-    return max(cost, 1e-3) if GPU_LAYERS else cost
+    return max(2 * cost, 1e-3) if GPU_LAYERS else cost
 
 
 def tiny_config(**changes: Any) -> LampeConfig:

@@ -114,6 +114,7 @@ def test_sequences_share_the_cache(
             row = np.ctypeslib.as_array(C.llama_get_logits_ith(ctx, i), shape=(llm.n_vocab(),))
             want = alone[sequence][position]
             shown = want > -1e30
-            assert abs(row - want)[shown].max() < 1e-3 * want[shown].std(), (position, sequence)
+            away = abs(row - want)[shown].max() / want[shown].std()
+            assert away < 4 * within(2.5e-4), (position, sequence)
     C.llama_batch_free(batch)
     C.llama_free(ctx)

@@ -17,6 +17,7 @@ from typing import Any
 
 import llama_cpp
 import numpy as np
+from llama_cpp import _logger
 
 from lampe_gguf.config import LampeConfig
 from lampe_gguf.evaluate import read_tokens
@@ -46,13 +47,13 @@ def log_lines() -> Iterator[list[str]]:
     try:
         yield lines
     finally:
-        llama_cpp.llama_log_set(llama_cpp.llama_log_callback(), ctypes.c_void_p(0))
+        llama_cpp.llama_log_set(_logger.llama_log_callback, ctypes.c_void_p(0))
 
 
 def run(name: str, config: LampeConfig, n_tokens: int, **options: Any) -> np.ndarray:
     """Read and write; print what was seen. Returns the logits of the tokens: [n, n_vocab]."""
     n_ctx = -(-(n_tokens + WRITTEN) // 256) * 256
-    llm = LampeLlama(model_path(), lampe=config, n_ctx=n_ctx, verbose=True, **options)
+    llm = LampeLlama(model_path(), lampe=config, n_ctx=n_ctx, verbose=False, **options)
     text = "\n\n".join(topics[name] for name in sorted(topics))
     tokens = read_tokens(llm, text, n_tokens + WRITTEN)
     llm.eval(tokens[:64])
@@ -86,13 +87,13 @@ def main() -> int:
         file_config(model_path())[1], local_window=256, tail_window=32, max_mapping_length=512.0)
     with log_lines() as lines:
         got = run("device", config, n_tokens, n_gpu_layers=99)
-    for wanted in (r"using device .*", r".*KV buffer size.*", r".*compute buffer size.*",
-                   r".*graph splits.*", r".*offloaded \d+/\d+ layers.*"):
+    for wanted in (r"using device .*", r".*KV buffer size.*", r".*compute buffer size = .*",
+                   r"graph.*splits = [^,]*", r".*offloaded \d+/\d+ layers.*"):
         for line in lines:
             if found := re.search(wanted, line):
                 print("   " + found[0].strip())
-    plain = run("processor", config, n_tokens, flash_attn=False)
-    fused = run("processor, fused", config, n_tokens)
+    plain = run("processor", config, n_tokens, flash_attn=False, op_offload=False)
+    fused = run("processor, fused", config, n_tokens, op_offload=False)
     noise, away = distance(fused, plain), distance(fused, got)
     print(f"logits from the processor's fused path: portable {noise:.5f}, device {away:.5f} "
           "standard deviations")

