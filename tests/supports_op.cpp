@@ -37,7 +37,7 @@ static bool ggml_cuda_lightning_indexer_supported(int, const ggml_tensor *) { re
 #define OP_LIGHTNING_INDEXER_DK 0
 #define OP_LIGHTNING_INDEXER_NH 0
 
-// the oldest Mac that llama.cpp speaks of: no bfloat, and matrices as any Apple silicon has
+// a Mac without bfloat
 struct ggml_metal_device {
     struct {
         bool   has_simdgroup_mm            = true;

