@@ -111,7 +111,7 @@ class Ggml:
         )
         if self.has_lampe_attn:
             self._declare(
-                self.base, "ggml_lampe_attn", _TENSOR, [_TENSOR] * 9 + [f32, f32, i32]
+                self.base, "ggml_lampe_attn", _TENSOR, [_TENSOR] * 9 + [f32, f32, i32, ctypes.c_bool]
             )
         self._declare(self.cpu, "ggml_cpu_init", None, [])
         self._declare(self.cpu, "ggml_graph_plan", _ComputePlan, [_TENSOR, i32, _TENSOR])
@@ -186,9 +186,11 @@ class Context:
         """A view from the start of `tensor`, with the strides (bytes) of its dimensions 1 to 3."""
         return self.ggml.base.ggml_view_4d(self._ctx, tensor, *ne, *nb, 0)
 
-    def lampe_attn(self, *sources: int | None, scale: float, softcap: float, mode: int) -> int:
+    def lampe_attn(self, *sources: int | None, scale: float, softcap: float, mode: int,
+                   causal: bool = False) -> int:
         """The operator; sources are q, k, v, mask, plan, k_pos, rope, sinks."""
-        return self.ggml.base.ggml_lampe_attn(self._ctx, *sources, scale, softcap, mode)
+        return self.ggml.base.ggml_lampe_attn(self._ctx, *sources, scale, softcap, mode,
+                                              causal)
 
     def flash_attn(self, *sources: int | None, scale: float) -> int:
         """Stock flash attention; sources are q, k, v, mask."""

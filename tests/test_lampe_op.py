@@ -145,7 +145,7 @@ def run(ggml: gg.Ggml, case: Case) -> None:
             ctx.tensor(gg.F32, (case.rope.n_rot, n_pos), table),
             None if sinks is None else ctx.tensor(gg.F32, (case.n_head,), sinks),
             scale=scale, softcap=case.softcap,
-            mode=gg.ROPE_NEOX if case.rope.mode == NEOX else gg.ROPE_NORM,
+            mode=gg.ROPE_NEOX if case.rope.mode == NEOX else gg.ROPE_NORM, causal=True,
         )
         assert ggml.supports_op(node)
         graph = ctx.graph(node, case.n_threads)

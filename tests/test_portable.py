@@ -118,3 +118,18 @@ def test_sequences_share_the_cache(
             assert away < 4 * within(2.5e-4), (position, sequence)
     C.llama_batch_free(batch)
     C.llama_free(ctx)
+
+
+@pytest.mark.parametrize("length", [300, 512])
+def test_attention_that_is_not_causal(tiny: Tiny, length: int) -> None:
+    path = tiny(lampe=CONFIG, n_layer=1)
+    llms = [opened(path, flash, **F32) for flash in (True, True, False)]
+    for llm in llms:
+        all_logits(llm, TOKENS[:length])
+    for llm in llms[1:]:
+        C.llama_set_causal_attn(llm.ctx, False)
+    causal, fused, portable = (all_logits(llm, TOKENS[:length]) for llm in llms)
+    assert distance(fused, portable) < within(2e-5)
+    # the last query sees the same keys either way, the first sees more
+    assert distance(causal[-1:], fused[-1:]) < within(2e-5)
+    assert distance(causal[:1], fused[:1]) > 0.01

@@ -125,7 +125,8 @@ class Pair:
                 rotate(keys.astype(np.float64), np.arange(n_kv)[:, None], rope))
             stock.append(ctx.flash_attn(q, k_rotated, v, half, scale=d**-0.5))
             lampe.append(ctx.lampe_attn(q_raw, k, v, half, rows, cells, table, None,
-                                        scale=d**-0.5, softcap=0.0, mode=gg.ROPE_NORM))
+                                        scale=d**-0.5, softcap=0.0, mode=gg.ROPE_NORM,
+                                        causal=True))
         self.nodes = stock[0], lampe[0]
         self.graphs = [ctx.graph(stock, threads), ctx.graph(lampe, threads)]
         self.copies = copies

@@ -48,7 +48,7 @@ static bool lampe_dev_supports_fused(ggml_backend_dev_t dev, const lampe_attn_sh
             ggml_new_tensor_4d(ctx, GGML_TYPE_I32, GGML_LAMPE_PLAN_SIZE, n_q,  1,               1),
             ggml_new_tensor_4d(ctx, GGML_TYPE_I32, n_kv,                 1,    1,               1),
             ggml_new_tensor_2d(ctx, GGML_TYPE_F32, shape.n_rot,          n_kv),
-            nullptr, 1.0f, 0.0f, GGML_ROPE_TYPE_NEOX);
+            nullptr, 1.0f, 0.0f, GGML_ROPE_TYPE_NEOX, true);
 
     return ggml_backend_dev_supports_op(dev, op);
 }

@@ -53,6 +53,7 @@ llm_graph_input_lampe * llm_graph_input_lampe::add(
 
 void llm_graph_input_lampe::build_inputs(ggml_context * ctx, const llama_ubatch & ubatch, const llama_cparams & cparams) {
     fused    = cparams.flash_attn;
+    causal   = cparams.causal_attn;
     n_kv     = mctx->get_n_kv();
     n_tokens = ubatch.n_tokens;
     n_stream = cparams.kv_unified ? 1 : ubatch.n_seqs_unq;
@@ -77,7 +78,7 @@ llama_lampe_layout llm_graph_input_lampe::get_layout(const llama_ubatch & ubatch
     mctx->get_k_pos(k_pos_data.data(), n_kv);
 
     return llama_lampe_layout::from_batch(
-            lampe.get_plans(ubatch, is_swa), ubatch.pos, k_pos_data.data(), n_kv, n_tokens, n_stream, lampe.n_tokens_block(n_kv*n_stream));
+            lampe.get_plans(ubatch, is_swa), ubatch.pos, k_pos_data.data(), n_kv, n_tokens, n_stream, lampe.n_tokens_block(n_kv*n_stream), causal);
 }
 
 void llm_graph_input_lampe::set_input(const llama_ubatch * ubatch) {
@@ -126,8 +127,9 @@ bool llm_graph_input_lampe::can_reuse(const llm_graph_params & params) {
 
     bool res = true;
 
-    res &= params.cparams.lampe      == &lampe;
-    res &= params.cparams.flash_attn == fused;
+    res &= params.cparams.lampe       == &lampe;
+    res &= params.cparams.flash_attn  == fused;
+    res &= params.cparams.causal_attn == causal;
 
     res &= n_kv     == mctx->get_n_kv();
     res &= n_tokens == params.ubatch.n_tokens;
@@ -252,7 +254,7 @@ ggml_tensor * llm_graph_input_lampe::build_attn_fused(
           ggml_tensor * sinks,
                 float   kq_scale,
                 float   softcap) const {
-    return ggml_lampe_attn(ctx, q, k, v, kq_mask, plan, k_pos, lampe.get_rope_table(rope, il, lampe.get_magnitude(is_swa)), sinks, kq_scale, softcap, rope.mode);
+    return ggml_lampe_attn(ctx, q, k, v, kq_mask, plan, k_pos, lampe.get_rope_table(rope, il, lampe.get_magnitude(is_swa)), sinks, kq_scale, softcap, rope.mode, causal);
 }
 
 ggml_tensor * llm_graph_input_lampe::build_attn_portable(

@@ -91,7 +91,8 @@ private:
     const bool is_iswa; // the context has two caches
     const bool is_swa;  // this is of the one whose layers see a sliding window
 
-    bool fused = false;
+    bool fused  = false;
+    bool causal = false;
 
     int64_t n_kv     = 0;
     int64_t n_tokens = 0;

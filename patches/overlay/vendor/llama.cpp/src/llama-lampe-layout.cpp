@@ -112,11 +112,11 @@ struct lampe_reach {
     int64_t middle_max = -1;
     int64_t tail_max   = -1;
 
-    void include(const llama_lampe_plan & plan, int64_t q_pos) {
+    void include(const llama_lampe_plan & plan, int64_t q_pos, bool causal) {
         const int64_t dist = (int64_t) plan.local_window + 1; // the first that is not local
 
         local_min  = std::min(local_min,  q_pos - plan.local_window);
-        local_max  = std::max(local_max,  q_pos);
+        local_max  = std::max(local_max,  causal ? q_pos : INT32_MAX);
         middle_min = std::min(middle_min, q_pos - plan.tail_start + 1);
         middle_max = std::max(middle_max, q_pos - dist);
         tail_max   = std::max(tail_max,   q_pos - std::max<int64_t>(plan.tail_start, dist));
@@ -134,7 +134,8 @@ llama_lampe_layout llama_lampe_layout::from_batch(
                                     int64_t   n_kv,
                                     int64_t   n_tokens,
                                     int64_t   n_stream,
-                                    int64_t   n_block) {
+                                    int64_t   n_block,
+                                       bool   causal) {
     llama_lampe_layout res = { n_kv, n_tokens, n_stream, {} };
 
     const int64_t n_tps = n_tokens/n_stream;
@@ -166,7 +167,7 @@ llama_lampe_layout llama_lampe_layout::from_batch(
 
                 for (int64_t i = s*n_tps + first; i < s*n_tps + first + n; ++i) {
                     if (ids[i] == id) {
-                        reach.include(plans[i], q_pos[i]);
+                        reach.include(plans[i], q_pos[i], causal);
                     }
                 }
 

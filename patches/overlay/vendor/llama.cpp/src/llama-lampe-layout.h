@@ -52,6 +52,7 @@ struct llama_lampe_layout {
     }
 
     // plans and q_pos: one per token, k_pos: [n_kv*n_stream], n_block: tokens of each stream that a block may have
+    // not causal: keys after a token are local to it
     static llama_lampe_layout from_batch(
             const std::vector<llama_lampe_plan> & plans,
                                   const int32_t * q_pos,
@@ -59,7 +60,8 @@ struct llama_lampe_layout {
                                         int64_t   n_kv,
                                         int64_t   n_tokens,
                                         int64_t   n_stream,
-                                        int64_t   n_block);
+                                        int64_t   n_block,
+                                           bool   causal);
 
     // to reserve a graph before any position is known: one sequence in order, with this plan
     static llama_lampe_layout from_plan(const llama_lampe_plan & plan, int64_t n_kv, int64_t n_tokens, int64_t n_stream, int64_t n_block);

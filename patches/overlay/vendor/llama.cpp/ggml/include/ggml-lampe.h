@@ -41,6 +41,7 @@ extern "C" {
     // the first n_rot dimensions are rotated, in pairs as rope_mode says (GGML_ROPE_TYPE_NORMAL or GGML_ROPE_TYPE_NEOX)
     // positions outside of the table are clamped to it
     // softcap: 0.0f for none
+    // causal: the mask hides keys after the query, so that it need not be read to leave out tiles of them
     GGML_API struct ggml_tensor * ggml_lampe_attn(
             struct ggml_context * ctx,
             struct ggml_tensor  * q,
@@ -53,7 +54,8 @@ extern "C" {
             struct ggml_tensor  * sinks,
             float                 scale,
             float                 softcap,
-            int                   rope_mode);
+            int                   rope_mode,
+            bool                  causal);
 
 #ifdef  __cplusplus
 }

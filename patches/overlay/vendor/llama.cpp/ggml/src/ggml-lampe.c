@@ -14,7 +14,8 @@ struct ggml_tensor * ggml_lampe_attn(
         struct ggml_tensor  * sinks,
         float                 scale,
         float                 softcap,
-        int                   rope_mode) {
+        int                   rope_mode,
+        bool                  causal) {
     const int64_t d_k       = k->ne[0];
     const int64_t n_kv      = k->ne[1];
     const int64_t n_head_kv = k->ne[2];
@@ -72,6 +73,7 @@ struct ggml_tensor * ggml_lampe_attn(
     ggml_set_op_params_f32(result, 0, scale);
     ggml_set_op_params_f32(result, 1, softcap);
     ggml_set_op_params_i32(result, 2, rope_mode);
+    ggml_set_op_params_i32(result, 3, causal);
 
     result->op     = GGML_OP_LAMPE_ATTN;
     result->src[0] = q;

@@ -35,7 +35,7 @@ static void lampe_row_to_float(ggml_type type, const void * src, float * dst, in
     }
 }
 
-// false when no cell of the tile is in use
+// false when no cell of the tile is in use, or all are after the queries and so hidden
 bool lampe_tile::load_positions() {
     const ggml_tensor * t = dst->src[5];
 
@@ -64,7 +64,7 @@ bool lampe_tile::load_positions() {
     reached[LAMPE_REGION_MIDDLE] = d_max >  s1 && d_min < t0 && s1 + 1 < t0;
     reached[LAMPE_REGION_TAIL]   = d_max >= t0;
 
-    return last >= 0;
+    return last >= 0 && !(causal && first > q_max);
 }
 
 // seen: 0 when every entry is -inf; added: 0 when every entry is 0, nothing to add

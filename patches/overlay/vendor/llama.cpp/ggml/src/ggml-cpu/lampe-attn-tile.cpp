@@ -17,6 +17,7 @@ lampe_tile::lampe_tile(const ggml_tensor * dst, const lampe_shape & shape, float
     scale   = ggml_get_op_params_f32(dst, 0);
     softcap = ggml_get_op_params_f32(dst, 1);
     neox    = ggml_get_op_params_i32(dst, 2) == GGML_ROPE_TYPE_NEOX;
+    causal  = ggml_get_op_params_i32(dst, 3) != 0;
 
     n_rot = dst->src[6]->ne[0];
     n_pos = dst->src[6]->ne[1];

@@ -71,6 +71,7 @@ struct lampe_tile {
     float scale;
     float softcap;
     bool  neox;
+    bool  causal;
 
     int64_t n_rot;
     int64_t n_pos;
