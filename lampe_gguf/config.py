@@ -6,7 +6,6 @@ stored as u32, float fields as f64. The backend applies the same ranges.
 
 from __future__ import annotations
 
-import math
 import sys
 from dataclasses import asdict, dataclass
 from typing import cast
@@ -50,7 +49,7 @@ class LampeConfig:
     tail_window           s2: the far end whose positions are exact again, shifted
     max_mapping_length    L, the upper bound of the mapping length
     slope, offset         a and b of the scaled sigmoid
-    short_length          below this length m is short_mapping_length; 0: no such rule
+    short_length          below this length m is short_mapping_length, up to W; 0: no such rule
     attention_factor      multiplies cos and sin of queries and keys
     length_policy         "causal" or "prompt" (section 3)
     length_step           granularity of the length under "causal"
@@ -96,10 +95,8 @@ class LampeConfig:
         _check_float("offset", self.offset)
         _check_int("short_length", self.short_length, 0, MAX_U32)
         if self.short_length or self.short_mapping_length:
-            largest = math.floor(self.max_mapping_length)
-            meaning = " (local_window + tail_window + 1 to max_mapping_length)"
             _check_int(
-                "short_mapping_length", self.short_mapping_length, smallest, largest, meaning
+                "short_mapping_length", self.short_mapping_length, smallest, self.window, meaning
             )
         else:
             _check_int("short_mapping_length", self.short_mapping_length, 0, 0)

@@ -31,14 +31,14 @@ def mapping_length(
 ) -> int:
     """Mapping length m for an input of `length` tokens, in positions (method: section 1).
 
-    The scaled sigmoid rounded down, or `short_mapping_length` for inputs shorter than
-    `short_length`, clamped to [min_mapping_length, floor(max_mapping_length)]. It may exceed
-    `length`: the plan for such a length is the identity.
+    The scaled sigmoid rounded down, clamped to [min_mapping_length, floor(max_mapping_length)], or
+    `short_mapping_length` for inputs shorter than `short_length`: it may exceed
+    max_mapping_length, so that what fits the window need not be compressed where longer inputs are.
+    The result may exceed `length`: the plan for such a length is the identity.
     """
     if length < short_length:
-        m = short_mapping_length
-    else:
-        m = math.floor(scaled_sigmoid(length, max_mapping_length, slope, offset))
+        return max(short_mapping_length, min_mapping_length)
+    m = math.floor(scaled_sigmoid(length, max_mapping_length, slope, offset))
     return min(max(m, min_mapping_length), math.floor(max_mapping_length))
 
 

@@ -111,7 +111,8 @@ class Ggml:
         )
         if self.has_lampe_attn:
             self._declare(
-                self.base, "ggml_lampe_attn", _TENSOR, [_TENSOR] * 9 + [f32, f32, i32, ctypes.c_bool]
+                self.base, "ggml_lampe_attn", _TENSOR,
+                [_TENSOR] * 9 + [f32, f32, i32, ctypes.c_bool]
             )
         self._declare(self.cpu, "ggml_cpu_init", None, [])
         self._declare(self.cpu, "ggml_graph_plan", _ComputePlan, [_TENSOR, i32, _TENSOR])

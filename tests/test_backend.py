@@ -107,6 +107,7 @@ def test_quantised_values(tiny: Tiny, type_v: str) -> None:
     {}, {"method": "rerope"}, {"method": "selfextend", "group_size": 5}, {"method": "jetlong"},
     {"method": "rope"}, {"slope": 0.01, "offset": -2.0},
     {"short_length": 64, "short_mapping_length": 15},
+    {"short_length": 33, "short_mapping_length": 32},
 ])
 def test_plans_are_those_of_the_method(tiny: Tiny, changes: dict[str, Any]) -> None:
     config = tiny_config(**changes)
@@ -288,7 +289,8 @@ BAD_VALUES = [
     ("local_window", 32), ("tail_window", 24), ("max_mapping_length", 11.0),
     ("max_mapping_length", 33.0), ("max_mapping_length", float("nan")),
     ("slope", float("nan")), ("slope", float("inf")), ("offset", float("-inf")),
-    ("short_mapping_length", 5), ("short_length", 7), ("attention_factor", 0.0),
+    ("short_mapping_length", 5), ("short_mapping_length", 33), ("short_length", 7),
+    ("attention_factor", 0.0),
     ("attention_factor", float("nan")), ("length_policy", "sometimes"), ("length_step", 0),
     ("method", "magic"), ("group_size", 1 << 25),
     ("local_window", ("float32", 8.0)), ("slope", ("string", "0")), ("slope", ("uint32", 0)),

@@ -81,9 +81,10 @@ def test_short_rule_ends_exactly_at_short_length():
     assert schedule.mapping_length(63, **kind) == 100
 
 
-def test_a_short_mapping_length_is_clamped_like_any_other():
+def test_a_short_mapping_length_may_exceed_the_long_ones_and_holds_both_exact_windows():
     kind = dict(max_mapping_length=100.5, slope=0.0, offset=40.0, min_mapping_length=5)
-    assert schedule.mapping_length(9, **kind, short_length=64, short_mapping_length=101) == 100
+    assert schedule.mapping_length(9, **kind, short_length=64, short_mapping_length=400) == 400
+    assert schedule.mapping_length(64, **kind, short_length=64, short_mapping_length=400) == 100
     assert schedule.mapping_length(9, **kind, short_length=64, short_mapping_length=4) == 5
 
 

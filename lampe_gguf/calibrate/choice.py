@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-import numpy as np
-
 from ..config import LampeConfig
 from ..presets import FLAT_OFFSET
 from .fit import fit_sigmoid
@@ -69,17 +67,17 @@ def choose_schedule(
     )
     least = int(min(fit.at(length) for length in [p.length for p in points]))
     s1 = max(1, min(local_window, least // 2))
+    s2 = min(safe.tail_window, least // 16)
     # inside the window, what was best there: nothing compressed unless the text asks for it
     inside = [p for p in report.points if p.length <= report.window]
     short = max((p.best for p in inside), default=report.window)
-    limit = int(np.floor(fit.max_mapping_length))
     return dataclasses.replace(
         safe,
         local_window=s1,
-        tail_window=min(safe.tail_window, least // 16),
+        tail_window=s2,
         max_mapping_length=fit.max_mapping_length,
         slope=fit.slope,
         offset=fit.offset,
         short_length=report.window + 1,
-        short_mapping_length=min(short, limit),
+        short_mapping_length=max(short, s1 + s2 + 1),
     ).validate()

@@ -50,7 +50,7 @@ Examples:
 @click.option("--slope", type=float, help="a of the scaled sigmoid.")
 @click.option("--offset", type=float, help="b of the scaled sigmoid.")
 @click.option("--short-length", type=int, help="Below it, the next option's value is m; 0: never.")
-@click.option("--short-mapping-length", type=int, help="m of inputs below --short-length.")
+@click.option("--short-mapping-length", type=int, help="m below --short-length, at most W.")
 @click.option("--attention-factor", type=float, help="Multiplies cos and sin; 1 by default.")
 @click.option("--length-policy", type=click.Choice(LENGTH_POLICIES), help="Which length counts.")
 @click.option("--length-step", type=int, help="Granularity of the length under 'causal'.")

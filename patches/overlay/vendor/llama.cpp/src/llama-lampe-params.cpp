@@ -60,7 +60,7 @@ void llama_lampe_params_check(const llama_lampe_params & params) {
     check_f64("max_mapping_length", params.max_mapping_length, mapping_length_min, params.window);
 
     if (params.short_length > 0 || params.short_mapping_length > 0) {
-        check_u32("short_mapping_length", params.short_mapping_length, mapping_length_min, (uint64_t) params.max_mapping_length);
+        check_u32("short_mapping_length", params.short_mapping_length, mapping_length_min, params.window);
     }
 }
 
@@ -73,7 +73,7 @@ static int32_t lampe_mapping_length(const llama_lampe_params & params, int32_t l
     const int32_t m_max = (int32_t) std::floor(params.max_mapping_length);
 
     if ((uint32_t) length < params.short_length) {
-        return std::clamp((int32_t) params.short_mapping_length, m_min, m_max);
+        return std::max((int32_t) params.short_mapping_length, m_min);
     }
 
     const double m = std::floor(params.max_mapping_length/(1.0 + std::exp(-(params.slope*length + params.offset))));
