@@ -14,6 +14,7 @@ from lampe_gguf.calibrate.fit import fit_sigmoid
 from lampe_gguf.calibrate.job import ladder, reading_seconds, tail_of
 from lampe_gguf.calibrate.reading import shared_prefix
 from lampe_gguf.calibrate.report import Report, Task, load_readings
+from lampe_gguf.calibrate.run import HELD_OUT, Calibration, Clock
 from lampe_gguf.calibrate.search import is_worse, propose, tied
 from lampe_gguf.errors import LampeError
 from lampe_gguf.presets import PRESETS, default_config
@@ -194,6 +195,30 @@ def test_report_comes_back(tmp_path: Path):
     assert again.losses("held-out", config) is None
     assert again.losses("fitted", dataclasses.replace(config, local_window=99)) is None
     assert again.losses("fitted", dataclasses.replace(config, provenance="x")) is not None
+
+
+@pytest.mark.parametrize(("gain", "noise", "taken", "said"), [
+    (0.05, 0.01, True, "gain 0.05"),
+    (0.001, 0.03, False, "within the noise: the safe values stay"),
+    (-0.001, 0.03, False, "lose"),
+    (-0.05, 0.01, False, "lose"),
+])
+def test_only_a_gain_beyond_the_noise_of_held_out_text_counts(
+    tmp_path: Path, gain: float, noise: float, taken: bool, said: str
+) -> None:
+    state = report([8192, 16384])
+    baseline = default_config(WINDOW)
+    candidate = flat(baseline, 4096, 1024)
+    rng = np.random.default_rng(0)
+    before = rng.normal(3.0, 0.5, (2, 16))
+    spread = rng.normal(size=(2, 16))
+    after = before - gain + noise * (spread - spread.mean())
+    state.add(HELD_OUT, baseline, before)
+    state.add(HELD_OUT, candidate, after)
+    work = Calibration(None, state, {}, tmp_path / "r.json", Clock(deadline=0.0, reading=1.0),
+                       lambda _: None, lambda _: None)
+    assert work.decide(baseline, candidate) == (candidate if taken else baseline)
+    assert said in state.reasons[-1]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 2}', "nonsense"])

@@ -1,7 +1,7 @@
-"""A device beside the processor that lacks the fused operator, as every graphics card does so far.
+"""A device beside the processor that lacks the fused operator, as every graphics card does.
 
-It is a library of the tests' own (other_device.cpp), whose memory nothing but itself may touch: what
-is asked of a device, where a cache lies and what is copied there is seen on any machine.
+It is a library of the tests' own (other_device.cpp), whose memory nothing but itself may touch:
+what is asked of a device, where a cache lies and what is copied there is seen on any machine.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import llama_cpp
 import pytest
 from conftest import tiny_config
 from patched import compile as compiling
 from patched import sdist
-
-import llama_cpp
 
 Tiny = Callable[..., Path]
 Run = Callable[..., Any]

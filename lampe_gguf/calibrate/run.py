@@ -173,7 +173,7 @@ class Calibration:
         return config
 
     def decide(self, baseline: LampeConfig, candidate: LampeConfig) -> LampeConfig:
-        """The candidate where it is no worse than the baseline on text it was not found on."""
+        """The candidate where it is better than the baseline on text it was not found on."""
         self.on_stage("the held-out text")
         self.clock.reserve = 0
         reasons = self.report.reasons
@@ -212,9 +212,9 @@ class Calibration:
         sure = is_worse(base[rows], found[rows])
         reasons.append(
             f"on the held-out text the calibrated values gain {-difference:.4f} +- {error:.4f} "
-            f"nats a token{'' if sure else ', which is within the noise'}"
+            f"nats a token{'' if sure else ', which is within the noise: the safe values stay'}"
         )
-        return candidate
+        return candidate if sure else baseline
 
 
 def calibrate(work: Calibration, baseline: LampeConfig, safe: LampeConfig) -> None:
@@ -242,11 +242,10 @@ def calibrate(work: Calibration, baseline: LampeConfig, safe: LampeConfig) -> No
     report.config = dataclasses.replace(
         work.decide(baseline, candidate), context_length=baseline.context_length
     )
-    if report.config != baseline:
-        report.config = dataclasses.replace(
-            report.config,
-            provenance=f"calibrated on {', '.join(report.text_names)} to "
-                       f"{report.task.lengths[-1]} tokens"[:500],
-        )
+    read = f"{', '.join(report.text_names)} to {report.task.lengths[-1]} tokens"
+    said = f"calibrated on {read}"
+    if report.config == baseline:
+        said = f"{baseline.provenance}; none better found on {read}"
+    report.config = dataclasses.replace(report.config, provenance=said[:500])
     report.complete = True
     report.save(work.path)
