@@ -22,7 +22,7 @@ COMMANDS = """\
 /reset      forget the conversation
 /save FILE  save the conversation as JSON
 /quit       leave (so does Ctrl-D)
-Ctrl-C stops an answer; at an empty prompt it leaves."""
+Ctrl-C stops an answer and drops a line; at an empty prompt it leaves."""
 
 Show = Callable[[str], None]
 

@@ -1,7 +1,8 @@
-"""Published constants per model, safe defaults for any other, and the choice between them."""
+"""Constants published or calibrated per model, safe defaults for others, the choice between."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass
 
@@ -43,52 +44,6 @@ def _published(
     )
 
 
-# slope, offset, max_mapping_length and the short rule: method, section 1. tail_window is the
-# authors' usual 200. local_window is theirs for 8K models; for the two larger windows it is the
-# largest power of two that never pushes the published mapping length up (m must hold both
-# exact windows: 1536 for Mistral, 5672 at 4096 tokens for Llama 3.1).
-PRESETS: dict[str, LampeConfig] = {
-    "llama2": _published(
-        "llama2", 4096, 8.673006440952035e-05, -0.648012322406978, 2489.1055552214357, 512, 8192
-    ),
-    "llama3": _published(
-        "llama3", 8192, 1.0493097327094324e-04, -2.466638011138158, 6204.409324666837, 512, 8192
-    ),
-    "mistral": _published(
-        "mistral", 32768, 1.0493097327094324e-04, -2.466638011138158, 24576.0, 1024, 8192
-    ),
-    "llama3.1": _published(
-        "llama3.1", 131072, 4.505261149632588e-05, -2.788576860718702, 82358.52413056031, 4096, 0
-    ),
-}
-
-
-@dataclass(frozen=True)
-class _Family:
-    arch: str
-    name_pattern: str
-    vocabularies: tuple[int, ...]
-
-
-# How a file shows that it holds the model a preset was fitted on. The window is the preset's.
-_FAMILIES: dict[str, _Family] = {
-    "llama2": _Family("llama", r"llama[-_ ]?v?2(?![.\d])", (32000,)),
-    "llama3": _Family("llama", r"llama[-_ ]?v?3(?![.\d])", (128256,)),
-    "mistral": _Family("llama", r"mistral.*7b", (32000, 32768)),
-    "llama3.1": _Family("llama", r"llama[-_ ]?v?3[._]1(?!\d)", (128256,)),
-}
-
-
-def preset(name: str) -> LampeConfig:
-    """The published preset of that name; UsageError where there is none."""
-    try:
-        return PRESETS[name]
-    except KeyError:
-        raise UsageError(
-            f"there is no preset {name!r}; the published ones are {', '.join(PRESETS)}"
-        ) from None
-
-
 def default_config(window: int) -> LampeConfig:
     """Safe values for a model with a training window of `window` tokens and no fitted constants.
 
@@ -117,8 +72,66 @@ def default_config(window: int) -> LampeConfig:
     )
 
 
+def _calibrated(name: str, window: int, text: str) -> LampeConfig:
+    """The safe defaults, on which `lampe-gguf calibrate` found nothing better."""
+    return dataclasses.replace(
+        default_config(window),
+        provenance=f"preset {name}: flat schedule, L = the window of {window}; calibration found "
+                   f"none better on {text}",
+    )
+
+
+# slope, offset, max_mapping_length and the short rule: method, section 1. tail_window is the
+# authors' usual 200. local_window is theirs for 8K models; for the two larger windows it is the
+# largest power of two that never pushes the published mapping length up (m must hold both
+# exact windows: 1536 for Mistral, 5672 at 4096 tokens for Llama 3.1).
+PRESETS: dict[str, LampeConfig] = {
+    "llama2": _published(
+        "llama2", 4096, 8.673006440952035e-05, -0.648012322406978, 2489.1055552214357, 512, 8192
+    ),
+    "llama3": _published(
+        "llama3", 8192, 1.0493097327094324e-04, -2.466638011138158, 6204.409324666837, 512, 8192
+    ),
+    "mistral": _published(
+        "mistral", 32768, 1.0493097327094324e-04, -2.466638011138158, 24576.0, 1024, 8192
+    ),
+    "llama3.1": _published(
+        "llama3.1", 131072, 4.505261149632588e-05, -2.788576860718702, 82358.52413056031, 4096, 0
+    ),
+    # tools/reports has what these were found by
+    "smollm2-135m": _calibrated("smollm2-135m", 8192, "pydoc_data to 16384 tokens"),
+}
+
+
+@dataclass(frozen=True)
+class _Family:
+    arch: str
+    name_pattern: str
+    vocabularies: tuple[int, ...]
+
+
+# How a file shows that it holds the model a preset was fitted on. The window is the preset's.
+_FAMILIES: dict[str, _Family] = {
+    "llama2": _Family("llama", r"llama[-_ ]?v?2(?![.\d])", (32000,)),
+    "llama3": _Family("llama", r"llama[-_ ]?v?3(?![.\d])", (128256,)),
+    "mistral": _Family("llama", r"mistral.*7b", (32000, 32768)),
+    "llama3.1": _Family("llama", r"llama[-_ ]?v?3[._]1(?!\d)", (128256,)),
+    "smollm2-135m": _Family("llama", r"smollm2[-_ ]135m", (49152,)),
+}
+
+
+def preset(name: str) -> LampeConfig:
+    """The preset of that name; UsageError where there is none."""
+    try:
+        return PRESETS[name]
+    except KeyError:
+        raise UsageError(
+            f"there is no preset {name!r}; there are {', '.join(PRESETS)}"
+        ) from None
+
+
 def find_preset(arch: str, window: int, name: str = "", n_vocab: int | None = None) -> str | None:
-    """Name of the published preset fitted on this very model, or None.
+    """Name of the preset fitted on this very model, or None.
 
     Architecture, window and the model's name must all agree, and the vocabulary's size where
     it is known: constants fitted on one model may harm another, and the defaults are good.
@@ -142,7 +155,7 @@ def choose(arch: str, window: int, name: str = "", n_vocab: int | None = None) -
     name     its name, as free text
     n_vocab  its vocabulary's size, where known
 
-    The published preset where there is one for this model, else `default_config`.
+    The preset where there is one for this model, else `default_config`.
     """
     found = find_preset(arch, window, name, n_vocab)
     return default_config(window) if found is None else preset(found)

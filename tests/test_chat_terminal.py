@@ -45,6 +45,13 @@ def read_to_the_end(fd: int, seconds: float = 15.0) -> None:
     pytest.fail("it did not leave")
 
 
+def press(fd: int, keys: bytes) -> None:
+    """Type at a prompt. A signal between the prompt and the waiting for keys would be seen with the
+    next key only, and a person is never that fast."""
+    time.sleep(0.5)
+    os.write(fd, keys)
+
+
 def test_ctrl_c_stops_the_answer_and_a_second_one_leaves(smollm2_path: Path) -> None:
     pid, fd = pty.fork()
     unread.clear()
@@ -65,7 +72,38 @@ def test_ctrl_c_stops_the_answer_and_a_second_one_leaves(smollm2_path: Path) -> 
         os.write(fd, b"/stats\r")
         assert "context" in read_until(fd, "attention", 10)
         read_until(fd, "> ", 10)
-        os.write(fd, b"\x03")
+        press(fd, b"\x03")
+        read_to_the_end(fd)
+        _, status = os.waitpid(pid, 0)
+        pid = 0
+        assert os.waitstatus_to_exitcode(status) == 0
+    finally:
+        os.close(fd)
+        if pid:
+            os.kill(pid, 9)
+            os.waitpid(pid, 0)
+
+
+def test_a_line_can_be_edited_dropped_and_called_back(smollm2_path: Path) -> None:
+    pid, fd = pty.fork()
+    unread.clear()
+    if pid == 0:
+        os.execv(sys.executable, [
+            sys.executable, "-m", "lampe_gguf.cli", "chat", str(smollm2_path), "--n-ctx", "512",
+        ])
+    try:
+        read_until(fd, "> ")
+        press(fd, b"Never mind")
+        press(fd, b"\x03")
+        read_until(fd, "> ", 10)
+        press(fd, b"/statx\x7fs\r")
+        read_until(fd, "attention", 10)
+        read_until(fd, "> ", 10)
+        press(fd, b"\x1b[A")  # up
+        press(fd, b"\r")
+        read_until(fd, "attention", 10)
+        read_until(fd, "> ", 10)
+        press(fd, b"\x03")
         read_to_the_end(fd)
         _, status = os.waitpid(pid, 0)
         pid = 0

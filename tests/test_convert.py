@@ -61,7 +61,7 @@ def test_everything_else_is_carried_over(plain: Path) -> None:
 def test_the_real_model(smollm2_path: Path, tmp_path: Path) -> None:
     done = convert(smollm2_path, tmp_path / "out.gguf")
     found = assert_converted(smollm2_path, tmp_path / "out.gguf")
-    assert found["provenance"].startswith("uncalibrated")
+    assert found["provenance"].startswith("preset smollm2-135m")
     assert (found["window"], found["context_length"]) == (8192, 32768)
     assert not done.replaced
     strip(tmp_path / "out.gguf", tmp_path / "back.gguf")

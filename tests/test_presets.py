@@ -1,6 +1,9 @@
 """Published presets, the defaults for any other model, and the choice between them."""
 
+import dataclasses
+import json
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,18 +12,35 @@ from hypothesis import strategies as st
 from lampe_gguf import presets
 from lampe_gguf.errors import LampeError, UsageError
 
+REPORTS = Path(__file__).resolve().parents[1] / "tools" / "reports"
+
+CALIBRATED = ("smollm2-135m",)
+PUBLISHED = [name for name in presets.PRESETS if name not in CALIBRATED]
+
 
 @pytest.mark.parametrize("name", presets.PRESETS)
 def test_presets_are_valid_and_say_where_they_come_from(name):
     config = presets.preset(name).validate()
     assert config.method == "lampe" and config.attention_factor == 1.0
-    assert name in config.provenance and "2508.02308" in config.provenance
+    assert f"preset {name}: " in config.provenance
+    assert ("2508.02308" in config.provenance) == (name in PUBLISHED)
+
+
+@pytest.mark.parametrize("name", CALIBRATED)
+def test_calibrated_presets_are_what_the_report_found(name):
+    report = json.loads((REPORTS / f"{name}.json").read_text())
+    assert report["complete"]
+    found, config = report["config"], dataclasses.asdict(presets.preset(name))
+    said = found.pop("provenance").removeprefix("uncalibrated: ")
+    assert said.partition(" found on ")[2] == config.pop("provenance").partition(" better on ")[2]
+    assert found == config
 
 
 def test_published_constants():
+    published = {name: presets.preset(name) for name in PUBLISHED}
     rows = {
         name: (c.window, c.slope, c.offset, c.max_mapping_length, c.short_mapping_length)
-        for name, c in presets.PRESETS.items()
+        for name, c in published.items()
     }
     assert rows == {
         "llama2": (4096, 8.673006440952035e-05, -0.648012322406978, 2489.1055552214357, 1536),
@@ -28,12 +48,12 @@ def test_published_constants():
         "mistral": (32768, 1.0493097327094324e-04, -2.466638011138158, 24576, 1536),
         "llama3.1": (131072, 4.505261149632588e-05, -2.788576860718702, 82358.52413056031, 0),
     }
-    shorts = {name: c.short_length for name, c in presets.PRESETS.items()}
+    shorts = {name: c.short_length for name, c in published.items()}
     assert shorts == {"llama2": 8192, "llama3": 8192, "mistral": 8192, "llama3.1": 0}
 
 
 def test_context_lengths_of_presets():
-    lengths = {name: c.context_length for name, c in presets.PRESETS.items()}
+    lengths = {name: presets.preset(name).context_length for name in PUBLISHED}
     assert lengths == {"llama2": 16384, "llama3": 32768, "mistral": 131072, "llama3.1": 262144}
     assert presets.preset_context_length(65536) == 131072
 
@@ -83,6 +103,8 @@ def test_windows_out_of_range_are_refused(window):
         ("llama", 32768, "mistralai_mistral-7b-instruct-v0.2", 32000, "mistral"),
         ("llama", 32768, "Mistral 7B Instruct v0.3", 32768, "mistral"),
         ("llama", 131072, "Meta Llama 3.1 8B Instruct", 128256, "llama3.1"),
+        ("llama", 8192, "SmolLM2 135M 8k Lc100K Mix1 Ep2", 49152, "smollm2-135m"),
+        ("llama", 8192, "SmolLM2-135M-Instruct", None, "smollm2-135m"),
         # near misses: each differs from a preset's model in one thing
         ("llama", 131072, "Llama 3.2 1B Instruct", 128256, None),
         ("llama", 131072, "Llama 3.3 70B Instruct", 128256, None),
@@ -92,7 +114,7 @@ def test_windows_out_of_range_are_refused(window):
         ("qwen2", 32768, "mistral-7b", 32000, None),
         ("llama", 4096, "SOLAR 10.7B", 32000, None),
         ("llama", 32768, "Mixtral 8x7B", 32000, None),
-        ("llama", 8192, "SmolLM2 135M Instruct", 49152, None),
+        ("llama", 8192, "SmolLM2 360M Instruct", 49152, None),
         ("llama", 4096, "", 32000, None),
     ],
 )

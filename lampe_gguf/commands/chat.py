@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -53,7 +54,12 @@ def command(
         while True:
             try:
                 line = _ask(chat.prompt())
-            except (EOFError, KeyboardInterrupt):
+            except KeyboardInterrupt:
+                show("\n")
+                if _typed():
+                    continue
+                return
+            except EOFError:
                 show("\n")
                 return
             try:
@@ -63,8 +69,16 @@ def command(
                 click.echo(f"error: {error}", err=True)
 
 
+def _typed() -> str:
+    """What was on the line that Ctrl-C interrupted, where lines can be edited."""
+    readline = sys.modules.get("readline")
+    return str(readline.get_line_buffer()) if readline is not None else ""
+
+
 def _ask(prompt: str) -> str:
     if sys.stdin.isatty():
+        with contextlib.suppress(ImportError):  # Windows edits lines by itself
+            import readline  # noqa: F401  # input() edits lines with it and remembers them
         return input(prompt)
     line = sys.stdin.readline()
     if not line:

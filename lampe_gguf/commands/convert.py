@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 HELP = """Write MODEL again with LaMPE metadata, to OUTPUT (MODEL.lampe.gguf if left out).
 
-The values are those published for the model where there are any, else safe defaults derived
+The values are those found for this model where there are any, else safe defaults derived
 from its training window; each can be given by hand. Everything else in the file stays as it
 is, and stock llama.cpp reads the result as before.
 
@@ -40,7 +40,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Say what was done as JSON.")
 @click.option("--quantize", type=click.Choice(QUANTS), metavar="TYPE",
               help="Of a checkpoint folder: q8_0, q4_k_m, ...  [default: f16]")
-@click.option("--preset", type=click.Choice(list(PRESETS)), help="Values published for a model.")
+@click.option("--preset", type=click.Choice(list(PRESETS)), help="Values found for one model.")
 @click.option("--method", type=click.Choice(METHODS), help="A neighbour of LaMPE's instead.")
 @click.option("--window", type=int, help="W: the training window, tokens.")
 @click.option("--context-length", type=int, help="Longest input to support, tokens.")
