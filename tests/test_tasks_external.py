@@ -41,6 +41,7 @@ def test_leval_has_a_question_for_each_instruction() -> None:
 
 @pytest.mark.parametrize("evaluation, source, output, right, wrong", [
     ("exam", "tpo", "B. the cat", "B, because of A", "C, or B"),
+    ("exam", "quality", "(B) the cat", "B", "(A) the cat"),
     ("exam", "gsm100", "So 5 * 2 = 10. The answer is 1,010.", "5, hence 1010.", "1010 - 5"),
     ("exam", "sci_fi", "True [fact: False]", "True. [fact: false]", "False [fact: True]"),
     ("exam", "codeU", "c d", "It is cd.", "dc"),

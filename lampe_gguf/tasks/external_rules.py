@@ -88,7 +88,7 @@ def leval_rule(evaluation: str, source: str, answer: str) -> Rule:
     """The rule of an L-Eval record, by its field `evaluation`, its task and the kind of answer."""
     kind = evaluation.lower()
     if kind.startswith("exam"):
-        if re.fullmatch(r"[A-D]{1,4}(?:[.):,].*)?", answer.strip(), re.DOTALL):
+        if re.fullmatch(r"\(?[A-D]{1,4}(?:[.):,].*)?", answer.strip(), re.DOTALL):
             many = "coursera" in source.lower()
             return Rule("choice_all" if many else "choice_any", 32,
                         "Choose the right answer: give its letter, or all letters that are right."
