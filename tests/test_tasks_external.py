@@ -145,6 +145,12 @@ def test_a_file_is_asked_and_the_shared_text_read_once(
         ("lampe", 1024, 2), ("truncate", 1024, 2)]
     first, second = found["results"][:2]
     assert first["read"] == first["prompt_tokens"] and second["read"] < second["prompt_tokens"] / 2
+    other = tmp_path / "tpo.jsonl"
+    other.write_text(json.dumps(LEVAL), encoding="utf-8")
+    done = subprocess.run([*base, "--jsonl", str(other), "--limit", "1", "--methods", "lampe",
+                           "--json"], capture_output=True, text=True, timeout=120)
+    assert {r["task"] for r in json.loads(done.stdout)["results"]} == {
+        "L-Eval kv_retrieval", "L-Eval tpo"}
     path.write_text(json.dumps(records[1]), encoding="utf-8")
     done = subprocess.run(base, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2 and "no question left" in done.stderr
+    assert done.returncode == 2 and "no question left to ask of" in done.stderr

@@ -151,27 +151,31 @@ def ruler_command(
 
 @click.command(name="tasks", help=TASKS_HELP)
 @task_options(
-    click.option("--jsonl", required=True, metavar="FILE", help="The records."),
-    click.option("--limit", type=click.IntRange(1), help="The first questions alone."),
+    click.option("--jsonl", "files", required=True, multiple=True, metavar="FILE",
+                 help="The records; may be given several times."),
+    click.option("--limit", type=click.IntRange(1),
+                 help="The first questions of each file alone."),
     click.option("--max-length", type=click.IntRange(1024), metavar="TOKENS",
                  help="Leave out questions that need more."),
 )
 def tasks_command(
-    model: Path, jsonl: str, limit: int | None, max_length: int | None, **options: Any
+    model: Path, files: tuple[str, ...], limit: int | None, max_length: int | None, **options: Any
 ) -> None:
     from ..errors import UsageError
     from ..tasks.external import place, read_items
     from ..tasks.prompting import Prompter, vocabulary
     from ..tasks.records import read_records
 
-    read = read_items(read_records(jsonl), jsonl)[:limit]
+    read = [item for file in files for item in read_items(read_records(file), file)[:limit]]
     with vocabulary(model) as vocab:
         items = list(place(read, Prompter(vocab, options["raw"]).count, max_length))
     if len(items) < len(read):
         click.echo(f"{len(read) - len(items)} of {len(read)} questions need more than "
                    f"{max_length:,} tokens and are left out", err=True)
     if not items:
-        raise UsageError(f"{jsonl} has no question left to ask; give a greater --max-length")
+        raise UsageError(
+            f"there is no question left to ask of {', '.join(files)}; give a greater --max-length"
+        )
 
     def generate(length: int, count: Count) -> list[Item]:
         return [item for item in items if item.length == length]
