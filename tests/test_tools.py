@@ -14,7 +14,6 @@ import bootstrap as bootstrap_file
 import pytest
 from patched import sdist as sources
 from patched import wheel as wheels
-from patched.compile import _check_vulkan_headers
 from patched.refresh import least_diff, refresh
 from patched.report import Failure, run
 from patched.sdist import Sdist
@@ -242,19 +241,3 @@ def test_why_pip_and_the_build_fail_is_told_in_a_sentence(
         run([sys.executable, "-c", script], "Trying")
     with pytest.raises(Failure, match="Trying failed with exit code 3; the whole output is in"):
         run([sys.executable, "-c", "raise SystemExit(3)"], "Trying")
-
-
-@pytest.mark.parametrize("patch, fits", [(271, False), (272, True)])
-def test_old_vulkan_headers_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patch: int, fits: bool
-) -> None:
-    (tmp_path / "vulkan").mkdir()
-    (tmp_path / "vulkan" / "vulkan_core.h").write_text(
-        f"#define VK_HEADER_VERSION {patch}\n"
-        "#define VK_HEADER_VERSION_COMPLETE VK_MAKE_API_VERSION(0, 1, 3, VK_HEADER_VERSION)\n")
-    monkeypatch.setenv("CMAKE_ARGS", f"-DVulkan_INCLUDE_DIR={tmp_path}")
-    if fits:
-        _check_vulkan_headers()
-    else:
-        with pytest.raises(Failure, match="are 1.3.271 and --vulkan needs 1.3.272"):
-            _check_vulkan_headers()

@@ -11,7 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from patched import build, sdist, series
-from patched.compile import DEVICES
+from patched.devices import DEVICES
 from patched.places import PATCHES, patched_version
 from patched.refresh import refresh
 from patched.report import Failure, guarded

@@ -18,7 +18,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from patched import build
-from patched.compile import DEVICES, find_compiler
+from patched.compile import find_compiler
+from patched.devices import DEVICES
 from patched.places import CHECKOUT, VENV, patched_version, venv_bin, venv_python
 from patched.report import Failure, guarded, run
 from patched.sdist import explain_pip

@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from patched import build
-from patched.compile import DEVICES
+from patched.devices import DEVICES
 from patched.places import CHECKOUT, cache_dir, venv_python
 from patched.report import guarded
 from patched.wheel import unpack

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import compile as compiling
 from . import sdist as sources
 from . import wheel as wheels
+from .devices import describe
 from .places import (
     PATCHES,
     SDIST_SHA256,
@@ -92,6 +94,8 @@ def build_wheel(variant: Variant, *, discard: bool = False) -> tuple[Path, str]:
     cached = _wheel_in(home / key)
     if cached and not discard:
         return cached, key
+    if not variant.stock:
+        print("\n".join(describe(variant.device)), file=sys.stderr, flush=True)
     with locked_tree(variant.name) as tree:
         _lay(tree, variant, discard=discard)
         compiling.compile_tree(tree, tools, variant.device, variant.label)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import re
 import shlex
 import shutil
 import subprocess
@@ -13,12 +12,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from .devices import require
 from .places import cache_dir, venv_bin
 from .report import Failure, run
 from .tree import Tree
-
-DEVICES = ("cuda", "metal", "vulkan")
-VULKAN_HEADERS = (1, 3, 272)  # the first with VK_EXT_layer_settings, which llama.cpp uses
 
 _FLAGS = {
     "CMAKE_BUILD_TYPE": "Release",
@@ -71,6 +68,7 @@ def find_compiler() -> tuple[Path, str]:
 
 def find_toolchain(device: str) -> Toolchain:
     """Every program that the build needs; raises Failure with the missing one named."""
+    require(device)
     compiler, version = find_compiler()
     found = {name: find_program(name) for name in ("cmake", "ninja")}
     for name, path in found.items():
@@ -78,42 +76,8 @@ def find_toolchain(device: str) -> Toolchain:
             raise Failure(
                 f"{name} is missing; 'python3 tools/bootstrap.py setup' installs it in .venv."
             )
-    usual = Path("/usr/local/cuda/bin/nvcc")
-    if device == "cuda" and not (
-        os.environ.get("CUDACXX") or shutil.which("nvcc") or usual.exists()
-    ):
-        raise Failure("--cuda needs NVIDIA's compiler nvcc; install the CUDA toolkit.")
-    if device == "vulkan" and not shutil.which("glslc"):
-        raise Failure("--vulkan needs glslc and the Vulkan headers; install the Vulkan SDK.")
-    if device == "vulkan":
-        _check_vulkan_headers()
-    if device == "metal" and sys.platform != "darwin":
-        raise Failure("--metal needs a Mac.")
     assert found["cmake"] and found["ninja"]
     return Toolchain(compiler, version, found["cmake"], found["ninja"], find_program("ccache"))
-
-
-def _check_vulkan_headers() -> None:
-    """Debian 12's, for one, are too old, which the compiler says after minutes and unclearly."""
-    given = [flag.partition("=")[2] for flag in shlex.split(os.environ.get("CMAKE_ARGS", ""))
-             if flag.startswith("-DVulkan_INCLUDE_DIR")]
-    sdk = [f"{os.environ['VULKAN_SDK']}/include"] if "VULKAN_SDK" in os.environ else []
-    for folder in [*given, *sdk, "/usr/include", "/usr/local/include"]:
-        header = Path(folder) / "vulkan" / "vulkan_core.h"
-        if not header.is_file():
-            continue
-        found = re.search(r"define VK_HEADER_VERSION_COMPLETE VK_MAKE_API_VERSION\(0, (\d+), (\d+)",
-                          text := header.read_text(encoding="utf-8"))
-        patch = re.search(r"define VK_HEADER_VERSION (\d+)", text)
-        if found and patch:
-            version = (int(found[1]), int(found[2]), int(patch[1]))
-            if version < VULKAN_HEADERS:
-                raise Failure(
-                    f"the Vulkan headers in {folder} are {'.'.join(map(str, version))} and "
-                    f"--vulkan needs {'.'.join(map(str, VULKAN_HEADERS))}; install a newer Vulkan "
-                    "SDK, or unpack newer headers and name their folder with "
-                    "CMAKE_ARGS=-DVulkan_INCLUDE_DIR=FOLDER.")
-        return
 
 
 def cmake_flags(device: str) -> list[str]:
