@@ -68,6 +68,7 @@ class Chat:
             self.messages.clear()
             self.pending.clear()
             self.llm.reset()
+            self.last_rate = 0.0
             self.show("forgotten\n")
         elif name == "/save":
             if not argument:
@@ -108,7 +109,9 @@ class Chat:
         lines = [f"context    {used:,} of {total:,} tokens ({100 * used / total:.0f} %)"]
         lines.append(f"attention  {self.llm.path}")
         plan = self.llm.plan()
-        if plan is not None:
+        if plan is not None and plan.is_identity:
+            lines.append("mapping    none needed yet: plain RoPE")
+        elif plan is not None:
             lines.append(
                 f"mapping    {plan.length:,} tokens into {plan.mapping_length:,} positions"
             )

@@ -68,11 +68,14 @@ def require_qualified(model: ModelInfo) -> None:
 
 
 def default_target(file: GGUFFile) -> Path:
-    """`NAME.lampe.gguf` beside the input; the parts of a split model keep their numbers."""
+    """`NAME.lampe.gguf` beside the input; the parts of a split model keep their numbers.
+
+    A file of such a name is its own target.
+    """
     match = SHARD.match(file.path.name)
     stem = match["prefix"] if match else file.path.name.removesuffix(".gguf")
     tail = file.path.name[len(stem) :] if match else ".gguf"
-    return file.path.with_name(f"{stem}.lampe{tail}")
+    return file.path.with_name(f"{stem.removesuffix('.lampe')}.lampe{tail}")
 
 
 def choose_config(

@@ -23,6 +23,7 @@ from .session import PAD, file_config
 if TYPE_CHECKING:
     from .runtime import LampeLlama
 
+SCALINGS = ("linear", "yarn", "ntk")  # of the frequencies, by a factor
 METHODS = (
     "lampe", "truncate", "rope", "linear", "yarn", "ntk", "selfextend", "jetlong", "rerope",
 )

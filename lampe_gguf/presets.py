@@ -56,8 +56,8 @@ def default_config(window: int) -> LampeConfig:
     """
     if not MIN_WINDOW <= window <= MAX_LENGTH:
         raise LampeError(
-            f"the model's training window is {window} tokens; LaMPE needs one from "
-            f"{MIN_WINDOW} to {MAX_LENGTH}: give the right one yourself"
+            f"the training window is {window} tokens; LaMPE needs one from {MIN_WINDOW} to "
+            f"{MAX_LENGTH}: give the right one yourself (--window)"
         )
     return LampeConfig(
         window=window,

@@ -120,7 +120,8 @@ class Reply:
         if room < 1:
             raise LampeError(
                 f"the conversation has {len(prompt):,} tokens and the context holds "
-                f"{llm.n_ctx():,}; give less text, or a larger --n-ctx"
+                f"{llm.n_ctx():,}; give less text or a larger --n-ctx; in a chat, "
+                "/reset forgets what was said"
             )
         # the same every time without a seed would look as if there were one
         llm.set_seed(random.getrandbits(31) if self.seed is None else self.seed)

@@ -101,6 +101,14 @@ class LampeLlama(Llama):  # type: ignore[misc]
         path = os.fspath(model_path)
         if not os.path.exists(path):
             raise LampeError(f"there is no file {path}; give the path of a GGUF model")
+        if not (lampe is None or lampe is False or lampe == "auto"
+                or isinstance(lampe, LampeConfig)):
+            raise LampeError(
+                f"lampe is {lampe!r:.80}; give a LampeConfig, \"auto\", False, or nothing"
+            )
+        if n_ctx < 0:
+            raise LampeError(f"n_ctx is {n_ctx}; give a number of tokens, or 0 for as many as "
+                             "the model supports")
         overrides = dict(kv_overrides or {})
         if lampe is False:
             given, n_ctx = _without(path, n_ctx)

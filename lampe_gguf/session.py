@@ -44,6 +44,8 @@ def count_tokens(path: Path, message: str) -> int:
 
     Loads the vocabulary alone: the model is opened with a context that fits.
     """
+    with GGUFFile(path):  # says what is wrong with a file better than llama.cpp does
+        pass
     module = backend.llama_cpp()
     from llama_cpp import _internals as internals
 

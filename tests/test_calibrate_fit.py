@@ -14,7 +14,7 @@ from lampe_gguf.calibrate.fit import fit_sigmoid
 from lampe_gguf.calibrate.job import ladder, reading_seconds, tail_of
 from lampe_gguf.calibrate.reading import shared_prefix
 from lampe_gguf.calibrate.report import Report, Task, load_readings
-from lampe_gguf.calibrate.run import HELD_OUT, Calibration, Clock
+from lampe_gguf.calibrate.run import HELD_OUT, Calibration, Clock, calibrate
 from lampe_gguf.calibrate.search import is_worse, propose, tied
 from lampe_gguf.errors import LampeError
 from lampe_gguf.presets import PRESETS, default_config
@@ -240,3 +240,29 @@ def test_a_report_of_another_text_is_refused(tmp_path: Path):
 
 def test_no_report_is_an_empty_one(tmp_path: Path):
     assert load_readings(tmp_path / "none.json", report([8192]).task) == ({}, 0.0)
+
+
+def at_once(state: Report, path: Path) -> Calibration:
+    """A calibration that has no time for any reading, only those that the report holds."""
+    return Calibration(None, state, {}, path, Clock(deadline=0.0, reading=1.0),
+                       lambda _: None, lambda _: None)
+
+
+@pytest.mark.parametrize("alternative", [False, True])
+def test_what_was_not_compared_is_not_called_no_better(tmp_path: Path, alternative: bool) -> None:
+    state = report([8192, 16384])
+    safe = default_config(WINDOW)
+    losses = np.random.default_rng(0).normal(3.0, 0.5, (2, 16))
+    state.add("fitted", safe, losses)
+    state.add(HELD_OUT, safe, losses)
+    if alternative:
+        state.add("fitted", flat(safe, WINDOW, 512), losses - 0.1)
+    calibrate(at_once(state, tmp_path / "r.json"), safe, safe)
+    assert state.config == safe and not state.complete
+    said = " | ".join(state.reasons)
+    if alternative:
+        assert "the local window was sought among 2 values: out of time" in said
+        assert "no time for the held-out text" in said
+        assert [each.name for each in state.held_out] == ["baseline"]
+    else:
+        assert "nothing but the safe values was read" in said and not state.held_out

@@ -68,6 +68,14 @@ def test_help_loads_nothing_heavy() -> None:
     (["eval", "ppl", "{m}", "--text", "{b}", "--length", "99", "--method", "linear",
       "--factor", "nan"], 2, "the factor is nan"),
     (["eval", "ppl", "{m}", "--text", "{b}", "--length", "400"], 1, "193 tokens|192 tokens"),
+    (["eval", "ppl", "{m}", "--text", "{b}", "--length", "99", "--factor", "4"], 2,
+     "--factor is for linear, yarn, ntk only"),
+    (["eval", "ppl", "{m}", "--text", "{b}", "--length", "99", "--plot", "nosuch/p.png"], 2,
+     "no directory nosuch"),
+    (["calibrate", "{m}", "--write", "nosuch/out.gguf"], 2, "no directory nosuch"),
+    (["ask", "{b}", "why?"], 1, "is not a GGUF file"),
+    (["ask", "nosuch.gguf", "why?"], 1, "cannot open nosuch.gguf"),
+    (["convert", "."], 2, "a folder without config.json"),
 ])
 def test_errors_are_one_sentence(
     model: Path, book: Path, arguments: list[str], code: int, words: str

@@ -245,3 +245,12 @@ def test_qualifying_depends_on_the_file_too() -> None:
     assert "ALiBi" in str(qualifies("baichuan", {"baichuan.block_count": 40}))
     assert "odd" in str(qualifies("llama", {"llama.rope.dimension_count": 33}))
     assert "unknown" in str(qualifies("brandnew", {}))
+
+
+def test_a_converted_file_is_its_own_target(tiny: Callable[..., Path]) -> None:
+    path = convert(tiny("m.gguf", lampe=None)).outputs[0]
+    with pytest.raises(UsageError, match="exists already"):
+        convert(path)
+    again = convert(path, force=True, local_window=9)
+    assert again.outputs == (path,) or again.outputs == [path]
+    assert again.replaced and list(path.parent.glob("*.lampe.lampe.gguf")) == []

@@ -73,6 +73,16 @@ def test_missing_file(tmp_path: Path) -> None:
         LampeLlama(tmp_path / "nosuch.gguf")
 
 
+@pytest.mark.parametrize(("options", "words"), [
+    ({"lampe": "bogus"}, "lampe is 'bogus'; give a LampeConfig"),
+    ({"lampe": True}, "lampe is True"),
+    ({"n_ctx": -5}, "n_ctx is -5"),
+])
+def test_values_of_the_wrong_kind(tiny: Tiny, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(LampeError, match=words):
+        LampeLlama(tiny(), **options)
+
+
 def test_progress_counts_up_to_the_end(tiny: Tiny) -> None:
     seen: list[tuple[int, int]] = []
     llm = LampeLlama(tiny(), n_batch=64, progress=lambda done, total: seen.append((done, total)))

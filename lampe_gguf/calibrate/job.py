@@ -84,10 +84,11 @@ def calibrate_model(
             "calibrate on"
         )
     longest = max_length or 4 * window
-    if longest <= window:
+    least = window + tail_of(window)
+    if longest < least:
         raise UsageError(
-            f"--max-length is {longest:,} and the model's window {window:,}; give more, at best "
-            f"{2 * window} or above"
+            f"--max-length is {longest:,} and the model's window {window:,}; give at least "
+            f"{least:,}, better {2 * window:,}"
         )
     text = "\n\n".join(document.text for document in documents)
     config = dataclasses.replace(
@@ -170,7 +171,7 @@ def _longest(
             raise LampeError(
                 f"the text has {n_tokens:,} tokens, and calibrating up to {least:,} takes twice "
                 "as many, half of them to decide; give more text"
-                + (f", or --max-length {half}" if half > window else "")
+                + (f", or --max-length {half}" if half >= window + tail_of(window) else "")
             )
         wanted = half // window * window
     while (
@@ -180,4 +181,4 @@ def _longest(
         and READINGS * reading_seconds(wanted, window, rate) > budget
     ):
         wanted -= window
-    return max(wanted, math.ceil(1.25 * window))
+    return wanted if given else max(wanted, math.ceil(1.25 * window))

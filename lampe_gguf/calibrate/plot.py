@@ -43,7 +43,7 @@ def plot_calibration(report: Report, path: Path) -> None:
     left.set_xlabel("mapping length m, positions")
     left.set_ylabel("perplexity above that length's best, %")
     left.set_yscale("symlog", linthresh=1)
-    left.set_ylim(bottom=0)
+    left.set_ylim(0, max(1.0, left.get_ylim()[1]))  # one reading alone has no differences
     left.set_title(f"{report.model_name}: constant mapping lengths")
     left.legend(title="input, tokens")
 

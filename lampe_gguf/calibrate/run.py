@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import numpy as np
 
 from ..config import LampeConfig
 from ..errors import UsageError
+from ..progress import duration
 from .choice import choose_schedule, flat
 from .reading import OnTokens, Reader
 from .report import HeldOut, Report
@@ -38,13 +39,14 @@ class Clock:
     """How long a reading takes, and how much time is left.
 
     deadline    when to be done, seconds of time.monotonic; None: when there is nothing left to do
-    reading     seconds of one reading, the slowest so far
+    reading     seconds of one reading: an estimate, then the slowest so far
     reserve     readings that must still fit, those of the held-out text
     """
 
     deadline: float | None
     reading: float
     reserve: int = 0
+    measured: bool = False
 
     def check(self) -> None:
         if self.deadline is None:
@@ -53,7 +55,8 @@ class Clock:
             raise OutOfTime
 
     def took(self, seconds: float) -> None:
-        self.reading = max(self.reading, seconds)
+        self.reading = max(self.reading, seconds) if self.measured else seconds
+        self.measured = True
 
 
 class Calibration:
@@ -99,6 +102,15 @@ class Calibration:
         self.report.save(self.path)
         return found
 
+    @contextlib.contextmanager
+    def until_out_of_time(self, what: str, found: Mapping[int, FloatArray]) -> Iterator[None]:
+        """A search that ends with the time, and says so."""
+        try:
+            yield
+        except OutOfTime:
+            tried = "one value" if len(found) == 1 else f"{len(found)} values"
+            self.report.reasons.append(f"{what} was sought among {tried}: out of time")
+
     def find_local_window(self, base: LampeConfig) -> int:
         """s1 of the least loss beyond the window, with nothing compressed inside it (m = W)."""
         self.on_stage("the local window")
@@ -109,7 +121,7 @@ class Calibration:
             losses = self.losses(FITTED, flat(base, window, local_window))
             found[local_window] = losses[self.beyond]
 
-        with contextlib.suppress(OutOfTime):
+        with self.until_out_of_time("the local window", found):
             for local_window in (window // 2, window // 16, 3 * window // 4):
                 trial(local_window)
             while len(found) < MAX_TRIALS:
@@ -133,7 +145,7 @@ class Calibration:
         def trial(m: int) -> None:
             found[m] = self.losses(FITTED, flat(base, m, local_window))
 
-        with contextlib.suppress(OutOfTime):
+        with self.until_out_of_time("the mapping length", found):
             for m in (window, window // 2, 3 * window // 4, window // 4):
                 trial(m)
             while len(found) < MAX_TRIALS + 2:
@@ -172,8 +184,27 @@ class Calibration:
                 config = changed
         return config
 
-    def decide(self, baseline: LampeConfig, candidate: LampeConfig) -> LampeConfig:
-        """The candidate where it is better than the baseline on text it was not found on."""
+    def compare(self, baseline: LampeConfig, rivals: Mapping[str, LampeConfig]) -> None:
+        """Put those that were read of the held-out text into the report, against the baseline."""
+        base = self.report.losses(HELD_OUT, baseline)
+        if base is None:
+            return
+        for name, config in rivals.items():
+            found = self.report.losses(HELD_OUT, config)
+            if found is None:
+                continue
+            # under `prompt` only the longest length is read as it would be
+            rows = np.isfinite(found).all(axis=1)
+            self.report.held_out.append(HeldOut(
+                name, self.report.perplexities(HELD_OUT, config),
+                *paired_difference(found[rows], base[rows]),
+            ))
+
+    def decide(self, baseline: LampeConfig, candidate: LampeConfig) -> LampeConfig | None:
+        """The candidate where it is better than the baseline on text it was not found on.
+
+        None where there is no time to see.
+        """
         self.on_stage("the held-out text")
         self.clock.reserve = 0
         reasons = self.report.reasons
@@ -185,7 +216,8 @@ class Calibration:
                 "there was no time for the held-out text, so the safe values stay; give more "
                 "--budget and --resume"
             )
-            return baseline
+            self.compare(baseline, {"baseline": baseline, "calibrated": candidate})
+            return None
         rows = np.isfinite(found).all(axis=1)
         difference, error = paired_difference(found[rows], base[rows])
         rivals = {"baseline": baseline, "calibrated": candidate}
@@ -195,12 +227,7 @@ class Calibration:
         with contextlib.suppress(OutOfTime):
             self.losses(HELD_OUT, jetlong)
             rivals["jetlong"] = jetlong
-        for name, config in rivals.items():
-            losses = self.losses(HELD_OUT, config)
-            self.report.held_out.append(HeldOut(
-                name, self.report.perplexities(HELD_OUT, config),
-                *paired_difference(losses[rows], base[rows]),
-            ))
+        self.compare(baseline, rivals)
         if candidate == baseline:
             return baseline
         if difference > 0:
@@ -232,16 +259,25 @@ def calibrate(work: Calibration, baseline: LampeConfig, safe: LampeConfig) -> No
         local_window = work.find_local_window(safe)
     except OutOfTime:
         raise UsageError(
-            f"--budget holds not even the {1 + work.clock.reserve} readings of "
-            f"{work.clock.reading:.0f} s that any calibration takes; give more, or a smaller "
+            f"--budget holds not even the {1 + work.clock.reserve} readings of about "
+            f"{duration(work.clock.reading)} that any calibration takes; give more, or a smaller "
             "--max-length"
         ) from None
     found = work.find_mapping_lengths(safe, local_window)
+    if local_window == safe.local_window and len(found) < 2:
+        report.reasons.append("nothing but the safe values was read: give more --budget and "
+                              "--resume")
+        report.config = baseline
+        report.save(work.path)
+        return
     candidate = choose_schedule(report, safe, local_window, found)
     candidate = work.find_extras(candidate)
-    report.config = dataclasses.replace(
-        work.decide(baseline, candidate), context_length=baseline.context_length
-    )
+    chosen = work.decide(baseline, candidate)
+    if chosen is None:
+        report.config = baseline
+        report.save(work.path)
+        return
+    report.config = dataclasses.replace(chosen, context_length=baseline.context_length)
     read = f"{', '.join(report.text_names)} to {report.task.lengths[-1]} tokens"
     said = f"calibrated on {read}"
     if report.config == baseline:

@@ -47,10 +47,11 @@ def command(
         click.echo(json.dumps(dataclasses.asdict(answer), indent=2))
         return
     click.echo()
+    attention = "LaMPE off" if no_lampe else f"attention {answer.path}"
     rate = answer.prompt_tokens / answer.seconds_reading if answer.seconds_reading else 0
     click.echo(
         f"[read {answer.prompt_tokens:,} tokens in {answer.seconds_reading:.1f} s "
-        f"({rate:,.0f} tokens/s), attention {answer.path}, "
+        f"({rate:,.0f} tokens/s), {attention}, "
         f"compression {answer.compression:.2f}]",
         err=True,
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..evaluate import METHODS
-from .options import Listed
+from .options import NEW_FILE, THREADS, Listed
 
 if TYPE_CHECKING:
     from ..attention import Report
@@ -48,9 +48,9 @@ Examples:
               type=Listed(click.FloatRange(0, 1)), metavar="SHARE,...",
               help="Where keys are hidden: 0 the text's beginning, 1 its end.")
 @click.option("--seed", default=0, show_default=True, help="Of the keys.")
-@click.option("--threads", type=click.IntRange(1), help="Processor threads.")
+@click.option("--threads", type=click.IntRange(1), help=THREADS)
 @click.option("--json", "as_json", is_flag=True, help="As JSON, with every layer and head.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw it into a PNG.")
+@click.option("--plot", type=NEW_FILE, help="Draw it into a PNG.")
 def command(
     model: Path, text: str, lengths: tuple[int, ...], methods: tuple[str, ...], queries: int,
     trained_length: int | None, passkey: bool, depths: tuple[float, ...], seed: int,

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from .options import NEW_FILE
+
 HELP = """Time MODEL reading and writing, LaMPE against stock attention.
 
 Each side runs in its own process; they take turns, and the medians are compared. Stock is this
@@ -36,7 +38,7 @@ Examples:
 @click.option("--portable", is_flag=True,
               help="Both sides with attention from stock operations (flash attention off).")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw the speeds into a PNG.")
+@click.option("--plot", type=NEW_FILE, help="Draw the speeds into a PNG.")
 def command(
     model: Path, lengths: tuple[int, ...], rounds: int, decode: int, threads: int | None,
     stock: Path | None, portable: bool, as_json: bool, plot: Path | None,

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .options import NEW_FILE, THREADS
+
 if TYPE_CHECKING:
     from ..calibrate.report import Report
 
@@ -48,16 +50,16 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 @click.option("--max-length", type=click.IntRange(2), metavar="TOKENS",
               help="The longest input.  [default: what text and budget allow, at most 4 windows]")
 @click.option("--budget", type=Duration(), default="30m", show_default=True,
-              help="Time to spend, as 45m or 2h.")
-@click.option("--report", "report_path", type=click.Path(path_type=Path), metavar="FILE",
+              help="Time to spend in this run, as 45m or 2h.")
+@click.option("--report", "report_path", type=NEW_FILE, metavar="FILE",
               help="Where the report goes.  [default: MODEL.calibration.json]")
 @click.option("--resume", is_flag=True, help="Go on from what the report holds.")
-@click.option("--write", type=click.Path(path_type=Path), metavar="OUTPUT",
+@click.option("--write", type=NEW_FILE, metavar="OUTPUT",
               help="Write MODEL with the constants to OUTPUT, as convert does.")
 @click.option("--force", is_flag=True, help="Replace OUTPUT if it exists.")
-@click.option("--threads", type=click.IntRange(1), help="Processor threads.")
+@click.option("--threads", type=click.IntRange(1), help=THREADS)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw points and curve into a PNG.")
+@click.option("--plot", type=NEW_FILE, help="Draw points and curve into a PNG.")
 def command(
     model: Path, texts: tuple[str, ...], max_length: int | None, budget: float,
     report_path: Path | None, resume: bool, write: Path | None, force: bool, threads: int | None,
@@ -73,6 +75,8 @@ def command(
         raise UsageError(f"{write} exists; add --force to replace it")
     documents = read_documents(texts) if texts else [python_documentation()]
     path = report_path or model.with_name(model.name + ".calibration.json")
+    if resume and not path.exists():
+        click.echo(f"there is no {path} to go on from: starting anew", err=True)
 
     with Progress("calibrating", 0, "tokens") as bar:
 

@@ -64,6 +64,9 @@ def command(
 
     given = {name: value for name, value in values.items() if value is not None}
     options = {"preset": preset, "force": force, **given}
+    if model.is_dir() and not is_checkpoint(model):
+        raise UsageError(f"{model} is a folder without config.json; give a GGUF file, or the "
+                         "folder of a Hugging Face checkpoint")
     if is_checkpoint(model):
         done = _convert_checkpoint(model, output, quantize, options)
     elif quantize is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from ..evaluate import METHODS, Perplexity, perplexity
+from ..evaluate import METHODS, SCALINGS, Perplexity, perplexity
 from .eval_tasks import (
     kv_command,
     niah_command,
@@ -18,7 +18,7 @@ from .eval_tasks import (
     ruler_command,
     tasks_command,
 )
-from .options import Listed
+from .options import NEW_FILE, THREADS, Listed
 
 HELP = """Measure MODEL far beyond its training window, LaMPE against the alternatives.
 
@@ -61,10 +61,10 @@ def command() -> None:
 @click.option("--factor", type=float, help="Of linear, yarn and ntk.")
 @click.option("--local-window", type=int, help="Of lampe and its neighbours.")
 @click.option("--group-size", type=int, help="Of selfextend.")
-@click.option("--threads", type=click.IntRange(1), help="Processor threads.")
+@click.option("--threads", type=click.IntRange(1), help=THREADS)
 @click.option("--portable", is_flag=True, help="Attention from stock operations (slower).")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw it by position into a PNG.")
+@click.option("--plot", type=NEW_FILE, help="Draw it by position into a PNG.")
 def ppl(
     model: Path, text: str, length: int | None, lengths: tuple[int, ...] | None,
     method: str | None, methods: tuple[str, ...] | None, threads: int | None, portable: bool,
@@ -81,6 +81,10 @@ def ppl(
         raise UsageError("give either --method NAME or --methods NAME,...")
     several = lengths is not None or methods is not None
     all_methods = methods or (method or "lampe",)
+    for option, users in (("factor", SCALINGS), ("group_size", ("selfextend",))):
+        if choices[option] is not None and not set(users) & set(all_methods):
+            raise UsageError(f"--{option.replace('_', '-')} is for {', '.join(users)} only; leave "
+                             "it out, or choose the method")
     all_lengths = lengths or (length or 0,)
     document = read_document(text)
     window = file_config(model)[1].window

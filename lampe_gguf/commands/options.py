@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class NewFile(click.Path):
+    """A file to be written at the end: that there is a place for it is seen at the beginning."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Path:
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if path.is_dir():
+            self.fail(f"{path} is a directory; give the path of a file", param, ctx)
+        if not path.parent.is_dir():
+            self.fail(f"there is no directory {path.parent}; make it, or give another path",
+                      param, ctx)
+        return path
+
+
+NEW_FILE = NewFile(path_type=Path)
+THREADS = ("Processor threads; fewer where other programs compute too.  "
+           "[default: all to read, half of them to write]")
+
 
 class Listed(click.ParamType):  # type: ignore[type-arg]
     """Values with commas between them, each once, in the order given."""
@@ -32,7 +53,7 @@ _OPTIONS = (
     click.option("--temperature", default=0.2, show_default=True, type=click.FloatRange(0, 10),
                  help="0 for the likeliest answer."),
     click.option("--seed", type=int, help="For the same answer again."),
-    click.option("--threads", type=click.IntRange(1), help="Processor threads."),
+    click.option("--threads", type=click.IntRange(1), help=THREADS),
     click.option("--n-ctx", type=click.IntRange(1), help="Context length, tokens."),
     click.option("--no-lampe", is_flag=True, help="Plain RoPE, to see the difference."),
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..evaluate import METHODS
-from .options import Listed
+from .options import NEW_FILE, THREADS, Listed
 
 if TYPE_CHECKING:
     from ..suite import Generator
@@ -40,10 +40,10 @@ _COMMON = (
     click.option("--factor", type=float, help="Of linear, yarn and ntk."),
     click.option("--local-window", type=int, help="Of lampe and its neighbours."),
     click.option("--group-size", type=int, help="Of selfextend."),
-    click.option("--threads", type=click.IntRange(1), help="Processor threads."),
+    click.option("--threads", type=click.IntRange(1), help=THREADS),
     click.option("--portable", is_flag=True, help="Attention from stock operations (slower)."),
     click.option("--json", "as_json", is_flag=True, help="Everything as JSON, single answers too."),
-    click.option("--plot", type=click.Path(path_type=Path), help="Draw the scores into a PNG."),
+    click.option("--plot", type=NEW_FILE, help="Draw the scores into a PNG."),
 )
 
 

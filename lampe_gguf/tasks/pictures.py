@@ -32,7 +32,8 @@ def plot_grid(found: Sequence[Cell], path: str | os.PathLike[str]) -> None:
         axes.set_yticks(range(len(depths)), [f"{depth:.0%}" for depth in depths])
         for (row, column), value in np.ndenumerate(values):
             if not np.isnan(value):
-                axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7)
+                axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7,
+                          color="black" if 0.2 < value < 0.8 else "white")
         axes.set_title(method)
         axes.set_xlabel("tokens")
     panels[0].set_ylabel("depth of the needle")
