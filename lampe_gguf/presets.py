@@ -100,6 +100,7 @@ PRESETS: dict[str, LampeConfig] = {
     ),
     # tools/reports has what these were found by
     "smollm2-135m": _calibrated("smollm2-135m", 8192, "pydoc_data to 16384 tokens"),
+    "gemma3-270m": _calibrated("gemma3-270m", 32768, "pydoc_data to 40960 tokens"),
 }
 
 
@@ -117,6 +118,7 @@ _FAMILIES: dict[str, _Family] = {
     "mistral": _Family("llama", r"mistral.*7b", (32000, 32768)),
     "llama3.1": _Family("llama", r"llama[-_ ]?v?3[._]1(?!\d)", (128256,)),
     "smollm2-135m": _Family("llama", r"smollm2[-_ ]135m", (49152,)),
+    "gemma3-270m": _Family("gemma3", r"gemma[-_ ]?3[-_ ]270m", (262144,)),
 }
 
 

@@ -14,7 +14,7 @@ from lampe_gguf.errors import LampeError, UsageError
 
 REPORTS = Path(__file__).resolve().parents[1] / "tools" / "reports"
 
-CALIBRATED = ("smollm2-135m",)
+CALIBRATED = ("smollm2-135m", "gemma3-270m")
 PUBLISHED = [name for name in presets.PRESETS if name not in CALIBRATED]
 
 
@@ -105,6 +105,7 @@ def test_windows_out_of_range_are_refused(window):
         ("llama", 131072, "Meta Llama 3.1 8B Instruct", 128256, "llama3.1"),
         ("llama", 8192, "SmolLM2 135M 8k Lc100K Mix1 Ep2", 49152, "smollm2-135m"),
         ("llama", 8192, "SmolLM2-135M-Instruct", None, "smollm2-135m"),
+        ("gemma3", 32768, "Gemma 3 270m (gemma-3)", 262144, "gemma3-270m"),
         # near misses: each differs from a preset's model in one thing
         ("llama", 131072, "Llama 3.2 1B Instruct", 128256, None),
         ("llama", 131072, "Llama 3.3 70B Instruct", 128256, None),
@@ -115,6 +116,7 @@ def test_windows_out_of_range_are_refused(window):
         ("llama", 4096, "SOLAR 10.7B", 32000, None),
         ("llama", 32768, "Mixtral 8x7B", 32000, None),
         ("llama", 8192, "SmolLM2 360M Instruct", 49152, None),
+        ("gemma3", 32768, "Gemma 3 1b It", 262144, None),
         ("llama", 4096, "", 32000, None),
     ],
 )

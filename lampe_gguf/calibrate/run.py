@@ -281,7 +281,8 @@ def calibrate(work: Calibration, baseline: LampeConfig, safe: LampeConfig) -> No
     read = f"{', '.join(report.text_names)} to {report.task.lengths[-1]} tokens"
     said = f"calibrated on {read}"
     if report.config == baseline:
-        said = f"{baseline.provenance}; none better found on {read}"
+        known = safe if safe.effective() == baseline.effective() else baseline
+        said = f"{known.provenance}; none better found on {read}"
     report.config = dataclasses.replace(report.config, provenance=said[:500])
     report.complete = True
     report.save(work.path)
