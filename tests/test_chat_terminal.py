@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -52,16 +54,33 @@ def press(fd: int, keys: bytes) -> None:
     os.write(fd, keys)
 
 
-def test_ctrl_c_stops_the_answer_and_a_second_one_leaves(smollm2_path: Path) -> None:
+@contextmanager
+def chat(model: Path, *options: str) -> Iterator[int]:
+    """A chat in a terminal of its own, which is left by Ctrl-C at an empty prompt."""
     pid, fd = pty.fork()
     unread.clear()
     if pid == 0:
         os.execv(sys.executable, [
-            sys.executable, "-m", "lampe_gguf.cli", "chat", str(smollm2_path), "--n-ctx", "2048",
-            "--max-tokens", "1500", "--temperature", "0",
+            sys.executable, "-m", "lampe_gguf.cli", "chat", str(model), *options,
         ])
     try:
         read_until(fd, "> ")
+        yield fd
+        press(fd, b"\x03")
+        read_to_the_end(fd)
+        _, status = os.waitpid(pid, 0)
+        pid = 0
+        assert os.waitstatus_to_exitcode(status) == 0
+    finally:
+        os.close(fd)
+        if pid:
+            os.kill(pid, 9)
+            os.waitpid(pid, 0)
+
+
+def test_ctrl_c_stops_the_answer_and_a_second_one_leaves(smollm2_path: Path) -> None:
+    options = ("--n-ctx", "2048", "--max-tokens", "1500", "--temperature", "0")
+    with chat(smollm2_path, *options) as fd:
         os.write(fd, b"Write a very long story about the sea and its sailors.\r")
         read_until(fd, "\n")
         time.sleep(1.0)
@@ -72,27 +91,10 @@ def test_ctrl_c_stops_the_answer_and_a_second_one_leaves(smollm2_path: Path) -> 
         os.write(fd, b"/stats\r")
         assert "context" in read_until(fd, "attention", 10)
         read_until(fd, "> ", 10)
-        press(fd, b"\x03")
-        read_to_the_end(fd)
-        _, status = os.waitpid(pid, 0)
-        pid = 0
-        assert os.waitstatus_to_exitcode(status) == 0
-    finally:
-        os.close(fd)
-        if pid:
-            os.kill(pid, 9)
-            os.waitpid(pid, 0)
 
 
 def test_a_line_can_be_edited_dropped_and_called_back(smollm2_path: Path) -> None:
-    pid, fd = pty.fork()
-    unread.clear()
-    if pid == 0:
-        os.execv(sys.executable, [
-            sys.executable, "-m", "lampe_gguf.cli", "chat", str(smollm2_path), "--n-ctx", "512",
-        ])
-    try:
-        read_until(fd, "> ")
+    with chat(smollm2_path, "--n-ctx", "512") as fd:
         press(fd, b"Never mind")
         press(fd, b"\x03")
         read_until(fd, "> ", 10)
@@ -103,13 +105,3 @@ def test_a_line_can_be_edited_dropped_and_called_back(smollm2_path: Path) -> Non
         press(fd, b"\r")
         read_until(fd, "attention", 10)
         read_until(fd, "> ", 10)
-        press(fd, b"\x03")
-        read_to_the_end(fd)
-        _, status = os.waitpid(pid, 0)
-        pid = 0
-        assert os.waitstatus_to_exitcode(status) == 0
-    finally:
-        os.close(fd)
-        if pid:
-            os.kill(pid, 9)
-            os.waitpid(pid, 0)
