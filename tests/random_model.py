@@ -88,7 +88,7 @@ class RandomModel:
 
     def __init__(
         self, arch: str, config: LampeConfig, *, sliding: int = 0, qk_norm: float = 1.0,
-        **changes: Any,
+        n_gpu_layers: int = 0, **changes: Any,
     ) -> None:
         base = _base()
         meta = base.gguf_init_empty()
@@ -139,8 +139,9 @@ class RandomModel:
         library.llama_model_init_from_user.restype = ctypes.c_void_p
         library.llama_model_init_from_user.argtypes = [
             ctypes.c_void_p, SetTensor, ctypes.c_void_p, lib.llama_model_params]
-        self.model = library.llama_model_init_from_user(
-            meta, self._fill, None, lib.llama_model_default_params())
+        params = lib.llama_model_default_params()
+        params.n_gpu_layers = n_gpu_layers
+        self.model = library.llama_model_init_from_user(meta, self._fill, None, params)
         base.gguf_free(meta)
         if not self.model:
             raise ValueError(backend.last_error() or "the model was not made")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import tiny_config
+from conftest import GPU_LAYERS, tiny_config
 from random_model import RandomModel
 from stock_side import distance
 
@@ -56,6 +56,22 @@ def test_a_random_model(arch: str, sliding: int) -> None:
         assert distance(fused, model.logits(TOKENS, CONFIG, False)) < noise
         assert distance(fused, model.logits(TOKENS, CONFIG, True, [1, 70, 49])) < noise
         assert distance(stock, fused) > 20 * noise  # the map matters
+
+
+@pytest.mark.skipif(not GPU_LAYERS, reason="for a device: tools/on_device.py")
+@pytest.mark.parametrize("arch, sliding", CASES)
+def test_a_random_model_on_the_device(arch: str, sliding: int) -> None:
+    options = OPTIONS.get(arch, {})
+    batches = [1, 70, 49]
+    with RandomModel(arch, CONFIG, sliding=sliding, **options) as model:
+        stock, want = (model.logits(TOKENS, each, False, batches) for each in (None, CONFIG))
+    with RandomModel(arch, CONFIG, sliding=sliding, n_gpu_layers=GPU_LAYERS, **options) as model:
+        plain, got = (model.logits(TOKENS, each, False, batches) for each in (None, CONFIG))
+        assert model.path == "portable"
+    # the device rounds plain RoPE's products too
+    cost = max(distance(stock, plain), 1e-3)
+    assert distance(want, got) < 3 * cost
+    assert distance(stock, want) > 10 * cost  # the map matters more
 
 
 @pytest.mark.parametrize("flash_attn", [True, False])
