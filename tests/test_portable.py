@@ -133,3 +133,14 @@ def test_attention_that_is_not_causal(tiny: Tiny, length: int) -> None:
     # the last query sees the same keys either way, the first sees more
     assert distance(causal[-1:], fused[-1:]) < within(2e-5)
     assert distance(causal[:1], fused[:1]) > 0.01
+
+
+def test_a_map_of_more_plans_finds_a_scheduler_of_their_size(tiny: Tiny) -> None:
+    path = tiny(lampe=CONFIG, n_layer=1)
+    many = tiny_config(context_length=4096, length_step=1, max_mapping_length=20.0)
+    fused, portable = (opened(path, flash, **F32) for flash in (True, False))
+    for llm in (fused, portable):
+        all_logits(llm, TOKENS[:40])
+        llm.set_config(many)
+    got = [all_logits(llm, TOKENS[40:500]) for llm in (fused, portable)]
+    assert distance(*got) < within(2e-5)

@@ -267,12 +267,10 @@ def calibrate(work: Calibration, baseline: LampeConfig, safe: LampeConfig) -> No
     if local_window == safe.local_window and len(found) < 2:
         report.reasons.append("nothing but the safe values was read: give more --budget and "
                               "--resume")
-        report.config = baseline
-        report.save(work.path)
-        return
-    candidate = choose_schedule(report, safe, local_window, found)
-    candidate = work.find_extras(candidate)
-    chosen = work.decide(baseline, candidate)
+        chosen = None
+    else:
+        candidate = choose_schedule(report, safe, local_window, found)
+        chosen = work.decide(baseline, work.find_extras(candidate))
     if chosen is None:
         report.config = baseline
         report.save(work.path)
