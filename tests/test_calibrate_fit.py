@@ -11,7 +11,7 @@ import pytest
 
 from lampe_gguf.calibrate.choice import choose_schedule, flat
 from lampe_gguf.calibrate.fit import fit_sigmoid
-from lampe_gguf.calibrate.job import ladder, reading_seconds, tail_of
+from lampe_gguf.calibrate.job import _longest, ladder, reading_seconds, tail_of
 from lampe_gguf.calibrate.reading import shared_prefix
 from lampe_gguf.calibrate.report import Report, Task, load_readings
 from lampe_gguf.calibrate.run import HELD_OUT, Calibration, Clock, calibrate
@@ -266,3 +266,15 @@ def test_what_was_not_compared_is_not_called_no_better(tmp_path: Path, alternati
         assert [each.name for each in state.held_out] == ["baseline"]
     else:
         assert "nothing but the safe values was read" in said and not state.held_out
+
+
+def test_a_length_that_was_asked_for_is_not_exceeded() -> None:
+    assert _longest(9300, 10**6, WINDOW, 100.0, 60.0, given=True) == 9300
+    assert ladder(WINDOW, 9300) == (4096, 8192, 9300)
+
+
+def test_a_clock_believes_what_it_measured_more_than_an_estimate() -> None:
+    clock = Clock(deadline=None, reading=300.0)
+    for seconds in (20.0, 30.0, 10.0):
+        clock.took(seconds)
+    assert clock.reading == 30.0
