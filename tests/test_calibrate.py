@@ -8,13 +8,14 @@ import random
 import string
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import tiny_config
 
+from lampe_gguf.calibrate import job as calibration_job
+from lampe_gguf.calibrate import run as calibration_run
 from lampe_gguf.calibrate.job import calibrate_model
 from lampe_gguf.calibrate.reading import Reader
 from lampe_gguf.config import LampeConfig
@@ -135,13 +136,29 @@ def test_a_budget_for_nothing_is_refused(model, document, tmp_path):
         run(model, document, tmp_path / "r.json", budget=1e-9)
 
 
-def test_a_tight_budget_is_kept_and_said(model, document, tmp_path):
-    # a reading is made to last: the budget holds six of them, two for the held-out text
-    start = time.monotonic()
-    report = run(model, document, tmp_path / "r.json", budget=3.0,
-                 on_tokens=lambda count: time.sleep(count * 0.4 / LONGEST))
-    assert report.complete and len(report.readings) < 12
-    assert time.monotonic() - start < 4.5
+class SlowMachine:
+    """A clock that goes on by what is read: the budget holds what the machine cannot change."""
+
+    def __init__(self, seconds_reading):
+        self.seconds = 0.0
+        self.per_token = seconds_reading / LONGEST
+
+    def monotonic(self):
+        self.seconds += 1e-6  # measured durations are divided by
+        return self.seconds
+
+    def read(self, count):
+        self.seconds += count * self.per_token
+
+
+def test_a_tight_budget_is_kept_and_said(model, document, tmp_path, monkeypatch):
+    machine = SlowMachine(seconds_reading=0.4)
+    for module in (calibration_job, calibration_run):
+        monkeypatch.setattr(module, "time", machine)
+    report = run(model, document, tmp_path / "r.json", budget=3.0, on_tokens=machine.read)
+    # seven readings fit, of which two are the held-out text's and one, for a comparison, fits last
+    assert report.complete and len(report.readings) == 7
+    assert 2.7 < machine.seconds < 3.0
     assert any("out of time" in reason for reason in report.reasons)
 
 

@@ -90,8 +90,9 @@ def test_progress_counts_up_to_the_end(tiny: Tiny) -> None:
     assert seen == [(64, 150), (128, 150), (150, 150)]
 
 
-def test_cancel_from_another_thread_within_a_second(smollm2_path: Path) -> None:
-    llm = LampeLlama(smollm2_path, lampe="auto", n_ctx=4096)
+def test_cancel_from_another_thread_ends_within_a_batch(smollm2_path: Path) -> None:
+    # one batch that takes many seconds, so that a busy machine does not decide
+    llm = LampeLlama(smollm2_path, lampe="auto", n_ctx=4096, n_batch=4096, n_ubatch=4096)
     tokens = llm.tokenize(b"All work and no play makes Jack a dull boy. " * 300)[:3500]
     times: list[float] = []
 
@@ -103,7 +104,7 @@ def test_cancel_from_another_thread_within_a_second(smollm2_path: Path) -> None:
     timer.start()
     with pytest.raises(Cancelled):
         llm.eval(tokens)
-    assert time.monotonic() - times[0] < 1.0
+    assert time.monotonic() - times[0] < 3.0
     # usable, and what it holds is what it says
     kept = llm.n_tokens
     assert kept < len(tokens)
