@@ -3,10 +3,11 @@
 
     python3 tools/on_device.py --vulkan [--skip-tests] [-- PYTEST ARGUMENTS]
 
-First the tests of the portable path, each against fused attention on the processor; then SmolLM2,
-all of its layers on the device: logits against the processor's, what of the graph runs where, and
-speed. Without a graphics card, Mesa's driver for Vulkan computes on the processor (Debian: apt
-install glslc libvulkan-dev spirv-headers mesa-vulkan-drivers); the speed then says nothing.
+First the tests of the portable path, each against fused attention on the processor, and a random
+model of every architecture; then SmolLM2, all of its layers on the device: logits against the
+processor's, what of the graph runs where, and speed. Without a graphics card, Mesa's driver for
+Vulkan computes on the processor (Debian 13: apt install glslc libvulkan-dev spirv-headers
+mesa-vulkan-drivers; the driver of Debian 12 aborts now and then); the speed then says nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from patched.places import CHECKOUT, cache_dir, venv_python
 from patched.report import guarded
 from patched.wheel import unpack
 
-TESTS = ("backend", "portable", "sliding_window", "layers_without_rope")
+TESTS = ("backend", "portable", "sliding_window", "layers_without_rope", "llama_archs")
 
 
 def device_folder(device: str) -> Path:
