@@ -6,6 +6,7 @@ work early (an error, Ctrl-C, a termination signal) removes what was written so 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import os
@@ -13,9 +14,9 @@ import secrets
 import signal
 import stat
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
 
 from .copying import write_all
 from .errors import LampeError, UsageError
@@ -44,6 +45,20 @@ def check_target(target: Path, force: bool) -> None:
         raise UsageError(f"{target} exists already; add --force to replace it")
 
 
+@contextlib.contextmanager
+def ending_cleanly() -> Iterator[None]:
+    """A termination signal unwinds the stack here, as Ctrl-C does, so that clean-up runs."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 class NewFiles:
     """A set of files that appear together on `commit()`; leaving the context without it undoes.
 
@@ -54,12 +69,10 @@ class NewFiles:
     def __init__(self, force: bool = False) -> None:
         self.force = force
         self.outputs: list[_Output] = []
-        self.old_handler: Any = None
+        self.cleanly = contextlib.ExitStack()
 
     def __enter__(self) -> NewFiles:
-        in_main = threading.current_thread() is threading.main_thread()
-        if in_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            self.old_handler = signal.signal(signal.SIGTERM, _stop)
+        self.cleanly.enter_context(ending_cleanly())
         return self
 
     def __exit__(
@@ -72,8 +85,7 @@ class NewFiles:
             if output.fd is not None:
                 os.close(output.fd)
             output.hidden.unlink(missing_ok=True)
-        if self.old_handler is not None:
-            signal.signal(signal.SIGTERM, self.old_handler)
+        self.cleanly.close()
         if isinstance(error, OSError):
             target = self.outputs[-1].target if self.outputs else Path(error.filename or "")
             raise _explain(error, target) from error

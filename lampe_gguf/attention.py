@@ -22,7 +22,7 @@ from .errors import LampeError, UsageError
 from .evaluate import FOR_LENGTH, Setting, model_rope, setting
 from .gguf_file import GGUFFile, padded
 from .model import read_model
-from .session import PAD, file_config
+from .session import PAD, beginning, excerpt, file_config, read_tokens
 
 LAMPE, ROPE, TRAINED = "lampe", "rope", "trained"
 METHODS = tuple(each for each in evaluate.METHODS if each != "truncate")  # that is "trained"
@@ -132,13 +132,14 @@ def measure(
     for method, group in jobs:
         how = setting(ROPE if method == TRAINED else method, config, max(group), **rope)
         with Reader(_open(model, how, room, options), rows, work) as reader:
-            tokens = _tokens(reader.llm, text, max(lengths))
+            tokens = read_tokens(reader.llm, text, max(lengths), "--lengths")
             for length in group:
                 first = max(0, length - trained) if method == TRAINED else 0
                 if method == TRAINED and not first and (ROPE, length) in found:
                     found[method, length] = found[ROPE, length]
                 else:
-                    found[method, length] = _attend(reader, tokens[first:length], offsets)
+                    piece = excerpt(tokens, first, length, beginning(reader.llm._model))
+                    found[method, length] = _attend(reader, piece, offsets)
             if passkey and method != TRAINED:
                 trials += run_trials(reader, method, text, group, depths, seed)
     return Report(
@@ -234,16 +235,3 @@ def _offsets(
         )
     step = span / n_queries
     return [round(1 + step * k) for k in range(n_queries)][::-1]
-
-
-def _tokens(llm: PrefixModel, text: str, length: int) -> list[int]:
-    """The first `length` tokens of a text; LampeError where it has fewer."""
-    # no need to tokenise a library: take more of it until it is enough
-    for n_chars in (length * 16, len(text)):
-        tokens: list[int] = llm.tokenize(text[:n_chars].encode())
-        if len(tokens) >= length:
-            return tokens[:length]
-    raise LampeError(
-        f"the text has {len(tokens):,} tokens and --lengths asks for {length:,}; give a longer "
-        f"text, or at most --lengths {len(tokens)}"
-    )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .atomic import ending_cleanly
 from .errors import LampeError, UsageError
 
 SCRIPT = "convert_hf_to_gguf.py"
@@ -60,7 +61,7 @@ def as_gguf(
         raise UsageError(f"there is no type {kind!r}; it is one of {', '.join(QUANTS)}")
     if not is_checkpoint(folder):
         raise LampeError(f"{folder} is no checkpoint: it holds no config.json")
-    with tempfile.TemporaryDirectory(prefix=".lampe-gguf-", dir=beside) as place:
+    with ending_cleanly(), _folder(beside) as place:
         first = Path(place, f"{folder.resolve().name}.gguf")
         on_stage("converting the checkpoint")
         _run(
@@ -80,6 +81,15 @@ def as_gguf(
         )
         first.unlink()
         yield second
+
+
+def _folder(beside: Path) -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix=".lampe-gguf-", dir=beside)
+    except OSError as error:
+        raise LampeError(
+            f"cannot make files in {beside}: {error.strerror}; give an output in another folder"
+        ) from None
 
 
 def _run(command: list[str], what: str) -> None:

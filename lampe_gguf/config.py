@@ -13,7 +13,7 @@ from typing import cast
 import numpy as np
 
 from . import schedule
-from .errors import LampeError
+from .errors import FieldError, LampeError
 from .positions import (
     NO_LIMIT,
     IntArray,
@@ -78,7 +78,7 @@ class LampeConfig:
     version: int = VERSION
 
     def validate(self) -> LampeConfig:
-        """Return the configuration itself, or raise LampeError naming field, value and range."""
+        """Return the configuration itself, or raise FieldError naming field, value and range."""
         _check_choice("method", self.method, METHODS)
         _check_choice("length_policy", self.length_policy, LENGTH_POLICIES)
         _check_int("version", self.version, VERSION, VERSION)
@@ -176,7 +176,7 @@ def _check_length(length: int) -> None:
 def _check_int(name: str, value: object, low: int, high: int, meaning: str = "") -> None:
     allowed = f"an integer from {low} to {high}" if low < high else f"{low}"
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise LampeError(f"LaMPE's {name} is {value!r:.80}; it must be {allowed}{meaning}")
+        raise FieldError(name, value, allowed + meaning)
 
 
 def _check_float(
@@ -185,17 +185,14 @@ def _check_float(
     allowed = f"a number from {low:g} to {high:g}" if low > -MAX_F64 else "a finite number"
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not low <= cast(float, value) <= high:  # false for NaN, too
-        raise LampeError(f"LaMPE's {name} is {value!r:.80}; it must be {allowed}{meaning}")
+        raise FieldError(name, value, allowed + meaning)
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise LampeError(f"LaMPE's {name} is {value!r:.80}; it must be one of {', '.join(choices)}")
+        raise FieldError(name, value, f"one of {', '.join(choices)}")
 
 
 def _check_provenance(value: object) -> None:
     if not isinstance(value, str) or len(value.encode("utf-8", "replace")) > MAX_PROVENANCE_BYTES:
-        raise LampeError(
-            f"LaMPE's provenance is {value!r:.80}; it must be a text of at most "
-            f"{MAX_PROVENANCE_BYTES} bytes"
-        )
+        raise FieldError("provenance", value, f"a text of at most {MAX_PROVENANCE_BYTES} bytes")

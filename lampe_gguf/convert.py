@@ -42,8 +42,8 @@ def convert(
     The values are `config`'s, or those of choose_config with `preset` and `values`. Every other
     key and all tensors are carried over byte for byte, in constant memory. Raises LampeError where
     the model does not qualify, the input is damaged or the output cannot be written, UsageError
-    for an output that exists (without `force`) and for values that make no sense; no file is left
-    behind then.
+    for an output that exists (without `force`), FieldError for values that make no sense; no file
+    is left behind then.
     """
     with GGUFFile(source) as file:
         other_shards(file)  # a later part knows nothing of the model: say so, and not that
@@ -83,8 +83,8 @@ def choose_config(
 ) -> LampeConfig:
     """The configuration for a model: `preset`, or the one that suits it, with `values` put in.
 
-    Raises UsageError for an unknown preset or one of another window, for values out of range, and
-    where the file does not give its window and `values` do not either.
+    Raises UsageError for an unknown preset or one of another window, and where the file does not
+    give its window and `values` do not either; FieldError for values out of range.
     """
     changed = {name: value for name, value in (values or {}).items() if value is not None}
     window = changed.get("window", model.window)
@@ -108,7 +108,4 @@ def choose_config(
         by_hand = ", ".join(f"{name}={value}" for name, value in changed.items())
         text = f"{config.provenance}; set by hand: {by_hand}"
         changed["provenance"] = text.encode()[:MAX_PROVENANCE_BYTES].decode("utf-8", "ignore")
-    try:
-        return dataclasses.replace(config, **changed).validate()
-    except LampeError as error:
-        raise UsageError(str(error)) from None
+    return dataclasses.replace(config, **changed).validate()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from .config import LampeConfig
-from .errors import LampeError, UsageError
+from .errors import UsageError
 from .gguf_file import GGUFFile, padded
 from .model import read_model
 from .presets import default_config
-from .session import PAD, file_config
+from .session import PAD, beginning, excerpt, file_config, read_tokens, vocabulary
 
 if TYPE_CHECKING:
     from .runtime import LampeLlama
@@ -154,19 +154,6 @@ def negative_log_likelihood(
     return np.asarray(np.log(total) + top - chosen, dtype=np.float64)
 
 
-def read_tokens(llm: LampeLlama, text: str, length: int) -> list[int]:
-    """The first `length` tokens of a text; LampeError where it has fewer."""
-    # no need to tokenise a library: take more of it until it is enough
-    for n_chars in (length * 16, len(text)):
-        tokens: list[int] = llm.tokenize(text[:n_chars].encode())
-        if len(tokens) >= length:
-            return tokens[:length]
-    raise LampeError(
-        f"the text has {len(tokens):,} tokens and --length asks for {length:,}; give a longer "
-        f"text, or --length {len(tokens)}"
-    )
-
-
 def score(
     llm: LampeLlama, tokens: list[int], on_progress: OnProgress | None = None
 ) -> npt.NDArray[np.float64]:
@@ -234,14 +221,17 @@ def perplexity(
     options = dict(how.options)
     if threads is not None:
         options |= {"n_threads": threads, "n_threads_batch": threads}
+    with vocabulary(model) as vocab:
+        # a text that is too short needs no context
+        tokens = read_tokens(vocab, text, length)
+        read = excerpt(tokens, first, length, beginning(vocab))
     llm = LampeLlama(
         model, lampe=how.lampe, n_ctx=length - first, n_batch=BATCH, flash_attn=flash_attn,
         **options,
     )
     try:
-        tokens = read_tokens(llm, text, length)
         start = time.monotonic()
-        nll = score(llm, tokens[first:], on_progress)
+        nll = score(llm, read, on_progress)
         seconds = time.monotonic() - start
         return Perplexity(
             method=method,
@@ -254,6 +244,18 @@ def perplexity(
         )
     finally:
         llm.close()
+
+
+def check(model: Path, text: str, jobs: Iterable[tuple[str, int]], **choices: Any) -> None:
+    """Raise what perplexity() would for any of (method, length), before the first is measured."""
+    _, config = file_config(model)
+    rope = model_rope(model)
+    longest = 0
+    for method, length in jobs:
+        setting(method, config, length, **choices, **rope)
+        longest = max(longest, length)
+    with vocabulary(model) as vocab:
+        read_tokens(vocab, text, longest)
 
 
 def model_rope(path: Path) -> dict[str, Any]:

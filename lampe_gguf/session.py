@@ -39,10 +39,9 @@ def file_config(path: Path) -> tuple[LampeConfig | None, LampeConfig]:
         return None, choose_config(model)
 
 
-def count_tokens(path: Path, message: str) -> int:
-    """Number of tokens of one user's message in the model's chat template.
-
-    Loads the vocabulary alone: the model is opened with a context that fits.
+@contextmanager
+def vocabulary(path: Path) -> Iterator[Any]:
+    """A model's vocabulary alone, as the internal LlamaModel; LampeError where it cannot be read.
     """
     with GGUFFile(path):  # says what is wrong with a file better than llama.cpp does
         pass
@@ -56,9 +55,53 @@ def count_tokens(path: Path, message: str) -> int:
     except ValueError as error:
         raise LampeError(str(error)) from None
     try:
-        return len(chat_tokens(model, [{"role": "user", "content": message}]))
+        yield model
     finally:
         model.close()
+
+
+def count_tokens(path: Path, message: str) -> int:
+    """Number of tokens of one user's message in the model's chat template.
+
+    Loads the vocabulary alone: the model is opened with a context that fits.
+    """
+    with vocabulary(path) as vocab:
+        return len(chat_tokens(vocab, [{"role": "user", "content": message}]))
+
+
+def read_tokens(model: Any, text: str, length: int, option: str = "--length") -> list[int]:
+    """The first `length` tokens of a text; LampeError where it has fewer.
+
+    model  a Llama, or what vocabulary() gives
+    """
+    # no need to tokenise a library: take more of it until it is enough
+    for n_chars in (length * 16, len(text)):
+        tokens: list[int] = model.tokenize(text[:n_chars].encode(), True, False)
+        if len(tokens) >= length:
+            return tokens[:length]
+    raise LampeError(
+        f"the text has {len(tokens):,} tokens and {option} asks for {length:,}; give a longer "
+        f"text, or at most {option} {len(tokens)}"
+    )
+
+
+def beginning(model: Any) -> int | None:
+    """The token that every text of a model begins with (BOS), None where there is none.
+
+    model  an internal LlamaModel: what vocabulary() gives, or `_model` of a Llama
+    """
+    return int(model.token_bos()) if model.add_bos_token() and model.token_bos() != -1 else None
+
+
+def excerpt(tokens: list[int], start: int, stop: int, begin: int | None) -> list[int]:
+    """tokens[start:stop] as a text of their own: where texts begin with BOS, so does this.
+
+    It takes the first token's place, so that the count is what it would be without.
+    """
+    found = tokens[start:stop]
+    if begin is not None and found:
+        found[0] = begin
+    return found
 
 
 def context_for(n_needed: int, n_ctx: int | None, limit: int | None) -> int:

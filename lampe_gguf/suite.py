@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import LampeError, UsageError
 from .evaluate import METHODS, model_rope, setting
-from .session import file_config
+from .session import file_config, vocabulary
 from .tasks.answering import answer, can_share
 from .tasks.item import Count, Item
 from .tasks.journal import Journal, Result
-from .tasks.prompting import Prompter, Tokens, common, vocabulary
+from .tasks.prompting import Prompter, Tokens, common
 from .tasks.scoring import score
 
 if TYPE_CHECKING:
@@ -84,6 +84,9 @@ class Suite:
         }
         rope = model_rope(self.model)
         ordered = sorted(set(self.lengths))
+        for method in self.methods:
+            for length in ordered:
+                setting(method, config, length, **rope | self.choices)  # refuses before any work
         with Journal(self.resume, settings) as journal, vocabulary(self.model) as vocab:
             prompter = Prompter(vocab, self.raw)
             outlook = _Outlook(ordered, tell)

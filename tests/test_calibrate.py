@@ -111,6 +111,37 @@ def test_a_second_run_reads_nothing_again(model, document, tmp_path):
         run(model, document, path)
 
 
+def test_going_on_keeps_the_ladder(model, document, tmp_path):
+    path = tmp_path / "r.json"
+
+    def with_budget(budget, **options):
+        return calibrate_model(model, [document], path, budget=budget, threads=1, **options)
+
+    document = dataclasses.replace(document, text=document.text * 2)
+    first = calibrate_model(model, [document], path, max_length=192, threads=1)
+    assert first.task.lengths[-1] == 192
+    again = with_budget(1000.0, resume=True)
+    assert again.task == first.task and again.readings.keys() == first.readings.keys()
+
+
+def test_a_preset_for_short_inputs_has_its_rival(tiny, document, tmp_path):
+    # Jet-Long takes none of LaMPE's rules for short inputs
+    config = tiny_config(window=WINDOW, context_length=4 * WINDOW, short_length=70,
+                         short_mapping_length=30)
+    path = tiny("short.gguf", window=WINDOW, lampe=config)
+    start = calibration_job.choose_config
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration_job, "choose_config", lambda info: config)
+        report = run(path, document, tmp_path / "r.json")
+    assert start is calibration_job.choose_config
+    assert [each.name for each in report.held_out] == ["baseline", "calibrated", "jetlong"]
+
+
+def test_a_long_name_of_a_text_is_cut_to_what_metadata_holds(model, document, tmp_path):
+    report = run(model, dataclasses.replace(document, name="книга " * 60), tmp_path / "r.json")
+    assert report.config.validate() and "книга" in report.config.provenance
+
+
 def test_an_interruption_keeps_what_was_read(model, document, tmp_path):
     path = tmp_path / "r.json"
     counts = []

@@ -121,3 +121,9 @@ def test_a_checkpoint_becomes_a_model_that_runs(checkpoint, kind, tmp_path):
     llm.close()
     sizes = {None: 2.0, "q8_0": 1.1, "q4_k_m": 0.7}  # MB, at most
     assert out.stat().st_size < 1e6 * sizes[kind]
+
+
+def test_no_place_for_the_file_is_said(folder, tmp_path):
+    done = program(folder, tmp_path / "nowhere" / "out.gguf")
+    assert done.returncode == 1 and "cannot make files in" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -54,7 +54,10 @@ def test_help_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize("arguments, code, words", [
     (["convert", "nosuch.gguf"], 1, "cannot open nosuch.gguf"),
     (["convert", "{m}", "{m}"], 2, "--force"),
-    (["convert", "{m}", "--local-window", "0"], 2, "local_window"),
+    (["convert", "{m}", "--local-window", "0", "--force"], 2, "--local-window is 0; it must be"),
+    (["convert", "{m}", "--tail-window", "30", "--force"], 2, "--tail-window is 30; it must be"),
+    (["convert", "{m}", "--local-window", "31", "--force"], 2,
+     "with what is given, tail_window would be 1; it must be 0 .*: change --tail-window too"),
     (["convert"], 2, "Missing argument"),
     (["nonsense"], 2, "No such command"),
     (["strip", "{m}", "{m}"], 2, "--force"),
@@ -64,15 +67,19 @@ def test_help_loads_nothing_heavy() -> None:
     (["ask", "{m}", "why?", "--doc", "-", "--doc", "-"], 2, "only once"),
     (["eval", "ppl", "{m}", "--text", "{b}", "--length", "5000"], 1, "beyond|5,000"),
     (["eval", "ppl", "{m}", "--text", "{b}", "--length", "99", "--method", "selfextend",
-      "--local-window", "32"], 1, "local_window is 32"),
+      "--local-window", "32"], 2, "--local-window is 32; it must be an integer from 1 to 31"),
+    (["eval", "kv", "{m}", "--lengths", "64", "--methods", "lampe", "--local-window", "99"], 2,
+     "--local-window is 99"),
     (["eval", "ppl", "{m}", "--text", "{b}", "--length", "99", "--method", "linear",
       "--factor", "nan"], 2, "the factor is nan"),
     (["eval", "ppl", "{m}", "--text", "{b}", "--length", "400"], 1, "193 tokens|192 tokens"),
+    (["eval", "ppl", "{m}", "--text", "{b}", "--length", "9000000"], 1, "the text has 19[23] tok"),
     (["eval", "ppl", "{m}", "--text", "{b}", "--length", "99", "--factor", "4"], 2,
      "--factor is for linear, yarn, ntk only"),
     (["eval", "ppl", "{m}", "--text", "{b}", "--length", "99", "--plot", "nosuch/p.png"], 2,
      "no directory nosuch"),
     (["calibrate", "{m}", "--write", "nosuch/out.gguf"], 2, "no directory nosuch"),
+    (["eval", "kv", "{m}", "--seed", "-1"], 2, "-1 is not in the range"),
     (["ask", "{b}", "why?"], 1, "is not a GGUF file"),
     (["ask", "nosuch.gguf", "why?"], 1, "cannot open nosuch.gguf"),
     (["convert", "."], 2, "a folder without config.json"),
@@ -194,3 +201,14 @@ def test_doctor_sees_the_stock_build(stock_path: str) -> None:
     done = subprocess.run([*PROGRAM, "doctor"], capture_output=True, text=True, env=env)
     assert done.returncode == 1
     assert "python3 tools/bootstrap.py setup" in done.stdout
+
+
+def test_bytes_that_are_no_text_cost_themselves_alone(model: Path) -> None:
+    options = ["--max-tokens", "2", "--n-ctx", "512"]
+    said = subprocess.run(
+        [*PROGRAM, "chat", str(model), *options], input=b"caf\xe9\n/stats\n", capture_output=True)
+    assert said.returncode == 0 and b"Traceback" not in said.stderr, said.stderr
+    assert b"context" in said.stdout
+    asked = subprocess.run([*PROGRAM, "ask", str(model), b"caf\xe9?", *options],
+                           capture_output=True)
+    assert asked.returncode == 0 and b"Traceback" not in asked.stderr, asked.stderr

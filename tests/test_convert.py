@@ -17,7 +17,7 @@ import pytest
 from lampe_gguf import copying
 from lampe_gguf.architectures import QUALIFYING, REASONS, qualifies
 from lampe_gguf.convert import convert
-from lampe_gguf.errors import LampeError, UsageError
+from lampe_gguf.errors import FieldError, LampeError, UsageError
 from lampe_gguf.presets import PRESETS
 from lampe_gguf.strip import strip
 
@@ -209,7 +209,7 @@ def test_without_the_kernels_help(plain: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_bad_values_are_refused(plain: Path) -> None:
-    with pytest.raises(UsageError, match="local_window"):
+    with pytest.raises(FieldError, match="tail_window is 1; it must be 0"):
         convert(plain, local_window=31)
     with pytest.raises(UsageError, match="preset"):
         convert(plain, preset="llama3")

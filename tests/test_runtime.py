@@ -18,9 +18,10 @@ from stock_side import all_logits
 
 from lampe_gguf import backend
 from lampe_gguf.errors import LampeError
-from lampe_gguf.evaluate import negative_log_likelihood, read_tokens, score, summary
+from lampe_gguf.evaluate import negative_log_likelihood, score, summary
 from lampe_gguf.presets import default_config
 from lampe_gguf.runtime import Cancelled, LampeLlama
+from lampe_gguf.session import read_tokens
 
 Tiny = Callable[..., Path]
 TOKENS = [int(t) for t in np.random.default_rng(11).integers(3, 350, 400)]
@@ -250,7 +251,7 @@ def test_text_with_long_tokens_is_read_far_enough(tiny: Tiny) -> None:
     class Lines:
         """A tokenizer with one token for a line of 99 characters."""
 
-        def tokenize(self, text: bytes) -> list[int]:
+        def tokenize(self, text: bytes, add_bos: bool, special: bool) -> list[int]:
             return list(range(text.count(b"\n")))
 
     text = ("-" * 99 + "\n") * 50

@@ -17,15 +17,17 @@ import pytest
 from conftest import tiny_config
 from tiny_model import make_tiny_model
 
+from lampe_gguf import cli
 from lampe_gguf import suite as suite_module
-from lampe_gguf.errors import LampeError, UsageError
+from lampe_gguf.errors import FieldError, LampeError, UsageError
 from lampe_gguf.runtime import LampeLlama
+from lampe_gguf.session import vocabulary
 from lampe_gguf.suite import Observer, Suite
 from lampe_gguf.tasks.answering import answer
 from lampe_gguf.tasks.item import Count, Item, draw
 from lampe_gguf.tasks.journal import Result
 from lampe_gguf.tasks.niah import niah
-from lampe_gguf.tasks.prompting import Prompter, common, vocabulary
+from lampe_gguf.tasks.prompting import Prompter, common
 from lampe_gguf.tasks.report import cells, grid, table
 
 PROGRAM = [sys.executable, "-m", "lampe_gguf.cli"]
@@ -147,6 +149,11 @@ def test_a_journal_of_something_else_is_refused(model: Path, tmp_path: Path) -> 
     run(model, lengths=(128,), resume=journal)
     with pytest.raises(UsageError, match="begun with raw True and now it is False"):
         run(model, lengths=(128,), resume=journal, raw=False)
+    other = tmp_path / "other.jsonl"
+    run(model, lengths=(128,), resume=other, choices={"local_window": 12})
+    for choices in ({}, {"local_window": None}, {"local_window": 13}):
+        with pytest.raises(UsageError, match="begun with local_window 12 and now it is"):
+            run(model, lengths=(128,), resume=other, choices=choices)
     make_tiny_model(model, window=64, lampe=tiny_config(window=64, local_window=9))
     with pytest.raises(UsageError, match="local_window=8 .* now it is .*local_window=9 "):
         run(model, lengths=(128,), resume=journal)
@@ -182,6 +189,11 @@ def test_an_interruption_keeps_what_was_answered(
 
 
 def test_wrong_requests_are_refused(model: Path) -> None:
+    seen: list[Result] = []
+    with pytest.raises(FieldError, match="local_window is 64"):  # before anything is read
+        seen += Suite(model, questions, (128,), ("truncate", "lampe"), raw=True,
+                      choices={"local_window": 64}).run()
+    assert not seen
     with pytest.raises(UsageError, match="no method 'rop'"):
         run(model, methods=("rop",))
     with pytest.raises(LampeError, match="more than 128"):
@@ -301,6 +313,54 @@ def test_errors_are_one_sentence(model: Path, arguments: list[str], code: int, w
     done = call("eval", *(a.format(m=model) for a in arguments))
     assert done.returncode == code, done.stderr
     assert words in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_an_error_keeps_what_was_answered(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = []
+
+    def failing(*arguments: Any, **options: Any) -> tuple[str, int]:
+        if len(done) == 2:
+            raise LampeError("there is no memory left")
+        done.append(1)
+        return answer(*arguments, **options)
+
+    monkeypatch.setattr(suite_module, "answer", failing)
+    arguments = ["eval", "passkey", str(model), "--raw", "--lengths", "512", "--limit", "3",
+                 "--methods", "lampe"]
+    assert cli.main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert "2 answers; with --resume FILE" in err and "there is no memory left" in err
+    assert "lampe" in out and "512" in out
+    text = tmp_path / "t.txt"
+    text.write_text("letters and spaces. " * 20)
+    late = call("eval", "ppl", model, "--text", text, "--length", "99", "--methods", "lampe,linear",
+                "--factor", "0.5")
+    assert late.returncode == 2 and "the factor is 0.5" in late.stderr and not late.stdout
+
+
+def test_what_is_cut_begins_as_texts_do(tiny: Tiny) -> None:
+    from lampe_gguf.evaluate import perplexity, score
+    from lampe_gguf.session import beginning, excerpt, read_tokens
+
+    model = tiny("bos.gguf", window=64, lampe=tiny_config(window=64), add_bos=True)
+    text = "what is it that letters and spaces say to a model of chance? " * 4
+    with vocabulary(model) as vocab:
+        begin = beginning(vocab)
+        tokens = read_tokens(vocab, text, 100)
+    assert begin == tokens[0] == 1
+    piece = excerpt(tokens, 36, 100, begin)
+    assert piece == [1, *tokens[37:]] and excerpt(tokens, 36, 100, None) == tokens[36:]
+    llm = LampeLlama(model, lampe=False, n_ctx=64)
+    want = np.exp(score(llm, piece).mean())
+    other = np.exp(score(llm, tokens[36:]).mean())
+    llm.close()
+    found = perplexity(model, text, 100, method="truncate")
+    assert found.all == pytest.approx(want, rel=1e-3) != pytest.approx(other, rel=1e-3)
+    plain = tiny("plain.gguf", window=64, lampe=tiny_config(window=64))
+    with vocabulary(plain) as vocab:
+        assert beginning(vocab) is None
 
 
 def test_ppl_of_several_methods_and_lengths(model: Path, tmp_path: Path) -> None:

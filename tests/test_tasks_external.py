@@ -125,7 +125,8 @@ def test_an_item_gets_the_power_of_two_that_holds_it() -> None:
     rest = len(items({**LONG, "context": ""})[0].text) + len(" Answer:") + 32 + 8
     assert lengths(10) == [1024]
     assert lengths(2048 - rest) == [2048] and lengths(2048 - rest + 1) == [4096]
-    assert lengths(5000, 4096) == []
+    assert lengths(5000, 4096) == [] and lengths(5000, 6000) == [6000]
+    assert lengths(3000 - rest, 3000) == [3000] and lengths(3001 - rest, 3000) == []
 
 
 def test_a_file_is_asked_and_the_shared_text_read_once(

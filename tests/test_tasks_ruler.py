@@ -125,6 +125,11 @@ def test_questions_come_with_their_passages_and_others() -> None:
     assert len(make("qa_2", limit=9)) == 5  # there are no more
     with pytest.raises(UsageError, match="--qa-passages"):
         list(ruler(2000, count, hay=HAY, tasks=("qa_1",), limit=1, seed=1))
+    one = read_passages([("here", each) for each in SQUAD])
+    asked: dict[str, Any] = {"hay": HAY, "passages": one, "limit": 99, "seed": 1}
+    assert len(list(ruler(2000, count, tasks=("qa_1",), **asked))) == len(SQUAD)
+    with pytest.raises(UsageError, match="no question for qa_2"):
+        list(ruler(2000, count, tasks=("qa_2",), **asked))
 
 
 @pytest.mark.parametrize("task", TASKS)

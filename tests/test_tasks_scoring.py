@@ -40,6 +40,7 @@ from lampe_gguf.tasks.item import Item
     ("last_number", "4 = 2 + 2.", ["4"], 0),
     ("last_number", "none", ["4"], 0),
     ("numbers", "[1, 2, 9, 4]", ["1", "2", "3", "4"], 0.5),
+    ("numbers", "[01, -0, -2, " + "7" * 5000, ["1", "0", "-2", "4"], 0.75),
     ("share_of_numbers", "Paragraph 3 or 12", ["Paragraph 3"], 0.5),
     ("share_of_numbers", "Paragraph 13", ["Paragraph 3"], 0),
     ("similarity", "# a comment\nreturn x\nmore", ["return x"], 1),

@@ -24,10 +24,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lampe_gguf.config import LampeConfig
-from lampe_gguf.evaluate import read_tokens
 from lampe_gguf.presets import FLAT_OFFSET, default_config
 from lampe_gguf.runtime import LampeLlama
-from lampe_gguf.session import file_config
+from lampe_gguf.session import file_config, read_tokens
 
 Logits = npt.NDArray[np.float64]
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from lampe_gguf.convert import convert
 from lampe_gguf.errors import LampeError
-from lampe_gguf.evaluate import read_tokens, score, summary
+from lampe_gguf.evaluate import score, summary
 from lampe_gguf.progress import Progress, duration
 from lampe_gguf.runtime import LampeLlama
+from lampe_gguf.session import read_tokens
 
 LENGTH = 16384
 CONTINUATION = 48

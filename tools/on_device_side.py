@@ -18,9 +18,8 @@ from demo import long_text, model_path
 from llama_cpp import _logger
 
 from lampe_gguf.config import LampeConfig
-from lampe_gguf.evaluate import read_tokens
 from lampe_gguf.runtime import LampeLlama
-from lampe_gguf.session import file_config
+from lampe_gguf.session import file_config, read_tokens
 
 WRITTEN = 16  # tokens
 

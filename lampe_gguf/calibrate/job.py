@@ -15,8 +15,15 @@ from ..errors import LampeError, UsageError
 from ..gguf_file import GGUFFile, padded
 from ..model import read_model
 from ..presets import default_config
-from ..session import PAD
-from .report import Report, Task, load_readings, model_fingerprint, text_fingerprint
+from ..session import PAD, beginning, excerpt
+from .report import (
+    Report,
+    Task,
+    load_readings,
+    longest_length,
+    model_fingerprint,
+    text_fingerprint,
+)
 from .run import FITTED, HELD_OUT, Calibration, Clock, OnStage, calibrate
 
 if TYPE_CHECKING:
@@ -83,6 +90,8 @@ def calibrate_model(
             f"the model's window is {window} tokens; one below {MIN_WINDOW} is too short to "
             "calibrate on"
         )
+    if resume and max_length is None:
+        max_length = longest_length(report_path)  # neither budget nor speed may change the ladder
     longest = max_length or 4 * window
     least = window + tail_of(window)
     if longest < least:
@@ -101,6 +110,7 @@ def calibrate_model(
     try:
         tokens = probe.tokenize(text.encode())
         rate = _rate(probe, tokens)
+        begin = beginning(probe._model)
     finally:
         probe.close()
 
@@ -118,7 +128,10 @@ def calibrate_model(
     clock = Clock(None if budget is None else start + budget, seconds)
     llm = LampeLlama(model, lampe=config, n_ctx=longest, **options)
     try:
-        segments = {FITTED: tokens[:longest], HELD_OUT: tokens[longest : 2 * longest]}
+        segments = {
+            FITTED: tokens[:longest],
+            HELD_OUT: excerpt(tokens, longest, 2 * longest, begin),
+        }
         work = Calibration(llm, report, segments, report_path, clock, on_tokens, on_stage)
         calibrate(work, baseline, config)
     finally:

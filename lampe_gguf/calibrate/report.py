@@ -108,22 +108,10 @@ def load_readings(path: Path, task: Task) -> tuple[dict[str, list[list[float]]],
 
     Raises LampeError where the file is no report, or one of another model, text or ladder.
     """
-    try:
-        values = json.loads(path.read_bytes())
-        if values["format"] != FORMAT:
-            raise LampeError(f"{path} is a report of another version; run without --resume")
-        found = Task(**{**values["task"], "lengths": tuple(values["task"]["lengths"])})
-        readings = {
-            name: [[math.nan if x is None else float(x) for x in row] for row in rows]
-            for name, rows in values["readings"].items()
-        }
-        seconds = float(values["seconds"])
-    except FileNotFoundError:
+    loaded = _load(path)
+    if loaded is None:
         return {}, 0.0
-    except OSError as error:
-        raise LampeError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise LampeError(f"{path} is not a calibration report; run without --resume") from None
+    found, readings, seconds = loaded
     if found != task:
         names = [x.name for x in dataclasses.fields(Task) if
                  getattr(found, x.name) != getattr(task, x.name)]
@@ -132,6 +120,34 @@ def load_readings(path: Path, task: Task) -> tuple[dict[str, list[list[float]]],
             "--resume, or with the same model, text and lengths"
         )
     return readings, seconds
+
+
+def longest_length(path: Path) -> int | None:
+    """The end of the ladder that an earlier run chose, which later ones go on with; None: no file.
+
+    Raises LampeError where the file is no report.
+    """
+    loaded = _load(path)
+    return None if loaded is None else max(loaded[0].lengths)
+
+
+def _load(path: Path) -> tuple[Task, dict[str, list[list[float]]], float] | None:
+    try:
+        values = json.loads(path.read_bytes())
+        if values["format"] != FORMAT:
+            raise LampeError(f"{path} is a report of another version; run without --resume")
+        task = Task(**{**values["task"], "lengths": tuple(values["task"]["lengths"])})
+        readings = {
+            name: [[math.nan if x is None else float(x) for x in row] for row in rows]
+            for name, rows in values["readings"].items()
+        }
+        return task, readings, float(values["seconds"])
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise LampeError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise LampeError(f"{path} is not a calibration report; run without --resume") from None
 
 
 def model_fingerprint(path: Path) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..config import LampeConfig
+from ..config import MAX_PROVENANCE_BYTES, LampeConfig
 from ..errors import UsageError
 from ..progress import duration
 from .choice import choose_schedule, flat
@@ -222,13 +222,14 @@ class Calibration:
         difference, error = paired_difference(found[rows], base[rows])
         rivals = {"baseline": baseline, "calibrated": candidate}
         jetlong = dataclasses.replace(
-            baseline, method="jetlong", local_window=baseline.window // 4, tail_window=0
+            baseline, method="jetlong", local_window=baseline.window // 4, tail_window=0,
+            max_mapping_length=float(baseline.window), short_length=0, short_mapping_length=0,
         )
         with contextlib.suppress(OutOfTime):
             self.losses(HELD_OUT, jetlong)
             rivals["jetlong"] = jetlong
         self.compare(baseline, rivals)
-        if candidate == baseline:
+        if candidate.effective() == baseline.effective():
             return baseline
         if difference > 0:
             reasons.append(
@@ -278,9 +279,10 @@ def calibrate(work: Calibration, baseline: LampeConfig, safe: LampeConfig) -> No
     report.config = dataclasses.replace(chosen, context_length=baseline.context_length)
     read = f"{', '.join(report.text_names)} to {report.task.lengths[-1]} tokens"
     said = f"calibrated on {read}"
-    if report.config == baseline:
+    if report.config.effective() == baseline.effective():
         known = safe if safe.effective() == baseline.effective() else baseline
         said = f"{known.provenance}; none better found on {read}"
-    report.config = dataclasses.replace(report.config, provenance=said[:500])
+    said = said.encode()[:MAX_PROVENANCE_BYTES].decode("utf-8", "ignore")
+    report.config = dataclasses.replace(report.config, provenance=said)
     report.complete = True
     report.save(work.path)

@@ -39,6 +39,8 @@ def command(
             sys.stdout.write(text)
             sys.stdout.flush()
 
+    # bytes of an argument that are no UTF-8 come as surrogates, which no tokenizer takes
+    question = question.encode(errors="surrogateescape").decode(errors="replace")
     answer = ask(
         model, question, read_documents(docs), max_tokens=max_tokens, temperature=temperature,
         seed=seed, threads=threads, n_ctx=n_ctx, use_lampe=not no_lampe, on_text=show,

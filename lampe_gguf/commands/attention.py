@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..evaluate import METHODS
-from .options import NEW_FILE, THREADS, Listed
+from .options import PICTURE, THREADS, Listed
 
 if TYPE_CHECKING:
     from ..attention import Report
@@ -50,7 +50,7 @@ Examples:
 @click.option("--seed", default=0, show_default=True, help="Of the keys.")
 @click.option("--threads", type=click.IntRange(1), help=THREADS)
 @click.option("--json", "as_json", is_flag=True, help="As JSON, with every layer and head.")
-@click.option("--plot", type=NEW_FILE, help="Draw it into a PNG.")
+@click.option("--plot", type=PICTURE, help="Draw it into a PNG.")
 def command(
     model: Path, text: str, lengths: tuple[int, ...], methods: tuple[str, ...], queries: int,
     trained_length: int | None, passkey: bool, depths: tuple[float, ...], seed: int,

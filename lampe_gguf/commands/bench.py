@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from .options import NEW_FILE
+from .options import PICTURE
 
 HELP = """Time MODEL reading and writing, LaMPE against stock attention.
 
@@ -38,7 +38,7 @@ Examples:
 @click.option("--portable", is_flag=True,
               help="Both sides with attention from stock operations (flash attention off).")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@click.option("--plot", type=NEW_FILE, help="Draw the speeds into a PNG.")
+@click.option("--plot", type=PICTURE, help="Draw the speeds into a PNG.")
 def command(
     model: Path, lengths: tuple[int, ...], rounds: int, decode: int, threads: int | None,
     stock: Path | None, portable: bool, as_json: bool, plot: Path | None,

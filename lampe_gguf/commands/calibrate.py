@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import NEW_FILE, THREADS
+from .options import NEW_FILE, PICTURE, THREADS
 
 if TYPE_CHECKING:
     from ..calibrate.report import Report
@@ -59,7 +59,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 @click.option("--force", is_flag=True, help="Replace OUTPUT if it exists.")
 @click.option("--threads", type=click.IntRange(1), help=THREADS)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@click.option("--plot", type=NEW_FILE, help="Draw points and curve into a PNG.")
+@click.option("--plot", type=PICTURE, help="Draw points and curve into a PNG.")
 def command(
     model: Path, texts: tuple[str, ...], max_length: int | None, budget: float,
     report_path: Path | None, resume: bool, write: Path | None, force: bool, threads: int | None,
@@ -103,13 +103,13 @@ def command(
     else:
         show(report)
         click.echo(f"report       {path}")
+    if write is not None:
+        done = convert(model, write, config=report.config, force=force)
+        click.echo(f"wrote        {done.outputs[0]}", err=as_json)
     if plot is not None:
         from ..calibrate.plot import plot_calibration
 
         plot_calibration(report, plot)
-    if write is not None:
-        done = convert(model, write, config=report.config, force=force)
-        click.echo(f"wrote        {done.outputs[0]}", err=as_json)
 
 
 def python_documentation() -> Any:

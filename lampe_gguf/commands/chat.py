@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 from pathlib import Path
 
@@ -47,6 +48,8 @@ def command(
         sys.stdout.write(text)
         sys.stdout.flush()
 
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # a byte that is no UTF-8 costs itself alone
     chat = Chat(llm, show, max_tokens, temperature, seed, pending=documents)
     if documents:
         show(f"{len(documents)} document(s) go along with your first message\n")

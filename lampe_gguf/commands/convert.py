@@ -12,6 +12,7 @@ from ..checkpoint import QUANTS, as_gguf, is_checkpoint
 from ..config import LENGTH_POLICIES, METHODS
 from ..errors import UsageError
 from ..presets import PRESETS
+from .options import called_by_option
 
 if TYPE_CHECKING:
     from ..convert import Conversion
@@ -67,15 +68,16 @@ def command(
     if model.is_dir() and not is_checkpoint(model):
         raise UsageError(f"{model} is a folder without config.json; give a GGUF file, or the "
                          "folder of a Hugging Face checkpoint")
-    if is_checkpoint(model):
-        done = _convert_checkpoint(model, output, quantize, options)
-    elif quantize is not None:
+    if quantize is not None and not is_checkpoint(model):
         raise UsageError(
             f"--quantize is for checkpoint folders, and {model} is none; convert keeps the "
             "tensors of a GGUF as they are"
         )
-    else:
-        done = convert(model, output, **options)
+    with called_by_option(values):
+        if is_checkpoint(model):
+            done = _convert_checkpoint(model, output, quantize, options)
+        else:
+            done = convert(model, output, **options)
     config = done.config
     if as_json:
         import dataclasses

@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from ..evaluate import METHODS, SCALINGS, Perplexity, perplexity
+from ..errors import LampeError, UsageError
+from ..evaluate import METHODS, SCALINGS, Perplexity, check, perplexity
 from .eval_tasks import (
     kv_command,
     niah_command,
@@ -18,7 +19,7 @@ from .eval_tasks import (
     ruler_command,
     tasks_command,
 )
-from .options import NEW_FILE, THREADS, Listed
+from .options import PICTURE, THREADS, Listed, called_by_option
 
 HELP = """Measure MODEL far beyond its training window, LaMPE against the alternatives.
 
@@ -64,14 +65,13 @@ def command() -> None:
 @click.option("--threads", type=click.IntRange(1), help=THREADS)
 @click.option("--portable", is_flag=True, help="Attention from stock operations (slower).")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@click.option("--plot", type=NEW_FILE, help="Draw it by position into a PNG.")
+@click.option("--plot", type=PICTURE, help="Draw it by position into a PNG.")
 def ppl(
     model: Path, text: str, length: int | None, lengths: tuple[int, ...] | None,
     method: str | None, methods: tuple[str, ...] | None, threads: int | None, portable: bool,
     as_json: bool, plot: Path | None, **choices: Any,
 ) -> None:
     from ..documents import read_document
-    from ..errors import UsageError
     from ..progress import Progress
     from ..session import file_config
 
@@ -93,26 +93,27 @@ def ppl(
         return min(length, window) if method == "truncate" else length
 
     jobs = [(each, tokens) for tokens in all_lengths for each in all_methods]
+    with called_by_option(choices):
+        check(model, document.text, jobs, **choices)
     found: list[Perplexity] = []
-    with Progress("starting", sum(work(*job) for job in jobs), "tokens") as bar:
-        for each, tokens in jobs:
-            bar.relabel(f"reading with {each}")
-            before = bar.done
+    try:
+        with Progress("starting", sum(work(*job) for job in jobs), "tokens") as bar:
+            for each, tokens in jobs:
+                bar.relabel(f"reading with {each}")
+                before = bar.done
 
-            def show(done: int, total: int, before: int = before) -> None:
-                bar.advance(before + done - bar.done)
+                def show(done: int, total: int, before: int = before) -> None:
+                    bar.advance(before + done - bar.done)
 
-            found.append(perplexity(
-                model, document.text, tokens, method=each, threads=threads,
-                flash_attn=not portable, on_progress=show, **choices,
-            ))
-    if as_json:
-        listed = [dataclasses.asdict(each) for each in found]
-        click.echo(json.dumps({"runs": listed} if several else listed[0], indent=2))
-    elif several:
-        show_table(jobs, found)
-    else:
-        show_one(found[0])
+                found.append(perplexity(
+                    model, document.text, tokens, method=each, threads=threads,
+                    flash_attn=not portable, on_progress=show, **choices,
+                ))
+    except (KeyboardInterrupt, LampeError):
+        if found:  # what there is by then
+            show_found(jobs, found, several, as_json)
+        raise
+    show_found(jobs, found, several, as_json)
     if plot is not None:
         from ..plot import plot_perplexity
 
@@ -122,6 +123,19 @@ def ppl(
             label = each if len(all_lengths) == 1 else f"{each}, {tokens:,} tokens"
             series[label] = (list(ends), list(values))
         plot_perplexity(series, window, plot)
+
+
+def show_found(
+    jobs: Sequence[tuple[str, int]], found: list[Perplexity], several: bool, as_json: bool
+) -> None:
+    """All of the runs, or those there are."""
+    if as_json:
+        listed = [dataclasses.asdict(each) for each in found]
+        click.echo(json.dumps({"runs": listed} if several else listed[0], indent=2))
+    elif several:
+        show_table(jobs, found)
+    else:
+        show_one(found[0])
 
 
 def show_one(found: Perplexity) -> None:
@@ -140,14 +154,14 @@ def show_one(found: Perplexity) -> None:
 
 
 def show_table(jobs: Sequence[tuple[str, int]], found: Sequence[Perplexity]) -> None:
-    """A row for each run."""
+    """A row for each run; an interruption leaves fewer runs than jobs."""
 
     def shown(value: float | None) -> str:
         return f"{'-' if value is None else format(value, '.3f'):>12}"
 
     click.echo(f"{'length':>9}  {'method':<11}{'all':>12}{'last 2,048':>12}{'last 512':>12}"
                f"{'tokens/s':>12}")
-    for (method, length), each in zip(jobs, found, strict=True):
+    for (method, length), each in zip(jobs, found, strict=False):
         click.echo(f"{length:>9,}  {method:<11}{shown(each.all)}{shown(each.last_2048)}"
                    f"{shown(each.last_512)}{each.tokens_per_second:>12.0f}")
 

@@ -162,8 +162,9 @@ def tasks_command(
     model: Path, files: tuple[str, ...], limit: int | None, max_length: int | None, **options: Any
 ) -> None:
     from ..errors import UsageError
+    from ..session import vocabulary
     from ..tasks.external import place, read_items
-    from ..tasks.prompting import Prompter, vocabulary
+    from ..tasks.prompting import Prompter
     from ..tasks.records import read_records
 
     read = [item for file in files for item in read_items(read_records(file), file)[:limit]]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .options import NEW_FILE
+from .options import PICTURE
 
 HELP = """Show what MODEL's file says about LaMPE, and the mapping by length.
 
@@ -23,7 +23,7 @@ Examples:
 @click.command(name="inspect", help=HELP)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@click.option("--plot", type=NEW_FILE, help="Draw the mapping into a PNG.")
+@click.option("--plot", type=PICTURE, help="Draw the mapping into a PNG.")
 def command(model: Path, as_json: bool, plot: Path | None) -> None:
     from .. import inspection
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from ..errors import FieldError, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -25,7 +29,18 @@ class NewFile(click.Path):
         return path
 
 
+class Picture(NewFile):
+    """A PNG to be drawn at the end: that it can be drawn is seen at the beginning, too."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Path:
+        if importlib.util.find_spec("matplotlib") is None:
+            self.fail("plots need matplotlib, which is not installed; run pip install matplotlib",
+                      param, ctx)
+        return super().convert(value, param, ctx)
+
+
 NEW_FILE = NewFile(path_type=Path)
+PICTURE = Picture(path_type=Path)
 THREADS = ("Processor threads; fewer where other programs compute too.  "
            "[default: all to read, half of them to write]")
 
@@ -45,6 +60,27 @@ class Listed(click.ParamType):  # type: ignore[type-arg]
         if not parts:
             self.fail("it is empty; give values with commas between them", param, ctx)
         return tuple(dict.fromkeys(self.kind.convert(part, param, ctx) for part in parts))
+
+
+@contextlib.contextmanager
+def called_by_option(given: Mapping[str, Any]) -> Iterator[None]:
+    """A value that an option gave and that is out of range is wrong usage of that option.
+
+    So is one that no longer fits what was given: its field has the option's name too.
+    """
+    try:
+        yield
+    except FieldError as error:
+        values = [name for name, value in given.items() if value is not None]
+        if not values:
+            raise
+        option = "--" + error.field.replace("_", "-")
+        if error.field in values:
+            text = f"{option} is {error.value!r:.80}; it must be {error.allowed}"
+        else:
+            text = f"with what is given, {error.field} would be {error.value!r:.80}; it must be "
+            text += error.allowed + (f": change {option} too" if error.field in given else "")
+        raise UsageError(text) from None
 
 
 _OPTIONS = (

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ..errors import LampeError
 from ..evaluate import METHODS
-from .options import NEW_FILE, THREADS, Listed
+from .options import PICTURE, THREADS, Listed, called_by_option
 
 if TYPE_CHECKING:
     from ..suite import Generator
@@ -25,7 +26,7 @@ LENGTHS = click.option(
 )
 LIMIT = click.option("--limit", type=click.IntRange(1), default=10, show_default=True,
                      help="Questions for each task and length.")
-SEED = click.option("--seed", type=int, default=0, show_default=True,
+SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
                     help="Another one makes other questions.")
 HAYSTACK = click.option("--haystack", metavar="FILE",
                         help="Text to hide things in.  [default: Python's own documentation]")
@@ -43,7 +44,7 @@ _COMMON = (
     click.option("--threads", type=click.IntRange(1), help=THREADS),
     click.option("--portable", is_flag=True, help="Attention from stock operations (slower)."),
     click.option("--json", "as_json", is_flag=True, help="Everything as JSON, single answers too."),
-    click.option("--plot", type=NEW_FILE, help="Draw the scores into a PNG."),
+    click.option("--plot", type=PICTURE, help="Draw the scores into a PNG."),
 )
 
 
@@ -91,10 +92,12 @@ def run_tasks(
                 click.echo(text, err=True)
 
             observer = Observer(outlook, bar.advance, bar.relabel, note)
-            for result in suite.run(observer):
-                results.append(result)
-    except KeyboardInterrupt:
+            with called_by_option(choices):
+                for result in suite.run(observer):
+                    results.append(result)
+    except (KeyboardInterrupt, LampeError):
         if results:
+            # an error comes after what there is
             where = ("the same command goes on from there" if resume is not None else
                      "with --resume FILE, nothing would have to be asked again")
             kept = f" are in {resume}" if resume is not None else ""

@@ -57,8 +57,9 @@ def place(items: Iterable[Item], count: Count, longest: int | None = None) -> It
         length = SHORTEST
         while length < needed:
             length *= 2
-        if longest is None or length <= longest:
-            yield dataclasses.replace(item, length=length)
+        if longest is None or needed <= longest:
+            yield dataclasses.replace(item, length=length if longest is None
+                                      else min(length, longest))
 
 
 def _reader(record: Record) -> Callable[[Record, int, str], list[Item]] | None:

@@ -125,8 +125,8 @@ class Journal:
                 self.found[result.key] = result
         except (ValueError, TypeError, KeyError):
             raise self._not_ours() from None
-        for name, value in self.settings.items():
-            before = header["settings"].get(name)
+        for name in dict.fromkeys((*self.settings, *header["settings"])):
+            before, value = header["settings"].get(name), self.settings.get(name)
             if before != value:
                 raise UsageError(
                     f"{self.path} was begun with {name} {before!r} and now it is {value!r}; give "

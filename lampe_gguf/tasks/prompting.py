@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .. import backend
 from ..errors import LampeError
 from ..reply import chat_tokens, plain_text
 from .item import Item
@@ -19,7 +15,7 @@ Tokens = npt.NDArray[np.int32]
 
 
 class Prompter:
-    """Makes prompts with a model's vocabulary (`_model` of a Llama, or vocabulary() below).
+    """Makes prompts with a model's vocabulary (`_model` of a Llama, or session.vocabulary()).
 
     raw  leave the chat template aside: every prompt is to be continued
     """
@@ -71,22 +67,3 @@ def common(one: Tokens, other: Tokens) -> int:
     n = min(len(one), len(other))
     differ = np.nonzero(one[:n] != other[:n])[0]
     return int(differ[0]) if len(differ) else n
-
-
-@contextmanager
-def vocabulary(path: Path) -> Iterator[Any]:
-    """A model's vocabulary alone, as the internal LlamaModel; LampeError where it cannot be read.
-    """
-    module = backend.llama_cpp()
-    from llama_cpp import _internals as internals
-
-    params = module.llama_model_default_params()
-    params.vocab_only = True
-    try:
-        model = internals.LlamaModel(path_model=str(path), params=params, verbose=False)
-    except ValueError as error:
-        raise LampeError(str(error)) from None
-    try:
-        yield model
-    finally:
-        model.close()

@@ -54,6 +54,9 @@ def ruler(
                 raise UsageError(f"{task} needs passages; give --qa-passages FILE")
             else:
                 found = question(task, passages, i, rng)
+                if found is None and i == 0:
+                    raise UsageError(f"the passages have no question for {task}; leave it out of "
+                                     "--tasks, or give others")
                 if found is None:  # fewer questions than asked for
                     break
                 parts = found

@@ -140,12 +140,18 @@ def _is_number(text: str) -> bool:
     return True
 
 
+def _integer(digits: str) -> str:
+    """In one way of writing it; int() refuses a run of more than 4,300 digits."""
+    size = digits.strip().lstrip("-").lstrip("0") or "0"
+    return f"-{size}" if digits.strip().startswith("-") and size != "0" else size
+
+
 def numbers(answer: str, expected: Sequence[str]) -> float:
     """The share of a row of numbers that is right before the first that is wrong."""
     found = re.findall(r"-?\d+", answer)
     right = 0
     for each, wanted in zip(found, expected, strict=False):
-        if int(each) != int(wanted):
+        if _integer(each) != _integer(wanted):
             break
         right += 1
     return right / len(expected)
