@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from .config import MAX_LENGTH, MIN_WINDOW, LampeConfig
 from .errors import LampeError, UsageError
@@ -72,12 +73,12 @@ def default_config(window: int) -> LampeConfig:
     )
 
 
-def _calibrated(name: str, window: int, text: str) -> LampeConfig:
-    """The safe defaults, on which `lampe-gguf calibrate` found nothing better."""
+def _calibrated(name: str, window: int, text: str, **values: Any) -> LampeConfig:
+    """What `lampe-gguf calibrate` found; without values, nothing better than the safe defaults."""
+    said = (f"calibrated on {text}" if values else
+            f"flat schedule, L = the window of {window}; calibration found none better on {text}")
     return dataclasses.replace(
-        default_config(window),
-        provenance=f"preset {name}: flat schedule, L = the window of {window}; calibration found "
-                   f"none better on {text}",
+        default_config(window), **values, provenance=f"preset {name}: {said}"
     )
 
 
@@ -100,7 +101,10 @@ PRESETS: dict[str, LampeConfig] = {
     ),
     # tools/reports has what these were found by
     "smollm2-135m": _calibrated("smollm2-135m", 8192, "pydoc_data to 16384 tokens"),
-    "gemma3-270m": _calibrated("gemma3-270m", 32768, "pydoc_data to 40960 tokens"),
+    "gemma3-270m": _calibrated(
+        "gemma3-270m", 32768, "pydoc_data to 40960 tokens", local_window=9216,
+        max_mapping_length=24576.0, attention_factor=1.03,
+    ),
 }
 
 
