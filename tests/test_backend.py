@@ -135,6 +135,19 @@ def test_parameters_can_change_at_any_time(tiny: Tiny) -> None:
     assert distance(want, got) < within(1e-5)
 
 
+@pytest.mark.parametrize("flash_attn", PATHS)
+def test_an_attention_factor_can_change_between_tokens(tiny: Tiny, flash_attn: bool) -> None:
+    # the graph of the token before is of the same sizes, and holds the old factor
+    path = tiny(n_layer=1)
+    other = tiny_config(attention_factor=1.5)
+    llm = opened(path, flash_attn)
+    all_logits(llm, TOKENS[:62], [60, 1, 1])
+    llm.set_config(other)
+    got = all_logits(llm, TOKENS[62:66], [1] * 4)
+    want = all_logits(opened(path, flash_attn, lampe=other), TOKENS[:66], [62, 1, 1, 1, 1])[62:]
+    assert distance(want, got) < within(1e-4)
+
+
 # -- batches, sequences, states, shifts ----------------------------------------------------------
 
 
@@ -158,6 +171,19 @@ def test_prompt_policy_announced_is_the_paper(tiny: Tiny, flash_attn: bool) -> N
     got = all_logits(llm, TOKENS, [32, 32, 32, 4] + [1] * 20)
     assert distance(want, got) < within(1e-4)
     assert llm.plan() == config.plan(120)
+
+
+def test_an_announced_length_ends_with_its_prompt(tiny: Tiny) -> None:
+    config = tiny_config(length_policy="prompt")
+    llm = opened(tiny(lampe=config, n_layer=1))
+    backend.set_prompt_length(llm.ctx, 100)
+    all_logits(llm, TOKENS, [100] + [1] * 20)
+    memory = C.llama_get_memory(llm.ctx)
+    assert C.llama_memory_seq_rm(memory, 0, 10, 60)
+    C.llama_memory_seq_add(memory, 0, 60, -1, -50)
+    llm.n_tokens = 70
+    llm.eval(TOKENS[:1])
+    assert llm.plan() == config.plan(71)  # and not of 100
 
 
 def decode(llm: LampeLlama, items: list[tuple[int, int, int]]) -> np.ndarray:

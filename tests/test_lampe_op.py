@@ -54,6 +54,7 @@ class Case:
     sequences: int = 1
     shuffle: bool = False
     empty: int = 0
+    hole: int = -1  # an empty cell, before that of position 0
     sinks: bool = False
     softcap: float = 0.0
     mask_type: str = "f16"
@@ -119,6 +120,9 @@ def run(ggml: gg.Ggml, case: Case) -> None:
         owner, k_pos = owner[order], k_pos[order]
     if case.empty:
         k_pos[rng.choice(case.n_kv, case.empty, replace=False)] = -1
+    if case.hole >= 0:
+        k_pos = np.roll(k_pos, case.hole + 1)
+        k_pos[case.hole] = -1
     q_owner = np.arange(case.n_q) % case.sequences
     longest = case.n_kv // case.sequences
     # sequences of different lengths: each a little shorter than the one before
@@ -251,3 +255,13 @@ def test_random_shapes(ggml: gg.Ggml, seed: int) -> None:
         sequences=int(rng.integers(1, 4)), shuffle=bool(rng.integers(2)),
         empty=int(rng.integers(0, 30)), softcap=float(rng.choice([0.0, 15.0])), seed=seed,
     ))
+
+
+@pytest.mark.parametrize("plan", ["identity", "lampe", "selfextend"])
+@pytest.mark.parametrize("hole", [0, 64, 70])
+@pytest.mark.parametrize("n_q", [1, 40])
+def test_an_empty_cell_before_the_first_position(
+    ggml: gg.Ggml, n_q: int, hole: int, plan: str
+) -> None:
+    # a tile of keys begins at cell 64
+    run(ggml, Case(n_q=n_q, hole=hole, plan=plan))

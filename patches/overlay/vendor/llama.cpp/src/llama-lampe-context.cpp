@@ -17,6 +17,9 @@ static constexpr int32_t LLAMA_LAMPE_POS_SLACK = 2;
 
 static constexpr int32_t LLAMA_LAMPE_POS_PAD = 256;
 
+// the scheduler sets aside 20 kB for each node of a graph
+static constexpr int64_t LLAMA_LAMPE_NODES_MAX = 512*1024;
+
 static constexpr size_t LLAMA_LAMPE_SCORES_MAX = 256*1024*1024;
 
 //
@@ -133,23 +136,28 @@ bool llama_lampe_context::begin_batch(const llama_batch_allocr & balloc) {
         pos_max = std::max(pos_max, pos);
     }
 
+    const bool grow = pos_max + 1 + LLAMA_LAMPE_POS_SLACK > n_pos;
+
+    if (grow) {
+        // positions may run ahead of the cells when early tokens are removed and the rest is not shifted
+        grow_tables(GGML_PAD(std::min<int64_t>(2*(int64_t) pos_max, params.context_length) + 1 + LLAMA_LAMPE_POS_SLACK, LLAMA_LAMPE_POS_PAD));
+    }
+
     for (llama_seq_id s = 0; s < LLAMA_MAX_SEQ; ++s) {
         const llama_pos pos = balloc.seq_pos_max(s);
-        if (pos >= 0) {
-            batch_length[s] = pos + 1;
+        if (pos < 0) {
+            continue;
+        }
+
+        batch_length[s] = pos + 1;
+
+        // what comes after the prompt has no need of its length, and what is read there later is another text
+        if (balloc.seq_pos_min(s) >= prompt_length[s]) {
+            prompt_length[s] = 0;
         }
     }
 
-    if (pos_max + 1 + LLAMA_LAMPE_POS_SLACK <= n_pos) {
-        return false;
-    }
-
-    // positions may run ahead of the cells when early tokens are removed and the rest is not shifted
-    n_pos = GGML_PAD(std::min<int64_t>(2*(int64_t) pos_max, params.context_length) + 1 + LLAMA_LAMPE_POS_SLACK, LLAMA_LAMPE_POS_PAD);
-
-    rope_tables.clear();
-
-    return true;
+    return grow;
 }
 
 int32_t llama_lampe_context::get_length(llama_seq_id seq_id, llama_pos pos) const {
@@ -204,10 +212,14 @@ uint32_t llama_lampe_context::n_plans_max(uint32_t n_tokens) const {
     uint32_t res = 0;
 
     switch ((enum llama_lampe_length_policy) params.length_policy) {
-        // each sequence may begin and end in the middle of a step
-        case LLAMA_LAMPE_LENGTH_POLICY_CAUSAL: res = 2*cparams.n_seq_max + n_tokens/params.length_step; break;
+        // each sequence may begin and end in the middle of a step, but there are only so many steps
+        case LLAMA_LAMPE_LENGTH_POLICY_CAUSAL:
+            res = std::min(2*cparams.n_seq_max + n_tokens/params.length_step, params.context_length/params.length_step + 1);
+            break;
         // the announced length and what comes after it
-        case LLAMA_LAMPE_LENGTH_POLICY_PROMPT: res = 2*cparams.n_seq_max;                               break;
+        case LLAMA_LAMPE_LENGTH_POLICY_PROMPT:
+            res = 2*cparams.n_seq_max;
+            break;
     }
 
     return std::min(res, n_tokens);
@@ -240,10 +252,18 @@ uint32_t llama_lampe_context::n_nodes_max(uint32_t n_tokens) const {
     const int64_t n_blocks = n_full + n_plans;                         // see llama_lampe_layout::from_batch()
     const int64_t n_parts  = 2*n_blocks + n_full*n_plans + n_blocks;   // local and tail of each, and the middles
 
-    return model.hparams.n_layer()*(16 + 8*n_plans + 8*n_blocks + 8*n_parts) + 4*n_parts;
+    const int64_t n_nodes  = model.hparams.n_layer()*(16 + 8*n_plans + 8*n_blocks + 8*n_parts) + 4*n_parts;
+
+    if (n_nodes > LLAMA_LAMPE_NODES_MAX) {
+        throw llama_lampe_error(format("attention composed of other operators would take %lld of them, more than %lld: "
+                    "have fewer sequences, smaller batches, larger length steps or flash attention",
+                    (long long) n_nodes, (long long) LLAMA_LAMPE_NODES_MAX));
+    }
+
+    return n_nodes;
 }
 
-void llama_lampe_context::rope_table_fill(rope_table & table) const {
+void llama_lampe_context::rope_table_fill(rope_table & table, int32_t n_pos) const {
     const auto & rope = table.rope;
 
     float corr_dims[2];
@@ -282,6 +302,48 @@ void llama_lampe_context::rope_table_fill(rope_table & table) const {
     ggml_backend_tensor_set(table.tensor, data.data(), 0, data.size()*sizeof(float));
 }
 
+std::unique_ptr<llama_lampe_context::rope_table> llama_lampe_context::make_table(
+        const llama_lampe_rope & rope, const std::vector<float> & factors, float magnitude, ggml_backend_buffer_type_t buft, int32_t n_pos) const {
+    auto table = std::make_unique<rope_table>();
+
+    table->rope    = rope;
+    table->factors = factors;
+
+    table->magnitude = magnitude;
+    table->buft    = buft;
+
+    ggml_init_params params_ctx = {
+        /*.mem_size   =*/ ggml_tensor_overhead(),
+        /*.mem_buffer =*/ nullptr,
+        /*.no_alloc   =*/ true,
+    };
+
+    table->ctx.reset(ggml_init(params_ctx));
+    table->tensor = ggml_new_tensor_2d(table->ctx.get(), GGML_TYPE_F32, rope.n_dims, n_pos);
+    ggml_set_name(table->tensor, "lampe_rope");
+
+    table->buf.reset(ggml_backend_alloc_ctx_tensors_from_buft(table->ctx.get(), buft));
+    if (!table->buf) {
+        throw llama_lampe_error(format("failed to allocate %.1f MiB for the positions of LaMPE", ggml_nbytes(table->tensor)/1024.0/1024.0));
+    }
+
+    rope_table_fill(*table, n_pos);
+
+    return table;
+}
+
+void llama_lampe_context::grow_tables(int32_t n_pos_new) {
+    std::vector<std::unique_ptr<rope_table>> tables;
+
+    for (const auto & table : rope_tables) {
+        tables.push_back(make_table(table->rope, table->factors, table->magnitude, table->buft, n_pos_new));
+    }
+
+    n_pos = n_pos_new;
+
+    rope_tables = std::move(tables);
+}
+
 ggml_tensor * llama_lampe_context::get_rope_table(const llama_lampe_rope & rope, int il, float magnitude) {
     std::vector<float> factors;
     if (rope.factors && rope.factors->buffer && !model.hparams.no_alloc) {
@@ -302,32 +364,7 @@ ggml_tensor * llama_lampe_context::get_rope_table(const llama_lampe_rope & rope,
         }
     }
 
-    auto table = std::make_unique<rope_table>();
-
-    table->rope    = key;
-    table->factors = std::move(factors);
-
-    table->magnitude = magnitude;
-    table->buft    = buft;
-
-    ggml_init_params params_ctx = {
-        /*.mem_size   =*/ ggml_tensor_overhead(),
-        /*.mem_buffer =*/ nullptr,
-        /*.no_alloc   =*/ true,
-    };
-
-    table->ctx.reset(ggml_init(params_ctx));
-    table->tensor = ggml_new_tensor_2d(table->ctx.get(), GGML_TYPE_F32, rope.n_dims, n_pos);
-    ggml_set_name(table->tensor, "lampe_rope");
-
-    table->buf.reset(ggml_backend_alloc_ctx_tensors_from_buft(table->ctx.get(), buft));
-    if (!table->buf) {
-        throw llama_lampe_error(format("failed to allocate %.1f MiB for the positions of LaMPE", ggml_nbytes(table->tensor)/1024.0/1024.0));
-    }
-
-    rope_table_fill(*table);
-
-    rope_tables.push_back(std::move(table));
+    rope_tables.push_back(make_table(key, factors, magnitude, buft, n_pos));
 
     return rope_tables.back()->tensor;
 }

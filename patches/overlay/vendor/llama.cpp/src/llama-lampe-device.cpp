@@ -65,7 +65,7 @@ void llama_lampe_context::choose_path(llama_cparams & cparams, ggml_type type_k,
     const auto & hparams = model.hparams;
 
     for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
-        if (!hparams.has_kv(il)) {
+        if (!hparams.has_kv(il) || hparams.n_head_kv(il) == 0) {
             continue;
         }
 

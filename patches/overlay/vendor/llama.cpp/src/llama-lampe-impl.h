@@ -119,7 +119,7 @@ public:
     // the portable path takes the tokens in blocks of this many, to bound the memory for their scores
     int64_t n_tokens_block(int64_t n_kv) const;
 
-    // upper bound of the graph nodes that the portable path adds
+    // upper bound of the graph nodes that the portable path adds; throws when no scheduler could hold them
     uint32_t n_nodes_max(uint32_t n_tokens) const;
 
     // F32 [n_dims, n_pos]: cos and sin of each pair at each position, in the memory of that layer's device
@@ -139,7 +139,13 @@ private:
         ggml_backend_buffer_ptr   buf;
     };
 
-    void rope_table_fill(rope_table & table) const;
+    void rope_table_fill(rope_table & table, int32_t n_pos) const;
+
+    std::unique_ptr<rope_table> make_table(
+        const llama_lampe_rope & rope, const std::vector<float> & factors, float magnitude, ggml_backend_buffer_type_t buft, int32_t n_pos) const;
+
+    // all of them, or none: throws where the memory for it is lacking
+    void grow_tables(int32_t n_pos_new);
 
     int32_t get_length(llama_seq_id seq_id, llama_pos pos) const;
 

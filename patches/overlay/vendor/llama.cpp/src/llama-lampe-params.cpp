@@ -337,8 +337,17 @@ static const char * lampe_why_not(const llama_model & model, const llama_hparams
     for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
         all_swa = all_swa && hparams.swa_type != LLAMA_SWA_TYPE_NONE && hparams.is_swa(il);
 
+        if (hparams.n_head_kv(il) == 0) {
+            continue; // no attention
+        }
         if (hparams.n_rot(il) == 0 || hparams.n_rot(il) % 2 != 0) {
             return "it rotates an odd number of dimensions";
+        }
+        if (hparams.n_rot(il) > hparams.n_embd_head_k(il)) {
+            return "it rotates more dimensions than a head has";
+        }
+        if (hparams.n_head(il) % hparams.n_head_kv(il) != 0) {
+            return "its query heads do not share its key heads evenly";
         }
     }
 

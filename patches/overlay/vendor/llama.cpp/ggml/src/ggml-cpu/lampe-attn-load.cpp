@@ -169,7 +169,7 @@ void lampe_tile::find_rope_rows(enum lampe_region region, int64_t base) {
     const int64_t den = in_middle ? std::max(1, plan[GGML_LAMPE_PLAN_DEN]) : 1;
 
     // keys mostly follow one another: carry the remainder on instead of dividing
-    int64_t prev = -2;
+    int64_t prev = -3; // neither a position nor an empty cell's, -1, follows it
     int64_t pos  = 0;
     int64_t rem  = 0;
     for (int64_t j = 0; j < n; ++j) {
