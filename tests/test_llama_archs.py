@@ -43,6 +43,8 @@ CASES = [(arch, 12 if arch in ALWAYS_SLIDE else 0) for arch in sorted(QUALIFYING
 CASES += [(arch, 12) for arch in MAY_SLIDE]
 
 
+# llama.cpp has a device take part in products of the processor's layers, with its own rounding
+@pytest.mark.skipif(bool(GPU_LAYERS), reason="of the processor alone")
 @pytest.mark.parametrize("arch, sliding", CASES)
 def test_a_random_model(arch: str, sliding: int) -> None:
     with RandomModel(arch, CONFIG, sliding=sliding, **OPTIONS.get(arch, {})) as model:
