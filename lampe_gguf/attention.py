@@ -22,7 +22,8 @@ from .errors import LampeError, UsageError
 from .evaluate import FOR_LENGTH, Setting, model_rope, setting
 from .gguf_file import GGUFFile, padded
 from .model import read_model
-from .session import PAD, beginning, excerpt, file_config, read_tokens
+from .reply import beginning
+from .session import PAD, excerpt, file_config, read_tokens
 
 LAMPE, ROPE, TRAINED = "lampe", "rope", "trained"
 METHODS = tuple(each for each in evaluate.METHODS if each != "truncate")  # that is "trained"

@@ -18,7 +18,8 @@ from .errors import UsageError
 from .gguf_file import GGUFFile, padded
 from .model import read_model
 from .presets import default_config
-from .session import PAD, beginning, excerpt, file_config, read_tokens, vocabulary
+from .reply import beginning
+from .session import PAD, excerpt, file_config, read_tokens, vocabulary
 
 if TYPE_CHECKING:
     from .runtime import LampeLlama

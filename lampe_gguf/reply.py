@@ -21,6 +21,15 @@ Message = dict[str, str]  # "role" and "content"
 ZERO_WIDTH_SPACE = "\u200b"
 
 
+def beginning(model: Any) -> int | None:
+    """The token that every text of a model begins with (BOS), None where there is none.
+
+    model  the internal LlamaModel of a Llama (`_model`), or one with the vocabulary alone
+    """
+    bos = int(model.token_bos())
+    return bos if model.add_bos_token() and bos != -1 else None
+
+
 def chat_tokens(model: Any, messages: Sequence[Message]) -> list[int]:
     """The tokens of a conversation in the model's own chat template, up to where it answers.
 
@@ -31,10 +40,8 @@ def chat_tokens(model: Any, messages: Sequence[Message]) -> list[int]:
     template = model.metadata().get("tokenizer.chat_template")
     text = _transcript(safe) if template is None else _render(model, template, safe)
     tokens: list[int] = model.tokenize(text.encode(), False, True)
-    bos = model.token_bos()
-    if model.add_bos_token() and bos != -1 and tokens[:1] != [bos]:
-        return [bos, *tokens]
-    return tokens
+    begin = beginning(model)
+    return tokens if begin is None or tokens[:1] == [begin] else [begin, *tokens]
 
 
 def _render(model: Any, template: str, messages: list[Message]) -> str:

@@ -85,14 +85,6 @@ def read_tokens(model: Any, text: str, length: int, option: str = "--length") ->
     )
 
 
-def beginning(model: Any) -> int | None:
-    """The token that every text of a model begins with (BOS), None where there is none.
-
-    model  an internal LlamaModel: what vocabulary() gives, or `_model` of a Llama
-    """
-    return int(model.token_bos()) if model.add_bos_token() and model.token_bos() != -1 else None
-
-
 def excerpt(tokens: list[int], start: int, stop: int, begin: int | None) -> list[int]:
     """tokens[start:stop] as a text of their own: where texts begin with BOS, so does this.
 

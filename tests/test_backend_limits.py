@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import tiny_config
@@ -26,6 +27,15 @@ def test_layers_without_attention() -> None:
         fused = model.logits(TOKENS, CONFIG, True)
         assert model.path == "fused"
         assert distance(fused, model.logits(TOKENS, CONFIG, False)) < 5e-3
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"rope.dimension_count": 128}, "it rotates more dimensions than a head has"),
+    ({"attention.head_count_kv": 3}, "do not share its key heads evenly"),
+])
+def test_heads_that_the_operator_cannot_take(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        RandomModel("qwen2", CONFIG, **changes)
 
 
 def test_many_sequences_on_the_portable_path(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,22 @@ def test_no_place_for_the_file_is_said(folder, tmp_path):
     done = program(folder, tmp_path / "nowhere" / "out.gguf")
     assert done.returncode == 1 and "cannot make files in" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_termination_signal_leaves_nothing_behind(folder, tmp_path, monkeypatch):
+    place = tmp_path / "place"
+    place.mkdir()
+    # in place of the converter: something that takes its time
+    slow = tmp_path / "trees" / "x" / "src" / "vendor" / "llama.cpp"
+    slow.mkdir(parents=True)
+    (slow / "convert_hf_to_gguf.py").write_text("import time\ntime.sleep(60)\n")
+    monkeypatch.setenv("LAMPE_GGUF_CACHE", str(tmp_path))
+    child = subprocess.Popen([*PROGRAM, str(folder), str(place / "out.gguf")],
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    until = time.monotonic() + 30
+    while not list(place.iterdir()) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert list(place.iterdir())
+    child.terminate()
+    child.communicate(timeout=30)
+    assert not list(place.iterdir())

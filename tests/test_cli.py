@@ -212,3 +212,13 @@ def test_bytes_that_are_no_text_cost_themselves_alone(model: Path) -> None:
     asked = subprocess.run([*PROGRAM, "ask", str(model), b"caf\xe9?", *options],
                            capture_output=True)
     assert asked.returncode == 0 and b"Traceback" not in asked.stderr, asked.stderr
+
+
+def test_a_picture_that_cannot_be_drawn_is_said_first(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lampe_gguf import cli
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert cli.main(["inspect", str(model), "--plot", "p.png"]) == 2
+    assert "plots need matplotlib" in capsys.readouterr().err

@@ -340,9 +340,31 @@ def test_an_error_keeps_what_was_answered(
     assert late.returncode == 2 and "the factor is 0.5" in late.stderr and not late.stdout
 
 
+def test_ruler_leaves_out_what_the_passages_cannot_answer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lampe_gguf.commands import eval_tasks
+
+    asked: list[str] = []
+
+    def run_tasks(model: Path, generate: Any, lengths: Any, **options: Any) -> None:
+        asked.extend(item.task for item in generate(2000, lambda text: len(text) // 4))
+
+    monkeypatch.setattr(eval_tasks, "run_tasks", run_tasks)
+    passages = tmp_path / "squad.jsonl"
+    passages.write_text(json.dumps({"question": "Who?", "context": "It was Ann.",
+                                    "answers": {"text": ["Ann"]}}))
+    arguments = ["eval", "ruler", "m.gguf", "--limit", "1", "--qa-passages", str(passages)]
+    assert cli.main(arguments) == 0
+    assert f"no question in {passages}: qa_2" in capsys.readouterr().err
+    assert "qa_1" in asked and "qa_2" not in asked and len(asked) == 12
+    assert cli.main([*arguments, "--tasks", "qa_2"]) == 2
+
+
 def test_what_is_cut_begins_as_texts_do(tiny: Tiny) -> None:
     from lampe_gguf.evaluate import perplexity, score
-    from lampe_gguf.session import beginning, excerpt, read_tokens
+    from lampe_gguf.reply import beginning
+    from lampe_gguf.session import excerpt, read_tokens
 
     model = tiny("bos.gguf", window=64, lampe=tiny_config(window=64), add_bos=True)
     text = "what is it that letters and spaces say to a model of chance? " * 4

@@ -15,7 +15,8 @@ from ..errors import LampeError, UsageError
 from ..gguf_file import GGUFFile, padded
 from ..model import read_model
 from ..presets import default_config
-from ..session import PAD, beginning, excerpt
+from ..reply import beginning
+from ..session import PAD, excerpt
 from .report import (
     Report,
     Task,

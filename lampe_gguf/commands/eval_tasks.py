@@ -131,15 +131,19 @@ def ruler_command(
     from ..tasks.passages import read_passages
     from ..tasks.records import read_records
     from ..tasks.ruler import QA_TASKS, TASKS, ruler
+    from ..tasks.ruler_qa import asked_by
 
     for task in tasks or ():
         if task not in TASKS:
             raise UsageError(f"RULER has no task {task!r}; it is one of {', '.join(TASKS)}")
     passages = None if qa_passages is None else read_passages(read_records(qa_passages))
     chosen = tasks or TASKS
-    if tasks is None and passages is None:
-        chosen = tuple(task for task in TASKS if task not in QA_TASKS)
-        click.echo("qa_1 and qa_2 are left out: they need --qa-passages FILE", err=True)
+    left = [task for task in QA_TASKS if passages is None or not asked_by(task, passages)]
+    if tasks is None and left:
+        chosen = tuple(task for task in TASKS if task not in left)
+        need = ("need --qa-passages FILE" if passages is None else
+                f"have no question in {qa_passages}")
+        click.echo(f"left out, as they {need}: {', '.join(left)}", err=True)
     hay = read_haystack(haystack)
 
     def generate(length: int, count: Count) -> Iterator[Item]:

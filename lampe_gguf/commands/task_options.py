@@ -72,7 +72,7 @@ def run_tasks(
     raw: bool, resume: Path | None, threads: int | None, portable: bool, as_json: bool,
     plot: Path | None, seed: int = 0, by_depth: bool = False, **choices: Any,
 ) -> None:
-    """Run, and show what came out: all of it, or with Ctrl-C what there is by then."""
+    """Run, and show what came out: all of it, or what there is by an error or Ctrl-C."""
     from ..progress import Progress
     from ..suite import Observer, Suite
 
@@ -97,7 +97,6 @@ def run_tasks(
                     results.append(result)
     except (KeyboardInterrupt, LampeError):
         if results:
-            # an error comes after what there is
             where = ("the same command goes on from there" if resume is not None else
                      "with --resume FILE, nothing would have to be asked again")
             kept = f" are in {resume}" if resume is not None else ""

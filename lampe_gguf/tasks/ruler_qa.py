@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
-from .passages import Passages
+from .passages import Passages, Question
 from .ruler_parts import Parts
 
 
+def asked_by(task: str, passages: Passages) -> Sequence[Question]:
+    """The questions of a task: those of one passage (qa_1), those of several (qa_2)."""
+    return passages.single if task == "qa_1" else passages.several
+
+
 def question(task: str, passages: Passages, i: int, rng: random.Random) -> Parts | None:
-    """Question i of those of one passage (qa_1) or of several (qa_2); None beyond the last."""
-    questions = passages.single if task == "qa_1" else passages.several
+    """Question i of a task; None beyond the last."""
+    questions = asked_by(task, passages)
     if i >= len(questions):
         return None
     asked = questions[i]
