@@ -31,10 +31,13 @@ LETTERS = random.Random(0)
 TEXT = "".join(LETTERS.choice(string.ascii_lowercase + "  ") for _ in range(900))
 
 
-@pytest.mark.parametrize("policy", ["causal", "prompt"])
-def test_figures_are_those_of_the_whole_model(tiny: Callable[..., Path], policy: str) -> None:
+@pytest.mark.parametrize("policy, add_bos", [("causal", False), ("prompt", False),
+                                             ("causal", True)])
+def test_figures_are_those_of_the_whole_model(
+    tiny: Callable[..., Path], policy: str, add_bos: bool
+) -> None:
     config = tiny_config(length_policy=policy)
-    path = tiny(lampe=config)
+    path = tiny(lampe=config, add_bos=add_bos)
     lengths, n_queries = [20, 40, 90], 4
     report = measure(path, TEXT, lengths, n_queries=n_queries, threads=1)
     assert report.queries == [8, 6, 4, 1] or len(set(report.queries)) == n_queries
@@ -46,6 +49,8 @@ def test_figures_are_those_of_the_whole_model(tiny: Callable[..., Path], policy:
     for reading in report.readings:
         first = max(0, reading.length - WINDOW) if reading.method == "trained" else 0
         read = tokens[first : reading.length]
+        if add_bos:
+            read[0] = tokens[0]  # what is cut begins as texts do
         assert reading.tokens == len(read)
         found = weights(path, read, config if reading.method == "lampe" else None,
                         len(read) if policy == "prompt" else None)

@@ -47,7 +47,9 @@ def run(model, document, path, **options):
     return calibrate_model(model, [document], path, max_length=LONGEST, threads=1, **options)
 
 
-def test_losses_are_those_of_a_fresh_reading(model, document, tmp_path):
+@pytest.mark.parametrize("add_bos", [False, True])
+def test_losses_are_those_of_a_fresh_reading(tiny, document, tmp_path, add_bos):
+    model = tiny(window=WINDOW, lampe=None, add_bos=add_bos)
     report = run(model, document, tmp_path / "r.json")
     assert report.complete and report.config is not None
     assert len(report.readings) >= 12
@@ -61,7 +63,12 @@ def test_losses_are_those_of_a_fresh_reading(model, document, tmp_path):
             continue
         llm = LampeLlama(model, lampe=config, n_ctx=LONGEST, n_threads=1, n_threads_batch=1)
         tokens = llm.tokenize(document.text.encode())
-        tokens = tokens[:LONGEST] if segment == "fitted" else tokens[LONGEST : 2 * LONGEST]
+        if segment == "fitted":
+            tokens = tokens[:LONGEST]
+        elif add_bos:  # every text of such a model begins with it
+            tokens = [llm.token_bos(), *tokens[LONGEST + 1 : 2 * LONGEST]]
+        else:
+            tokens = tokens[LONGEST : 2 * LONGEST]
         nll = score(llm, tokens)
         llm.close()
         want = [nll[stop - tail - 1 : stop - 1].mean() for stop in lengths]

@@ -268,6 +268,15 @@ def test_what_was_not_compared_is_not_called_no_better(tmp_path: Path, alternati
         assert "nothing but the safe values was read" in said and not state.held_out
 
 
+def test_a_preset_of_the_same_values_is_no_gain(tmp_path: Path) -> None:
+    state = report([8192, 16384])
+    safe = default_config(WINDOW)
+    preset = dataclasses.replace(safe, provenance="the preset", context_length=WINDOW * 8)
+    state.add(HELD_OUT, safe, np.random.default_rng(0).normal(3.0, 0.5, (2, 16)))
+    assert at_once(state, tmp_path / "r.json").decide(preset, safe) is preset
+    assert not state.reasons
+
+
 def test_a_length_that_was_asked_for_is_not_exceeded() -> None:
     assert _longest(9300, 10**6, WINDOW, 100.0, 60.0, given=True) == 9300
     assert ladder(WINDOW, 9300) == (4096, 8192, 9300)

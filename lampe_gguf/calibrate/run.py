@@ -279,7 +279,7 @@ def calibrate(work: Calibration, baseline: LampeConfig, safe: LampeConfig) -> No
     report.config = dataclasses.replace(chosen, context_length=baseline.context_length)
     read = f"{', '.join(report.text_names)} to {report.task.lengths[-1]} tokens"
     said = f"calibrated on {read}"
-    if report.config.effective() == baseline.effective():
+    if report.config == baseline:
         known = safe if safe.effective() == baseline.effective() else baseline
         said = f"{known.provenance}; none better found on {read}"
     said = said.encode()[:MAX_PROVENANCE_BYTES].decode("utf-8", "ignore")
