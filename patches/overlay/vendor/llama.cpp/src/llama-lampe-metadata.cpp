@@ -1,0 +1,258 @@
+#include "llama-lampe-impl.h"
+
+#include "llama-arch.h"
+#include "llama-hparams.h"
+#include "llama-impl.h"
+#include "llama-model-loader.h"
+#include "llama-model.h"
+
+#include <algorithm>
+#include <cinttypes>
+#include <limits>
+
+static const char * const LLAMA_LAMPE_METHOD_NAMES[] = { "lampe", "rope", "rerope", "selfextend", "jetlong" };
+static const char * const LLAMA_LAMPE_POLICY_NAMES[] = { "causal", "prompt" };
+
+namespace {
+
+class lampe_reader {
+public:
+    lampe_reader(const llama_model_loader & ml, const std::string & arch) : ml(ml), prefix(arch + ".rope.scaling.lampe.") {}
+
+    bool any() const {
+        for (int64_t i = 0; i < gguf_get_n_kv(ml.metadata); ++i) {
+            if (is_ours(gguf_get_key(ml.metadata, i))) {
+                return true;
+            }
+        }
+
+        return std::any_of(ml.kv_overrides.begin(), ml.kv_overrides.end(), [&](const auto & it) { return is_ours(it.first); });
+    }
+
+    void get(const char * name, uint32_t & value, bool required = true) {
+        int64_t val = 0;
+
+        if (const auto * ovrd = find_override(name)) {
+            if (ovrd->tag != LLAMA_KV_OVERRIDE_TYPE_INT) {
+                throw wrong_type(name, "a whole number");
+            }
+            val = ovrd->val_i64;
+        } else {
+            const int64_t id = find(name, required);
+            if (id < 0) {
+                return;
+            }
+            switch (gguf_get_kv_type(ml.metadata, id)) {
+                case GGUF_TYPE_UINT32: val = gguf_get_val_u32(ml.metadata, id); break;
+                case GGUF_TYPE_INT32:  val = gguf_get_val_i32(ml.metadata, id); break;
+                default: throw wrong_type(name, "a whole number (u32)");
+            }
+        }
+
+        if (val < 0 || val > UINT32_MAX) {
+            throw llama_lampe_error(format("LaMPE metadata %s%s is %" PRId64 ": it must not be negative or above %u",
+                        prefix.c_str(), name, val, UINT32_MAX));
+        }
+
+        value = (uint32_t) val;
+    }
+
+    void get(const char * name, double & value) {
+        if (const auto * ovrd = find_override(name)) {
+            switch (ovrd->tag) {
+                case LLAMA_KV_OVERRIDE_TYPE_INT:   value = (double) ovrd->val_i64; return;
+                case LLAMA_KV_OVERRIDE_TYPE_FLOAT: value = ovrd->val_f64;          return;
+                default: throw wrong_type(name, "a number");
+            }
+        }
+
+        const int64_t id = find(name, true);
+        switch (gguf_get_kv_type(ml.metadata, id)) {
+            case GGUF_TYPE_FLOAT32: value = gguf_get_val_f32(ml.metadata, id); break;
+            case GGUF_TYPE_FLOAT64: value = gguf_get_val_f64(ml.metadata, id); break;
+            default: throw wrong_type(name, "a number (f64)");
+        }
+    }
+
+    // the index of a string in a list of names
+    template<size_t N>
+    void get(const char * name, uint32_t & value, const char * const (& names)[N], bool required) {
+        std::string str;
+
+        if (const auto * ovrd = find_override(name)) {
+            if (ovrd->tag != LLAMA_KV_OVERRIDE_TYPE_STR) {
+                throw wrong_type(name, "a string");
+            }
+            str = ovrd->val_str;
+        } else {
+            const int64_t id = find(name, required);
+            if (id < 0) {
+                return;
+            }
+            if (gguf_get_kv_type(ml.metadata, id) != GGUF_TYPE_STRING) {
+                throw wrong_type(name, "a string");
+            }
+            str = gguf_get_val_str(ml.metadata, id);
+        }
+
+        std::string list;
+        for (size_t i = 0; i < N; ++i) {
+            if (str == names[i]) {
+                value = i;
+                return;
+            }
+            list += (i ? ", " : "") + std::string(names[i]);
+        }
+
+        throw llama_lampe_error(format("LaMPE metadata %s%s is '%s': it must be one of %s", prefix.c_str(), name, str.c_str(), list.c_str()));
+    }
+
+    // a misspelt key would be ignored in silence
+    void check_names(const std::vector<std::string> & names) const {
+        const auto check = [&](const std::string & key) {
+            if (is_ours(key) && std::find(names.begin(), names.end(), key.substr(prefix.size())) == names.end()) {
+                throw llama_lampe_error(format("LaMPE metadata %s is not a known key", key.c_str()));
+            }
+        };
+
+        for (int64_t i = 0; i < gguf_get_n_kv(ml.metadata); ++i) {
+            check(gguf_get_key(ml.metadata, i));
+        }
+        for (const auto & it : ml.kv_overrides) {
+            check(it.first);
+        }
+    }
+
+private:
+    bool is_ours(const std::string & key) const {
+        return key.compare(0, prefix.size(), prefix) == 0;
+    }
+
+    const llama_model_kv_override * find_override(const char * name) const {
+        const auto it = ml.kv_overrides.find(prefix + name);
+
+        return it == ml.kv_overrides.end() ? nullptr : &it->second;
+    }
+
+    int64_t find(const char * name, bool required) const {
+        const int64_t id = gguf_find_key(ml.metadata, (prefix + name).c_str());
+
+        if (id < 0 && required) {
+            throw llama_lampe_error(format("LaMPE metadata %s%s is missing: convert the model again", prefix.c_str(), name));
+        }
+
+        return id;
+    }
+
+    llama_lampe_error wrong_type(const char * name, const char * expected) const {
+        return llama_lampe_error(format("LaMPE metadata %s%s has the wrong type: it must be %s", prefix.c_str(), name, expected));
+    }
+
+    const llama_model_loader & ml;
+    const std::string          prefix;
+};
+
+}
+
+// what can be told from the hyperparameters alone; the graph is checked when it is built
+static const char * lampe_why_not(const llama_model & model, const llama_hparams & hparams) {
+    if (hparams.rope_type != LLAMA_ROPE_TYPE_NORM && hparams.rope_type != LLAMA_ROPE_TYPE_NEOX) {
+        return "its positions are not plain RoPE";
+    }
+    if (!hparams.causal_attn) {
+        return "its attention is not causal";
+    }
+    if (hparams.use_alibi) {
+        return "it uses ALiBi";
+    }
+    if (hparams.is_mla()) {
+        return "it uses multi-head latent attention (MLA)";
+    }
+    if (hparams.swa_type != LLAMA_SWA_TYPE_NONE && hparams.swa_type != LLAMA_SWA_TYPE_STANDARD) {
+        return "its windows do not slide token by token";
+    }
+    if (hparams.f_attn_temp_scale != 0.0f && hparams.n_attn_temp_floor_scale > 0) {
+        return "its attention temperature depends on positions";
+    }
+    if (llm_arch_is_recurrent(model.arch) || llm_arch_is_hybrid(model.arch)) {
+        return "it has recurrent layers";
+    }
+    if (llama_model_has_encoder(&model)) {
+        return "it has an encoder";
+    }
+
+    bool all_swa = true;
+
+    for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
+        all_swa = all_swa && hparams.swa_type != LLAMA_SWA_TYPE_NONE && hparams.is_swa(il);
+
+        if (hparams.n_head_kv(il) == 0) {
+            continue; // no attention
+        }
+        if (hparams.n_rot(il) == 0 || hparams.n_rot(il) % 2 != 0) {
+            return "it rotates an odd number of dimensions";
+        }
+        if (hparams.n_rot(il) > hparams.n_embd_head_k(il)) {
+            return "it rotates more dimensions than a head has";
+        }
+        if (hparams.n_head(il) % hparams.n_head_kv(il) != 0) {
+            return "its query heads do not share its key heads evenly";
+        }
+    }
+
+    return all_swa ? "all of its layers see a sliding window only" : nullptr;
+}
+
+void llama_lampe_load_hparams(llama_model_loader & ml, const llama_model & model, llama_hparams & hparams) {
+    llama_lampe_error_clear();
+
+    const std::string arch = model.arch_name();
+
+    lampe_reader reader(ml, arch);
+
+    if (!reader.any()) {
+        return;
+    }
+
+    llama_lampe_params params = {};
+
+    reader.get("version", params.version);
+    if (params.version != LLAMA_LAMPE_VERSION) {
+        throw llama_lampe_error(format("LaMPE version is %u: this build reads version %d", params.version, LLAMA_LAMPE_VERSION));
+    }
+
+    reader.get("method",               params.method, LLAMA_LAMPE_METHOD_NAMES, false);
+    reader.get("window",               params.window);
+    reader.get("context_length",       params.context_length);
+    reader.get("local_window",         params.local_window);
+    reader.get("tail_window",          params.tail_window);
+    reader.get("max_mapping_length",   params.max_mapping_length);
+    reader.get("slope",                params.slope);
+    reader.get("offset",               params.offset);
+    reader.get("short_length",         params.short_length);
+    reader.get("short_mapping_length", params.short_mapping_length);
+    reader.get("attention_factor",     params.attention_factor);
+    reader.get("length_policy",        params.length_policy, LLAMA_LAMPE_POLICY_NAMES, true);
+    reader.get("length_step",          params.length_step);
+    reader.get("group_size",           params.group_size, false);
+
+    reader.check_names({
+        "version", "method", "window", "context_length", "local_window", "tail_window", "max_mapping_length", "slope", "offset",
+        "short_length", "short_mapping_length", "attention_factor", "length_policy", "length_step", "group_size", "provenance",
+        "padding", // filler of the converter's
+    });
+
+    llama_lampe_params_check(params);
+
+    if (const char * why = lampe_why_not(model, hparams)) {
+        throw llama_lampe_error(format("LaMPE does not apply to this model (architecture %s): %s", arch.c_str(), why));
+    }
+
+    hparams.lampe       = params;
+    hparams.n_ctx_train = params.context_length;
+
+    LLAMA_LOG_INFO("%s: method = %s, window = %u, context_length = %u, local_window = %u, tail_window = %u\n", __func__,
+            LLAMA_LAMPE_METHOD_NAMES[params.method], params.window, params.context_length, params.local_window, params.tail_window);
+    LLAMA_LOG_INFO("%s: max_mapping_length = %g, slope = %g, offset = %g, length_policy = %s, length_step = %u\n", __func__,
+            params.max_mapping_length, params.slope, params.offset, LLAMA_LAMPE_POLICY_NAMES[params.length_policy], params.length_step);
+}
