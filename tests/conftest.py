@@ -27,6 +27,16 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 GPU_LAYERS = int(os.environ.get("LAMPE_GPU_LAYERS", "0"))
 
 
+PROGRAM = [sys.executable, "-m", "lampe_gguf.cli"]
+
+
+def call(*arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """The command line, in a process of its own."""
+    return subprocess.run(
+        [*PROGRAM, *map(str, arguments)], input=stdin, capture_output=True, text=True, timeout=120
+    )
+
+
 def layers_on(flash_attn: bool) -> int:
     """n_gpu_layers of a context: fused attention is the processor's, and what the rest is checked
     against."""

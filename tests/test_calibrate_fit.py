@@ -277,6 +277,19 @@ def test_a_preset_of_the_same_values_is_no_gain(tmp_path: Path) -> None:
     assert not state.reasons
 
 
+def test_what_gains_on_the_held_out_text_is_taken(tmp_path: Path) -> None:
+    state = report([8192, 16384])
+    safe = default_config(WINDOW)
+    other = flat(safe, WINDOW, 512)
+    losses = np.random.default_rng(0).normal(3.0, 0.5, (2, 16))
+    for name in ("fitted", HELD_OUT):
+        state.add(name, safe, losses)
+        state.add(name, other, losses - 0.1)
+    calibrate(at_once(state, tmp_path / "r.json"), safe, safe)
+    assert state.config is not None and state.config.effective() == other.effective()
+    assert state.config.provenance.startswith("calibrated on") and state.complete
+
+
 def test_a_length_that_was_asked_for_is_not_exceeded() -> None:
     assert _longest(9300, 10**6, WINDOW, 100.0, 60.0, given=True) == 9300
     assert ladder(WINDOW, 9300) == (4096, 8192, 9300)

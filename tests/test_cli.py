@@ -9,16 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import PROGRAM, call
 
 from lampe_gguf.cli import COMMANDS
-
-PROGRAM = [sys.executable, "-m", "lampe_gguf.cli"]
-
-
-def call(*arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*PROGRAM, *map(str, arguments)], input=stdin, capture_output=True, text=True, timeout=120
-    )
 
 
 @pytest.fixture
@@ -215,10 +208,10 @@ def test_bytes_that_are_no_text_cost_themselves_alone(model: Path) -> None:
 
 
 def test_a_picture_that_cannot_be_drawn_is_said_first(
-    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from lampe_gguf import cli
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert cli.main(["inspect", str(model), "--plot", "p.png"]) == 2
+    assert cli.main(["inspect", str(model), "--plot", str(tmp_path / "p.png")]) == 2
     assert "plots need matplotlib" in capsys.readouterr().err

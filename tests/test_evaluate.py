@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import tiny_config
+from conftest import call, tiny_config
 
 from lampe_gguf import cli
 from lampe_gguf.errors import LampeError
@@ -20,13 +19,7 @@ from lampe_gguf.reply import beginning
 from lampe_gguf.runtime import LampeLlama
 from lampe_gguf.session import excerpt, read_tokens, vocabulary
 
-PROGRAM = [sys.executable, "-m", "lampe_gguf.cli"]
 Tiny = Callable[..., Path]
-
-
-def call(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*PROGRAM, *map(str, arguments)], capture_output=True, text=True,
-                          timeout=120)
 
 
 @pytest.fixture
@@ -78,6 +71,7 @@ def test_what_is_cut_begins_as_texts_do(tiny: Tiny) -> None:
     plain = tiny("plain.gguf", window=64, lampe=tiny_config(window=64))
     with vocabulary(plain) as vocab:
         assert beginning(vocab) is None
+    assert beginning(SimpleNamespace(add_bos_token=lambda: True, token_bos=lambda: -1)) is None
 
 
 def test_ppl_of_several_methods_and_lengths(model: Path, tmp_path: Path) -> None:

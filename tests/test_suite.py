@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import tiny_config
+from conftest import PROGRAM, call, tiny_config
 from tiny_model import make_tiny_model
 
 from lampe_gguf import cli
@@ -30,13 +29,7 @@ from lampe_gguf.tasks.niah import niah
 from lampe_gguf.tasks.prompting import Prompter, common
 from lampe_gguf.tasks.report import cells, grid, table
 
-PROGRAM = [sys.executable, "-m", "lampe_gguf.cli"]
 Tiny = Callable[..., Path]
-
-
-def call(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*PROGRAM, *map(str, arguments)], capture_output=True, text=True,
-                          timeout=120)
 
 
 def questions(length: int, count: Count, n: int = 3) -> Iterator[Item]:
