@@ -18,14 +18,6 @@ int32_t lampe_plan_middle(const llama_lampe_plan & plan, int32_t pos) {
     return (int32_t) ((int64_t) pos*plan.num/plan.den);
 }
 
-bool lampe_plan_is_local(const llama_lampe_plan & plan, int64_t dist) {
-    return dist <= plan.local_window;
-}
-
-bool lampe_plan_is_tail(const llama_lampe_plan & plan, int64_t dist) {
-    return !lampe_plan_is_local(plan, dist) && dist >= plan.tail_start;
-}
-
 std::vector<llama_lampe_plan> lampe_plans_distinct(const std::vector<llama_lampe_plan> & plans, std::vector<int64_t> & ids) {
     std::vector<llama_lampe_plan> res;
 

@@ -67,9 +67,6 @@ struct llama_lampe_layout {
     static llama_lampe_layout from_plan(const llama_lampe_plan & plan, int64_t n_kv, int64_t n_tokens, int64_t n_stream, int64_t n_block);
 };
 
-bool lampe_plan_is_local(const llama_lampe_plan & plan, int64_t dist);
-bool lampe_plan_is_tail (const llama_lampe_plan & plan, int64_t dist);
-
 // the position of a key in the middle; that of a query lacks the shift
 int32_t lampe_plan_middle(const llama_lampe_plan & plan, int32_t pos);
 

@@ -124,22 +124,30 @@ void llama_lampe_portable::set_inputs(const std::vector<llama_lampe_plan> & plan
 
         for (int64_t s = 0; s < lt.n_stream; ++s) {
             for (int64_t i = s*n_tps + cur.first; i < s*n_tps + cur.first + cur.n; ++i) {
-                const auto put = [&](const llama_lampe_cells & range, const auto & in_region) {
+                // pairs at distances dist_min to dist_max; for a card, these loops are what it waits for
+                const auto put = [&](const llama_lampe_cells & range, int32_t dist_min, int32_t dist_max) {
                     const int32_t * k_pos_r = k_pos + s*lt.n_kv + range.first;
 
                     for (int64_t j = 0; j < range.n; ++j) {
-                        *dst++ = in_region((int64_t) q_pos[i] - k_pos_r[j]) ? 0.0f : -INFINITY;
+                        const int32_t dist = q_pos[i] - k_pos_r[j];
+
+                        dst[j] = (dist >= dist_min) & (dist <= dist_max) ? 0.0f : -INFINITY;
                     }
+                    dst += range.n;
                 };
 
-                const auto is_local = [&](int64_t dist) { return lampe_plan_is_local(plans[i], dist); };
-                const auto is_tail  = [&](int64_t dist) { return lampe_plan_is_tail (plans[i], dist); };
+                const int32_t middle_min = (int32_t) std::min<int64_t>((int64_t) plans[i].local_window + 1, INT32_MAX);
+                const int32_t tail_min   = std::max(middle_min, plans[i].tail_start);
 
-                put(cur.local, is_local);
+                put(cur.local, INT32_MIN, plans[i].local_window);
                 for (size_t u = 0; u < middle.size(); ++u) {
-                    put(cur.middle[u], [&](int64_t dist) { return ids[i] == (int64_t) u && !is_local(dist) && !is_tail(dist); });
+                    if (ids[i] == (int64_t) u) {
+                        put(cur.middle[u], middle_min, tail_min - 1);
+                    } else {
+                        dst = std::fill_n(dst, cur.middle[u].n, -INFINITY);
+                    }
                 }
-                put(cur.tail, is_tail);
+                put(cur.tail, tail_min, INT32_MAX);
             }
         }
 
