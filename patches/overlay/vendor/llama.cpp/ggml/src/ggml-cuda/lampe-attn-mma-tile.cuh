@@ -1,0 +1,322 @@
+#pragma once
+
+#include "lampe-attn-common.cuh"
+#include "cp-async.cuh"
+#include "mma.cuh"
+
+// A block of rows (queries of all heads of a KV head) against a tile of keys, on tensor cores: the steps of lampe_attn_mma
+
+static constexpr int LAMPE_MMA_WARPS   = 4;
+static constexpr int LAMPE_MMA_THREADS = LAMPE_MMA_WARPS*WARP_SIZE;
+
+// a pass over a tile computes the scores of one bit of LAMPE_TILE_SCORES; these are of the middle
+static constexpr uint32_t LAMPE_TILE_MIDDLE = LAMPE_TILE_SCORES & ~(LAMPE_TILE_LOCAL | LAMPE_TILE_TAIL);
+
+using lampe_tile_ab = ggml_cuda_mma::tile<16,  8, half2>;
+using lampe_tile_c  = ggml_cuda_mma::tile<16, 16, float>;
+
+template <int d>
+static constexpr __host__ __device__ int lampe_tile_kv() {
+    return d <= 128 ? 64 : 32;
+}
+
+// half2 from one row to the next in shared memory: 8 rows of a matrix lie in different banks
+template <int d>
+static constexpr __host__ __device__ int lampe_row_stride() {
+    return d/2 + 4;
+}
+
+// n_mt: matrices of 16 rows per warp
+template <int n_mt>
+static constexpr __host__ __device__ int lampe_block_rows() {
+    return LAMPE_MMA_WARPS*n_mt*16;
+}
+
+template <int d, int n_mt>
+static constexpr __host__ __device__ size_t lampe_mma_shared_size() {
+    return (lampe_block_rows<n_mt>() + 2*lampe_tile_kv<d>())*lampe_row_stride<d>()*sizeof(half2) +
+        lampe_block_rows<n_mt>()*sizeof(lampe_query);
+}
+
+static __device__ __forceinline__ int lampe_pass_region(const uint32_t pass) {
+    return pass == LAMPE_TILE_LOCAL ? LAMPE_REGION_LOCAL : pass == LAMPE_TILE_TAIL ? LAMPE_REGION_TAIL : LAMPE_REGION_MIDDLE;
+}
+
+// the next pass of those that are left, one that needs no other queries if there is one
+static __device__ __forceinline__ uint32_t lampe_next_pass(const uint32_t passes, const int q_region) {
+    const uint32_t same = passes &
+        (q_region == LAMPE_REGION_LOCAL ? LAMPE_TILE_LOCAL : q_region == LAMPE_REGION_TAIL ? LAMPE_TILE_TAIL : LAMPE_TILE_MIDDLE);
+    const uint32_t some = same ? same : passes;
+
+    return some & (0u - some);
+}
+
+// A tile is taken in once for every pass that it needs, one region of it each time
+struct lampe_step {
+    int      i_tile;
+    uint32_t flags;
+    uint32_t left; // passes that are to come
+    uint32_t pass;
+    int      i_q;  // of a variant that has no bit: the first query that has it,
+    int      num;  // and what it is
+    int      den;
+
+    __device__ __forceinline__ bool mixed() const {
+        return (flags & LAMPE_TILE_SCORES) != pass || pass == LAMPE_TILE_OTHER;
+    }
+};
+
+// rows of d halves to shared memory, asynchronously; those from n_valid on become zero
+template <int d, int n_row, bool check>
+static __device__ __forceinline__ void lampe_load_rows(
+        half2 * __restrict__ s, const char * __restrict__ src, const int64_t src_stride, const int n_valid, const int tid) {
+    constexpr int n_chunk = d/8; // of 16 bytes
+
+#pragma unroll
+    for (int i0 = 0; i0 < n_row*n_chunk; i0 += LAMPE_MMA_THREADS) {
+        const int i   = i0 + tid;
+        const int row = i/n_chunk;
+        const int col = i%n_chunk;
+
+        half2 * to = s + row*lampe_row_stride<d>() + 4*col;
+
+        if (check && row >= n_valid) {
+            *(int4 *) to = make_int4(0, 0, 0, 0);
+        } else {
+            cp_async_cg_16<128>(ggml_cuda_cvta_generic_to_shared(to), src + row*src_stride + 16*col);
+        }
+    }
+}
+
+// the scores of all rows, where a tile lies in one region
+template <int d, int n_mt>
+static __device__ __forceinline__ void lampe_mma_scores(
+        lampe_tile_c (&scores)[n_mt][lampe_tile_kv<d>()/16], const half2 * s_q, const half2 * s_k) {
+    constexpr int stride = lampe_row_stride<d>();
+    constexpr int n_nt   = lampe_tile_kv<d>()/16;
+
+    const half2 * q = s_q + threadIdx.y*n_mt*16*stride;
+
+#pragma unroll
+    for (int k0 = 0; k0 < d/2; k0 += 8) {
+        lampe_tile_ab a[n_mt];
+#pragma unroll
+        for (int mt = 0; mt < n_mt; ++mt) {
+            ggml_cuda_mma::load_ldmatrix(a[mt], q + mt*16*stride + k0, stride);
+        }
+#pragma unroll
+        for (int nt = 0; nt < n_nt; ++nt) {
+            lampe_tile_ab b;
+            ggml_cuda_mma::load_ldmatrix(b, s_k + nt*16*stride + k0, stride);
+#pragma unroll
+            for (int mt = 0; mt < n_mt; ++mt) {
+                ggml_cuda_mma::mma(scores[mt][nt], a[mt], b);
+            }
+        }
+    }
+}
+
+// keys rotated for one variant of the middle
+template <int d>
+static __device__ __forceinline__ void lampe_rotate_tile(
+        half2 * s_k, const lampe_args & args, const int i3, const int ikv, const lampe_step & step, const int tid) {
+    const int    j0    = step.i_tile*lampe_tile_kv<d>();
+    const int  * k_pos = lampe_k_pos(args, i3) + j0;
+    const char * k     = args.k + ikv*args.k_nb2 + i3*args.k_nb3;
+
+    for (int i = tid; i < lampe_tile_kv<d>()*(d/4); i += LAMPE_MMA_THREADS) {
+        const int j = i/(d/4);
+
+        const lampe_quad_place place = lampe_get_place(i%(d/4), args.n_rot, args.neox);
+
+        lampe_quad x = { make_float2(0.0f, 0.0f), make_float2(0.0f, 0.0f) };
+        if (j0 + j < args.n_kv && k_pos[j] >= 0) {
+            x = lampe_rotate(lampe_load_quad(k + (int64_t) (j0 + j)*args.k_nb1, args.k_type, place),
+                    lampe_rope_row(args, lampe_middle(k_pos[j], step.num, step.den)), args.n_rot, args.neox, place);
+        }
+        lampe_store_quad((half *) (s_k + j*lampe_row_stride<d>()), x, place);
+    }
+}
+
+template <int n_mt, int n_nt>
+static __device__ __forceinline__ void lampe_mma_softcap(lampe_tile_c (&scores)[n_mt][n_nt], const float softcap) {
+#pragma unroll
+    for (int mt = 0; mt < n_mt; ++mt) {
+#pragma unroll
+        for (int nt = 0; nt < n_nt; ++nt) {
+#pragma unroll
+            for (int l = 0; l < lampe_tile_c::ne; ++l) {
+                scores[mt][nt].x[l] = softcap*tanhf(scores[mt][nt].x[l]/softcap);
+            }
+        }
+    }
+}
+
+// the mask is added; what is no key is hidden, and so is what another pass computes
+template <int d, int n_mt>
+static __device__ __forceinline__ void lampe_mma_mask(
+        lampe_tile_c (&scores)[n_mt][lampe_tile_kv<d>()/16], const lampe_args & args, const lampe_query * s_query,
+        const int * k_pos, const int n_key, const int r0, const int i3, const int j0, const lampe_step & step) {
+    const bool masked = step.flags & LAMPE_TILE_MASKED;
+    const int  region = lampe_pass_region(step.pass);
+
+#pragma unroll
+    for (int mt = 0; mt < n_mt; ++mt) {
+#pragma unroll
+        for (int hi = 0; hi < 2; ++hi) {
+            const int r = threadIdx.y*n_mt*16 + mt*16 + lampe_tile_c::get_i(2*hi);
+            const int i = min((r0 + r)/args.n_gqa, args.n_q - 1);
+
+            const lampe_query query = s_query[r];
+            const half      * mask  = lampe_mask_row(args, i3, i) + j0;
+
+            bool mine = true; // of the rows of this pass, as the variant goes
+            if (region == LAMPE_REGION_MIDDLE && step.pass != LAMPE_TILE_OTHER) {
+                mine = query.variant < LAMPE_VARIANT_OTHER && LAMPE_TILE_VARIANT << query.variant == step.pass;
+            } else if (region == LAMPE_REGION_MIDDLE) {
+                const int * row = lampe_plan_row(args, i3, i);
+                mine = query.variant == LAMPE_VARIANT_OTHER &&
+                    row[GGML_LAMPE_PLAN_NUM] == step.num && row[GGML_LAMPE_PLAN_DEN] == step.den;
+            }
+#pragma unroll
+            for (int nt = 0; nt < lampe_tile_kv<d>()/16; ++nt) {
+#pragma unroll
+                for (int l0 = 0; l0 < 4; ++l0) {
+                    const int l = 4*(l0/2) + 2*hi + l0%2;
+                    const int j = nt*16 + lampe_tile_c::get_j(l);
+
+                    float & x = scores[mt][nt].x[l];
+
+                    const int k = j < n_key ? k_pos[j] : -1;
+                    if (k < 0 || (step.mixed() &&
+                            !(mine && lampe_get_region(query.pos - k, query.local_window, query.tail_start) == region))) {
+                        x = -INFINITY;
+                    } else if (masked) {
+                        x += __half2float(mask[j]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+// scores become weights, what has been summed up before is made relative to the new maximum
+template <int n_mt, int n_nt, int n_ot>
+static __device__ __forceinline__ void lampe_mma_softmax(
+        lampe_tile_c (&scores)[n_mt][n_nt], lampe_tile_c (&out)[n_mt][n_ot], float (&row_max)[n_mt][2], float (&row_sum)[n_mt][2]) {
+#pragma unroll
+    for (int mt = 0; mt < n_mt; ++mt) {
+#pragma unroll
+        for (int hi = 0; hi < 2; ++hi) {
+            float max = row_max[mt][hi];
+#pragma unroll
+            for (int nt = 0; nt < n_nt; ++nt) {
+#pragma unroll
+                for (int l0 = 0; l0 < 4; ++l0) {
+                    max = fmaxf(max, scores[mt][nt].x[4*(l0/2) + 2*hi + l0%2]);
+                }
+            }
+            // 4 threads have a row
+            max = fmaxf(max, __shfl_xor_sync(0xFFFFFFFF, max, 1, WARP_SIZE));
+            max = fmaxf(max, __shfl_xor_sync(0xFFFFFFFF, max, 2, WARP_SIZE));
+
+            const float keep  = exp2f(LAMPE_LOG2E*(row_max[mt][hi] - max));
+            const float shift = LAMPE_LOG2E*max;
+
+            float sum = 0.0f;
+#pragma unroll
+            for (int nt = 0; nt < n_nt; ++nt) {
+#pragma unroll
+                for (int l0 = 0; l0 < 4; ++l0) {
+                    float & x = scores[mt][nt].x[4*(l0/2) + 2*hi + l0%2];
+
+                    x    = exp2f(LAMPE_LOG2E*x - shift);
+                    sum += x;
+                }
+            }
+
+            row_max[mt][hi] = max;
+            row_sum[mt][hi] = keep*row_sum[mt][hi] + sum;
+#pragma unroll
+            for (int ot = 0; ot < n_ot; ++ot) {
+#pragma unroll
+                for (int l0 = 0; l0 < 4; ++l0) {
+                    out[mt][ot].x[4*(l0/2) + 2*hi + l0%2] *= keep;
+                }
+            }
+        }
+    }
+}
+
+template <int d, int n_mt>
+static __device__ __forceinline__ void lampe_mma_output(
+        lampe_tile_c (&out)[n_mt][d/16], const lampe_tile_c (&weights)[n_mt][lampe_tile_kv<d>()/16], const half2 * s_v) {
+    constexpr int stride = lampe_row_stride<d>();
+
+#pragma unroll
+    for (int nt = 0; nt < lampe_tile_kv<d>()/16; ++nt) {
+        lampe_tile_ab a[n_mt];
+#pragma unroll
+        for (int mt = 0; mt < n_mt; ++mt) {
+#pragma unroll
+            for (int l = 0; l < lampe_tile_ab::ne; ++l) {
+                a[mt].x[l] = __floats2half2_rn(weights[mt][nt].x[2*l], weights[mt][nt].x[2*l + 1]);
+            }
+        }
+#pragma unroll
+        for (int ot = 0; ot < d/16; ++ot) {
+            lampe_tile_ab b;
+            ggml_cuda_mma::load_ldmatrix_trans(b, s_v + nt*16*stride + ot*8, stride);
+#pragma unroll
+            for (int mt = 0; mt < n_mt; ++mt) {
+                ggml_cuda_mma::mma(out[mt][ot], a[mt], b);
+            }
+        }
+    }
+}
+
+template <int d, int n_mt>
+static __device__ __forceinline__ void lampe_mma_store(
+        const lampe_args & args, const lampe_tile_c (&out)[n_mt][d/16], const float (&row_max)[n_mt][2], const float (&row_sum)[n_mt][2],
+        const int r0, const int i3, const int ikv, const int i_split) {
+#pragma unroll
+    for (int mt = 0; mt < n_mt; ++mt) {
+#pragma unroll
+        for (int hi = 0; hi < 2; ++hi) {
+            float sum = row_sum[mt][hi];
+            sum += __shfl_xor_sync(0xFFFFFFFF, sum, 1, WARP_SIZE);
+            sum += __shfl_xor_sync(0xFFFFFFFF, sum, 2, WARP_SIZE);
+
+            const int r = r0 + threadIdx.y*n_mt*16 + mt*16 + lampe_tile_c::get_i(2*hi);
+            const int i = r/args.n_gqa;
+            const int h = ikv*args.n_gqa + r%args.n_gqa;
+
+            if (i >= args.n_q) {
+                continue;
+            }
+
+            const int64_t row = ((int64_t) i3*args.n_q + i)*args.n_head + h;
+
+            float   factor = 1.0f;
+            float * to     = args.dst + row*d;
+            if (args.n_split == 1) {
+                factor = lampe_row_factor(args.sinks, h, row_max[mt][hi], sum);
+            } else {
+                const int64_t row_split = (int64_t) i_split*args.n_stream*args.n_q*args.n_head + row;
+
+                to = args.partial + row_split*d;
+                if (threadIdx.x % 4 == 0) {
+                    args.partial_sum[row_split] = make_float2(row_max[mt][hi], sum);
+                }
+            }
+#pragma unroll
+            for (int ot = 0; ot < d/16; ++ot) {
+#pragma unroll
+                for (int lo = 0; lo < 2; ++lo) {
+                    const int l = 4*lo + 2*hi;
+                    *(float2 *) (to + ot*16 + lampe_tile_c::get_j(l)) = make_float2(factor*out[mt][ot].x[l], factor*out[mt][ot].x[l + 1]);
+                }
+            }
+        }
+    }
+}
