@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import os
 import subprocess
 import sys
 import tarfile
@@ -174,6 +175,27 @@ def test_only_what_changes_gets_a_new_time(
         tree.lay(source, wanted)
     assert tree.lay(source, {}, discard=True) == 1
     assert file.read_text() == FILE
+
+
+def test_cmake_lists_the_sources_anew_when_one_comes_or_goes(
+    source: Sdist, tmp_path: Path
+) -> None:
+    tree = Tree(tmp_path / "t")
+    tree.open(source)
+    listing = tree.src / "vendor/llama.cpp/CMakeLists.txt"
+    wanted = {"vendor/llama.cpp/CMakeLists.txt": b"file(GLOB sources *.c)\n"}
+    tree.lay(source, wanted)
+
+    def looked_again(files: dict[str, bytes]) -> bool:
+        os.utime(listing, (1, 1))
+        tree.lay(source, files)
+        return listing.stat().st_mtime > 1
+
+    assert not looked_again(wanted)
+    more = {**wanted, "vendor/llama.cpp/src/new.c": b"one\n"}
+    assert looked_again(more)
+    assert not looked_again({**more, "vendor/llama.cpp/src/new.c": b"two\n"})
+    assert looked_again(wanted)
 
 
 def test_edits_stay_while_the_rest_is_laid(source: Sdist, tmp_path: Path) -> None:

@@ -156,6 +156,9 @@ class Tree:
         stale = (self.laid | dropped) - wanted.keys() - kept
         restored = sdist.read(stale & upstream)
         written = 0
+        come_or_gone = (stale - upstream) | {
+            path for path in wanted if not (self.src / path).exists()
+        }
         self.laid |= wanted.keys()
         try:
             for path in sorted(stale - upstream):
@@ -166,9 +169,19 @@ class Tree:
                 written += write_if_changed(self.src / path, data)
                 self._note(path, hashlib.sha256(data).hexdigest())
             self.laid = set(wanted) | (self.laid & kept)
+            for path in come_or_gone:
+                self._list_again(path)
         finally:
             self._save()
         return written
+
+    def _list_again(self, path: str) -> None:
+        """Have CMake look for source files anew beside `path`: it lists some folders only once."""
+        for folder in Path(path).parents:
+            listing = self.src / folder / "CMakeLists.txt"
+            if listing.is_file():
+                listing.touch()
+                return
 
     def _moved_on(self, path: str, wanted: bytes | None) -> bool:
         """Whether patches/ says something else of a file than when it was last laid."""
