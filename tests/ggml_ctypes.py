@@ -1,7 +1,8 @@
 """Just enough of ggml through ctypes to run one attention operator on NumPy arrays.
 
 The libraries are those of the installed llama_cpp; LAMPE_GGML_LIB_DIR names another folder with
-libggml-base and libggml-cpu in it (a development or sanitizer build).
+libggml-base and libggml-cpu in it (a development or sanitizer build). ggml_device.py runs the
+same on other devices.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ STATUS_SUCCESS = 0
 _TENSOR = ctypes.c_void_p
 
 
-class _InitParams(ctypes.Structure):
+class InitParams(ctypes.Structure):
     _fields_ = [
         ("mem_size", ctypes.c_size_t),
         ("mem_buffer", ctypes.c_void_p),
@@ -92,7 +93,7 @@ class Ggml:
         self.has_lampe_attn = hasattr(self.base, "ggml_lampe_attn")
 
         i64, size, i32, f32 = ctypes.c_int64, ctypes.c_size_t, ctypes.c_int, ctypes.c_float
-        self._declare(self.base, "ggml_init", _TENSOR, [_InitParams])
+        self._declare(self.base, "ggml_init", _TENSOR, [InitParams])
         self._declare(self.base, "ggml_free", None, [_TENSOR])
         self._declare(self.base, "ggml_tensor_overhead", size, [])
         self._declare(self.base, "ggml_graph_overhead", size, [])
@@ -129,6 +130,10 @@ class Ggml:
             for feature in ("avx512", "avx512_vnni")
         )
 
+    def context(self, n_bytes: int) -> Context:
+        """A place for tensors of `n_bytes` in all."""
+        return Context(self, n_bytes)
+
     @staticmethod
     def _declare(library: ctypes.CDLL, name: str, result: object, arguments: list) -> None:
         function = getattr(library, name)
@@ -150,11 +155,11 @@ class Context:
     Every tensor lies in memory of its own, so that a sanitizer sees a step over its end.
     """
 
-    def __init__(self, ggml: Ggml, n_bytes: int) -> None:
+    def __init__(self, ggml: Ggml, n_bytes: int, no_alloc: bool = False) -> None:
         self.ggml = ggml
         self._tensors: list[int] = []
         overhead = 64 * ggml.base.ggml_tensor_overhead() + 2 * ggml.base.ggml_graph_overhead()
-        self._ctx = ggml.base.ggml_init(_InitParams(n_bytes + overhead + 65536, None, False))
+        self._ctx = ggml.base.ggml_init(InitParams(n_bytes + overhead + 65536, None, no_alloc))
         if not self._ctx:
             raise MemoryError("ggml_init failed")
 
@@ -170,7 +175,7 @@ class Context:
         ne = ne + (1,) * (4 - len(ne))
         n_bytes = self.ggml.base.ggml_row_size(type_, ne[0]) * ne[1] * ne[2] * ne[3]
         room = self.ggml.base.ggml_tensor_overhead() + -(-n_bytes // 16) * 16
-        own = self.ggml.base.ggml_init(_InitParams(room, None, False))
+        own = self.ggml.base.ggml_init(InitParams(room, None, False))
         self._tensors.append(own)
         tensor = self.ggml.base.ggml_new_tensor_4d(own, type_, *ne)
         if data is not None:
@@ -197,11 +202,16 @@ class Context:
         """Stock flash attention; sources are q, k, v, mask."""
         return self.ggml.base.ggml_flash_attn_ext(self._ctx, *sources, scale, 0.0, 0.0)
 
-    def graph(self, node: int | list[int], n_threads: int) -> Graph:
-        """A graph that computes a node, or several, as often as it is called."""
-        graph = self.ggml.base.ggml_new_graph(self._ctx)
+    def build_graph(self, node: int | list[int]) -> int:
+        """What computes a node, or several, for a backend to run."""
+        graph: int = self.ggml.base.ggml_new_graph(self._ctx)
         for each in node if isinstance(node, list) else [node]:
             self.ggml.base.ggml_build_forward_expand(graph, each)
+        return graph
+
+    def graph(self, node: int | list[int], n_threads: int) -> Graph:
+        """A graph that computes a node, or several, as often as it is called."""
+        graph = self.build_graph(node)
         plan = self.ggml.cpu.ggml_graph_plan(graph, n_threads, None)
         work = np.full(max(plan.work_size, 1), 0xFF, dtype=np.uint8)  # f32 NaN everywhere
         plan.work_data = work.ctypes.data
@@ -226,3 +236,8 @@ class Graph:
     def compute(self) -> None:
         status = self.ggml.cpu.ggml_graph_compute(self.handle, ctypes.byref(self.plan))
         assert status == STATUS_SUCCESS, status
+
+    @property
+    def work_size(self) -> int:
+        """Bytes of workspace, of all threads."""
+        return int(self.plan.work_size)

@@ -17,6 +17,7 @@ from lampe_gguf.reference import NORM, Rope, rope_table, rotate
 D, N_HEAD, N_HEAD_KV = 32, 6, 2
 ROPE = Rope(D, NORM)
 HIDDEN = -np.inf
+MASK = "f32"
 # relative to the largest output: f32 arithmetic; integers of 16 bits, where an f16 cache costs
 # 5e-4 itself
 TOLERANCE = {"f32": 2e-5, "f16": 1e-3}
@@ -107,7 +108,7 @@ def compute(ggml: gg.Ggml, streams: list[Stream], *, n_threads: int = 2, pad_q: 
         return gg.stored(stack(room, np.float32), kind)[0]
 
     padded = [np.concatenate([s.mask, np.full((pad_q, n_kv), np.nan)]) for s in streams]
-    with gg.Context(ggml, 1 << 26) as ctx:
+    with ggml.context(1 << 26) as ctx:
         rows = (n_kv + spare) * N_HEAD_KV * D * width
 
         def cache(arrays: list[np.ndarray]) -> int:
@@ -122,7 +123,8 @@ def compute(ggml: gg.Ggml, streams: list[Stream], *, n_threads: int = 2, pad_q: 
                                        stack([s.q for s in streams], np.float32))),
             cache([s.k for s in streams]),
             cache([s.v for s in streams]),
-            ctx.tensor(gg.F32, (n_kv, n_q + pad_q, 1, n), stack(padded, np.float32)),
+            ctx.tensor(gg.TYPES[MASK], (n_kv, n_q + pad_q, 1, n), gg.stored(
+                stack(padded, np.float32), MASK)[0]),
             ctx.tensor(gg.I32, (8, n_q, 1, n), stack([plan_rows(s) for s in streams], np.int32)),
             ctx.tensor(gg.I32, (n_kv, 1, 1, n), stack([s.k_pos for s in streams], np.int32)),
             ctx.tensor(gg.F32, (D, n_pos), rope_table(n_pos, ROPE).astype(np.float32)),

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Time LaMPE attention against stock flash attention, operator against operator, on the CPU.
+"""Time LaMPE attention against stock flash attention, operator against operator.
 
     python tools/bench_attention.py [--shape NAME] [--length N] [--queries N] [--kv TYPE]
-                                     [--threads N] [--json]
+                                     [--threads N] [--device NAME] [--json]
 
 A batch of queries at the end of a context, and one query (decoding). Both operators run in this
 process, alternating; medians; the ratio is stock's time over LaMPE's, above 1 where LaMPE is
@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import ggml_ctypes as gg  # type: ignore[import-not-found]
+from ggml_device import open_ggml  # type: ignore[import-not-found]
 
 from lampe_gguf.positions import Plan, identity_plan, lampe_plan
 from lampe_gguf.reference import NORM, Rope, attention, rope_table, rotate
@@ -47,6 +48,7 @@ SHAPES = {  # head size, query heads, KV heads
 }
 KV_BYTES = 200e6  # of decoding: more than any cache holds
 MOST_COPIES = 400  # what a graph has nodes for
+RANDOM_KEYS = 4096  # more are repeated
 
 
 @dataclass(frozen=True)
@@ -97,14 +99,18 @@ class Pair:
         d, n_head, n_head_kv = shape
         rng = np.random.default_rng(0)
         positions = np.arange(n_kv - n_q, n_kv)
-        mask = np.where(np.arange(n_kv)[None] <= positions[:, None], 0.0, -np.inf)
-        self.ctx = ctx = gg.Context(ggml, (1 << 28) + mask.size * 2)
+        mask = np.zeros((n_q, n_kv), np.float16)
+        for row, position in zip(mask, positions, strict=True):
+            row[position + 1:] = -np.inf
+        self.ctx = ctx = ggml.context((1 << 28) + mask.size * 2)
         kind = gg.TYPES[kv]
+        some = min(n_kv, RANDOM_KEYS)
 
         def cache(values: NDArray[Any] | None = None) -> int:
             if values is None:
-                values = rng.normal(size=(n_kv, n_head_kv, d))
+                values = rng.normal(size=(some, n_head_kv, d))
             raw, _ = gg.stored(values.astype(np.float32), kv)
+            raw = np.concatenate([raw] * -(-n_kv // len(raw)))[:n_kv]
             return int(ctx.heads_first(ctx.tensor(kind, (d, n_head_kv, n_kv), raw)))
 
         queries, unrotated, keys, values = data or (
@@ -113,7 +119,7 @@ class Pair:
             ctx.heads_first(ctx.tensor(gg.F32, (d, n_head, n_q), each.astype(np.float32)))
             for each in (queries, queries if unrotated is None else unrotated)
         )
-        half = ctx.tensor(gg.F16, (n_kv, n_q), mask.astype(np.float16))
+        half = ctx.tensor(gg.F16, (n_kv, n_q), mask)
         rows = ctx.tensor(gg.I32, (8, n_q), plan_rows(plan, positions))
         cells = ctx.tensor(gg.I32, (n_kv,), np.arange(n_kv, dtype=np.int32))
         rope = Rope(d, NORM)
@@ -161,13 +167,15 @@ def measure(ggml: Any, name: str, n_kv: int, n_q: int, kv: str, plan: str,
     """One row of the table."""
     d, n_head, n_head_kv = shape = SHAPES[name]
     n_bytes = 2 * gg.stored(np.zeros((n_kv, n_head_kv * d), np.float32), kv)[0].nbytes
-    copies = min(MOST_COPIES, max(1, round(KV_BYTES / n_bytes))) if n_q == 1 else 1
+    copies = min(MOST_COPIES, max(1, round(KV_BYTES / n_bytes)))
+    if n_q > 1:  # on a device, enough work that asking for it does not count
+        copies = min(copies, 8) if options.device else 1
     chosen = identity_plan(n_kv) if plan == "identity" else lampe_plan(n_kv, 8192, 4096, 200)
     repeats = options.repeats * (3 if n_q == 1 else 1)
     clock = time.process_time if options.cpu_time else time.perf_counter
     with Pair(ggml, shape, n_kv, n_q, kv, chosen, threads, copies) as pair:
         stock, lampe, ratio = pair.time(repeats, clock)
-        scratch = pair.graphs[1].plan.work_size / threads / 1e3
+        scratch = pair.graphs[1].work_size / threads / 1e3
     seen = n_q * n_kv - n_q * (n_q - 1) // 2  # pairs of query and key
     return Row(name, n_q, n_kv, kv, plan, threads, 1e3 * stock, 1e3 * lampe, ratio,
                4.0 * d * n_head * seen / lampe / 1e9, n_bytes / lampe / 1e9, scratch)
@@ -221,6 +229,7 @@ def main() -> int:
     parser.add_argument("--kv", action="append", choices=gg.STORABLE, help="default: f16")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", action="append", type=int, metavar="N", help="default: all")
+    parser.add_argument("--device", metavar="NAME", help="as ggml calls it: CUDA0")
     parser.add_argument("--accuracy", action="store_true", help="errors instead of times")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--cpu-time", action="store_true",
@@ -230,17 +239,21 @@ def main() -> int:
     options.length = options.length or [1024, 4096, 16384]
     options.queries = options.queries or [512, 1]
     options.kv = options.kv or ["f16"]
-    options.threads = options.threads or [os.cpu_count() or 1]
-    ggml = gg.Ggml()
+    # a device has no threads to choose
+    options.threads = [1] if options.device else options.threads or [os.cpu_count() or 1]
+    try:
+        ggml = open_ggml(options.device)
+    except LookupError as error:
+        parser.error(str(error))
     if options.accuracy:
         show_accuracy(ggml, options)
         return 0
     peaks = {}
     rows = []
     for threads in options.threads:
-        peak = peaks[threads] = measure_peak(threads)
+        peak = peaks[threads] = {} if options.device else measure_peak(threads)
         if not options.json:
-            print(headline(threads, peak), flush=True)
+            print(options.device or headline(threads, peak), flush=True)
         for name, n_q, n_kv, kv in itertools.product(options.shape, options.queries,
                                                      options.length, options.kv):
             for plan in ("identity", "lampe") if n_kv > 8192 else ("identity",):
@@ -266,7 +279,7 @@ def line(row: Row, peak: dict[str, float]) -> str:
     """A row for people: the rate that counts is operations in a batch, bytes in decoding."""
     text = (f"{row.shape:13} {row.queries:4} queries, {row.keys:6} keys, {row.kv}, {row.plan:8}: "
             f"stock {row.stock_ms:8.2f} ms, LaMPE {row.lampe_ms:8.2f} ms, ratio {row.ratio:.2f}, ")
-    memory = f", {row.scratch_kb:.0f} kB of scratch a thread"
+    memory = f", {row.scratch_kb:.0f} kB of scratch a thread" if row.scratch_kb else ""
     if row.queries == 1:
         share = f" ({row.gbs / peak['read_gbs']:.0%} of peak)" if peak else ""
         return f"{text}{row.gbs:5.1f} GB/s{share}{memory}"
