@@ -94,9 +94,11 @@ void * static_shared(int id, size_t size, size_t align) {
 
     static_size = (static_size + align - 1)/align*align + size;
     const size_t dynamic_size = !regions.empty() && regions[0].id == -1 ? regions[0].size : 0;
-    if (static_size > STATIC_MAX || static_size + dynamic_size > size_limit) {
+    // what a kernel has been allowed is dynamic memory, and static memory may come on top of it
+    const size_t total_max = size_limit > STATIC_MAX ? SHARED_PER_BLOCK : STATIC_MAX;
+    if (static_size > STATIC_MAX || static_size + dynamic_size > total_max) {
         fail("%s: %zu bytes of static and %zu of dynamic shared memory, %zu are allowed",
-            here().c_str(), static_size, dynamic_size, size_limit);
+            here().c_str(), static_size, dynamic_size, total_max);
     }
 
     return add_region(id, size, align).data;

@@ -1,6 +1,8 @@
 #pragma once
 
 #include "common.cuh"
+#include "cp-async.cuh"
+#include "mma.cuh"
 
 #include "ggml-lampe.h"
 

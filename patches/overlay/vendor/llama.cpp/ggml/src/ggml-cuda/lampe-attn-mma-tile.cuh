@@ -1,8 +1,6 @@
 #pragma once
 
 #include "lampe-attn-common.cuh"
-#include "cp-async.cuh"
-#include "mma.cuh"
 
 // A block of rows (queries of all heads of a KV head) against a tile of keys, on tensor cores: the steps of lampe_attn_mma
 
@@ -69,21 +67,30 @@ struct lampe_step {
 // rows of d halves to shared memory, asynchronously; those from n_valid on become zero
 template <int d, int n_row, bool check>
 static __device__ __forceinline__ void lampe_load_rows(
-        half2 * __restrict__ s, const char * __restrict__ src, const int64_t src_stride, const int n_valid, const int tid) {
-    constexpr int n_chunk = d/8; // of 16 bytes
+        half2 * s, const char * src, const int64_t src_stride, const int n_valid, const int tid) {
+    constexpr int n_chunk  = d/8; // of 16 bytes
+    constexpr int n_row_it = d == 96 ? 8 : LAMPE_MMA_THREADS/n_chunk; // rows at a time
+
+    static_assert(n_row % n_row_it == 0, "rows are left over");
+
+    const int row_t = tid/n_chunk;
+    const int col   = tid%n_chunk;
+
+    s   += row_t*lampe_row_stride<d>() + 4*col;
+    src += row_t*src_stride + 16*col;
+
+    if (row_t >= n_row_it) {
+        return;
+    }
 
 #pragma unroll
-    for (int i0 = 0; i0 < n_row*n_chunk; i0 += LAMPE_MMA_THREADS) {
-        const int i   = i0 + tid;
-        const int row = i/n_chunk;
-        const int col = i%n_chunk;
+    for (int row = 0; row < n_row; row += n_row_it) {
+        half2 * to = s + row*lampe_row_stride<d>();
 
-        half2 * to = s + row*lampe_row_stride<d>() + 4*col;
-
-        if (check && row >= n_valid) {
+        if (check && row + row_t >= n_valid) {
             *(int4 *) to = make_int4(0, 0, 0, 0);
         } else {
-            cp_async_cg_16<128>(ggml_cuda_cvta_generic_to_shared(to), src + row*src_stride + 16*col);
+            cp_async_cg_16<128>(ggml_cuda_cvta_generic_to_shared(to), src + row*src_stride);
         }
     }
 }

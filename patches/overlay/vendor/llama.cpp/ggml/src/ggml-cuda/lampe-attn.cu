@@ -9,43 +9,91 @@
 
 #include <algorithm>
 
-static constexpr int LAMPE_MERGE_PARTS = 4; // threads that share a value
+static constexpr int LAMPE_MERGE_WARPS = 8;
 
-// what the parts of the keys gave; one block per query head, query and stream
-template <int d>
-static __global__ void lampe_merge(const lampe_args args) {
-    const int     h     = blockIdx.x;
-    const int64_t row   = ((int64_t) blockIdx.z*args.n_q + blockIdx.y)*args.n_head + h;
-    const int64_t n_row = (int64_t) args.n_stream*args.n_q*args.n_head;
+// what the parts of the keys gave
+// n_row: rows of a block, each has the rest of the warps, that share its parts; blocks: [n_stream*n_q*n_head/n_row]
+template <int d, int n_row>
+static __global__ void __launch_bounds__(LAMPE_MERGE_WARPS*WARP_SIZE) lampe_merge(const lampe_args args) {
+    constexpr int n_part = LAMPE_MERGE_WARPS/n_row;
+    constexpr int n_pair = (d/2 + WARP_SIZE - 1)/WARP_SIZE; // of values, per thread
 
-    __shared__ float s_out[LAMPE_MERGE_PARTS][d];
+    const int64_t n_row_all = (int64_t) args.n_stream*args.n_q*args.n_head;
+    const int64_t row       = (int64_t) blockIdx.x*n_row + threadIdx.y/n_part;
+    const int     i_part    = threadIdx.y%n_part;
 
-    float max = LAMPE_MIN_MAX;
-    for (int i = 0; i < args.n_split; ++i) {
-        max = fmaxf(max, args.partial_sum[i*n_row + row].x);
-    }
+    __shared__ float2 s_out[LAMPE_MERGE_WARPS][n_pair][WARP_SIZE];
+    __shared__ float2 s_sum[LAMPE_MERGE_WARPS];
 
-    float sum = 0.0f;
-    float out = 0.0f;
+    float  max = LAMPE_MIN_MAX;
+    float  sum = 0.0f;
+    float2 out[n_pair] = {};
+
+    if (row < n_row_all) {
 #pragma unroll 4
-    for (int i = 0; i < args.n_split; ++i) {
-        const float2 part = args.partial_sum[i*n_row + row];
-        const float  keep = expf(part.x - max);
+        for (int i = i_part; i < args.n_split; i += n_part) {
+            const float2   part = args.partial_sum[i*n_row_all + row];
+            const float2 * x    = (const float2 *) (args.partial + (i*n_row_all + row)*d);
 
-        sum += keep*part.y;
-        if (i%LAMPE_MERGE_PARTS == (int) threadIdx.y) {
-            out += keep*args.partial[(i*n_row + row)*d + threadIdx.x];
+            const float max_new = fmaxf(max, part.x);
+            const float before  = exp2f(LAMPE_LOG2E*(max - max_new));
+            const float now     = exp2f(LAMPE_LOG2E*(part.x - max_new));
+
+            max = max_new;
+            sum = before*sum + now*part.y;
+#pragma unroll
+            for (int ip = 0; ip < n_pair; ++ip) {
+                if (ip*WARP_SIZE + threadIdx.x < d/2) {
+                    const float2 y = x[ip*WARP_SIZE + threadIdx.x];
+
+                    out[ip] = make_float2(before*out[ip].x + now*y.x, before*out[ip].y + now*y.y);
+                }
+            }
         }
     }
-    s_out[threadIdx.y][threadIdx.x] = out;
-    __syncthreads();
 
-    if (threadIdx.y == 0) {
+    if (n_part > 1) {
 #pragma unroll
-        for (int i = 1; i < LAMPE_MERGE_PARTS; ++i) {
-            out += s_out[i][threadIdx.x];
+        for (int ip = 0; ip < n_pair; ++ip) {
+            s_out[threadIdx.y][ip][threadIdx.x] = out[ip];
         }
-        args.dst[row*d + threadIdx.x] = lampe_row_factor(args.sinks, h, max, sum)*out;
+        if (threadIdx.x == 0) {
+            s_sum[threadIdx.y] = make_float2(max, sum);
+        }
+        __syncthreads();
+
+        if (i_part > 0) {
+            return;
+        }
+#pragma unroll
+        for (int i = 1; i < n_part; ++i) {
+            const float2 part = s_sum[threadIdx.y + i];
+
+            const float max_new = fmaxf(max, part.x);
+            const float before  = exp2f(LAMPE_LOG2E*(max - max_new));
+            const float now     = exp2f(LAMPE_LOG2E*(part.x - max_new));
+
+            max = max_new;
+            sum = before*sum + now*part.y;
+#pragma unroll
+            for (int ip = 0; ip < n_pair; ++ip) {
+                const float2 y = s_out[threadIdx.y + i][ip][threadIdx.x];
+
+                out[ip] = make_float2(before*out[ip].x + now*y.x, before*out[ip].y + now*y.y);
+            }
+        }
+    }
+
+    if (row >= n_row_all) {
+        return;
+    }
+
+    const float factor = lampe_row_factor(args.sinks, row%args.n_head, max, sum);
+#pragma unroll
+    for (int ip = 0; ip < n_pair; ++ip) {
+        if (ip*WARP_SIZE + threadIdx.x < d/2) {
+            ((float2 *) (args.dst + row*d))[ip*WARP_SIZE + threadIdx.x] = make_float2(factor*out[ip].x, factor*out[ip].y);
+        }
     }
 }
 
@@ -164,28 +212,42 @@ struct lampe_launcher {
 
     template <int d>
     void merge() {
-        if (args.n_split > 1) {
-            lampe_merge<d><<<dim3(args.n_head, args.n_q, args.n_stream), dim3(d, LAMPE_MERGE_PARTS), 0, ctx.stream()>>>(args);
-            CUDA_CHECK(cudaGetLastError());
+        if (args.n_split == 1) {
+            return;
         }
+
+        const int  n_row = args.n_stream*args.n_q*args.n_head;
+        const dim3 block(WARP_SIZE, LAMPE_MERGE_WARPS);
+
+        if (args.n_split > LAMPE_MERGE_WARPS) {
+            lampe_merge<d, 1><<<n_row, block, 0, ctx.stream()>>>(args);
+        } else {
+            lampe_merge<d, LAMPE_MERGE_WARPS><<<(n_row + LAMPE_MERGE_WARPS - 1)/LAMPE_MERGE_WARPS, block, 0, ctx.stream()>>>(args);
+        }
+        CUDA_CHECK(cudaGetLastError());
     }
 
-    template <int d, int n_r>
+    template <int d>
     void run_few() {
-        const int n_part = (args.n_gqa + n_r - 1)/n_r;
+        constexpr size_t n_shared = lampe_few_shared_size<d>();
 
-        args.n_tile  = (args.n_kv + LAMPE_FEW_TILE_KV - 1)/LAMPE_FEW_TILE_KV;
-        args.n_split = std::max(1, std::min(args.n_tile, 4*n_sm()/(n_part*args.n_head_kv*args.n_stream)));
+        const int n_part = (args.n_gqa + LAMPE_FEW_ROWS - 1)/LAMPE_FEW_ROWS;
+        const int n_head = n_part*args.n_head_kv*args.n_stream;
+
+        args.n_tile  = (args.n_kv + LAMPE_FEW_WARPS*LAMPE_FEW_KEYS - 1)/(LAMPE_FEW_WARPS*LAMPE_FEW_KEYS);
+        args.n_split = std::max(1, std::min(args.n_tile, 4*n_sm()/n_head));
 
         alloc_partial<d>();
 
         const dim3 grid(args.n_split, n_part, args.n_stream*args.n_head_kv);
         const dim3 block(WARP_SIZE, LAMPE_FEW_WARPS);
 
-        if (args.k_type == GGML_TYPE_F16 && f16_values()) {
-            lampe_attn_few<d, n_r, true><<<grid, block, 0, ctx.stream()>>>(args);
+        if (args.k_type == GGML_TYPE_F16 && is_aligned(args.k, args.k_nb1, args.k_nb2, args.k_nb3) && f16_values()) {
+            CUDA_SET_SHARED_MEMORY_LIMIT((lampe_attn_few<d, true>), n_shared);
+            lampe_attn_few<d, true><<<grid, block, n_shared, ctx.stream()>>>(args);
         } else {
-            lampe_attn_few<d, n_r, false><<<grid, block, 0, ctx.stream()>>>(args);
+            CUDA_SET_SHARED_MEMORY_LIMIT((lampe_attn_few<d, false>), n_shared);
+            lampe_attn_few<d, false><<<grid, block, n_shared, ctx.stream()>>>(args);
         }
         CUDA_CHECK(cudaGetLastError());
 
@@ -252,23 +314,7 @@ struct lampe_launcher {
     template <int d>
     void run() {
         if (args.n_q == 1) {
-            switch (args.n_gqa) {
-                case 1:
-                    run_few<d, 1>();
-                    break;
-                case 2:
-                    run_few<d, 2>();
-                    break;
-                case 3:
-                    run_few<d, 3>();
-                    break;
-                case 4:
-                    run_few<d, 4>();
-                    break;
-                default:
-                    run_few<d, 8>();
-                    break;
-            }
+            run_few<d>();
         } else if (d > 128 || args.n_q*args.n_gqa <= lampe_block_rows<1>()) {
             run_mma<d, 1>();
         } else {
