@@ -60,6 +60,7 @@ namespace cuda_emulation {
     void check_shared_16(const char * what, const void * p);
 
     unsigned shared_handle(const void * p);
+    const void * shared_row(unsigned handle); // 16 bytes of it
     void     copy_async_16(unsigned dst, const void * src);
     void     wait_for_copies();
 
@@ -169,6 +170,19 @@ static inline int __any_sync(uint32_t mask, int x, CALL_SITE) {
 static inline int __all_sync(uint32_t mask, int x, CALL_SITE) {
     return cuda_emulation::ballot("__all_sync", HERE, mask, x == 0) == 0;
 }
+
+// of a whole warp
+#define CUDA_EMULATION_REDUCE(name, T, result)                  \
+    static inline T name(uint32_t mask, T x, CALL_SITE) {       \
+        for (int lanes = 1; lanes < 32; lanes *= 2) {           \
+            const T y = cuda_emulation::shuffle_value(#name, HERE, mask, x, cuda_emulation::SHUFFLE_XOR, lanes, 32); \
+            x = (result);                                       \
+        }                                                       \
+        return x;                                               \
+    }
+CUDA_EMULATION_REDUCE(__reduce_min_sync, int, x < y ? x : y)
+CUDA_EMULATION_REDUCE(__reduce_max_sync, int, x > y ? x : y)
+CUDA_EMULATION_REDUCE(__reduce_or_sync,  uint32_t, x | y)
 
 // one thread runs at a time and gives up the processor nowhere but above, so that these are atomic as they are
 #define CUDA_EMULATION_ATOMIC(name, T, result)          \

@@ -129,6 +129,15 @@ void check_shared_16(const char * what, const void * p) {
     }
 }
 
+const void * shared_row(unsigned handle) {
+    for (const region & r : regions) {
+        if (handle >= r.handle && handle + 16 <= r.handle + r.size) {
+            return r.data + (handle - r.handle);
+        }
+    }
+    fail("%s: a matrix is read outside of shared memory", here().c_str());
+}
+
 unsigned shared_handle(const void * p) {
     const region * r = find_region(p, 1);
     if (!r) {

@@ -2,7 +2,7 @@
 
 #include "common.cuh"
 #include "cp-async.cuh"
-#include "mma.cuh"
+#include "lampe-attn-matrix.cuh"
 
 #include "ggml-lampe.h"
 

@@ -1,15 +1,18 @@
 #pragma once
 
-#include "lampe-attn-common.cuh"
+#include "lampe-attn-mma-tile.cuh"
 
 // Attention of one query, as in decoding. Memory decides, so a key is read once for all query heads of its KV head, and rotated
 // in shared memory; every warp goes through chunks of keys by itself, and what the warps of a block have is put together at
 // the end. lampe_merge() does the same for blocks.
 
-static constexpr int LAMPE_FEW_WARPS   = 4;
-static constexpr int LAMPE_FEW_THREADS = LAMPE_FEW_WARPS*WARP_SIZE;
-static constexpr int LAMPE_FEW_ROWS    = 16; // query heads of a block
-static constexpr int LAMPE_FEW_KEYS    = 16; // of a chunk
+static constexpr int LAMPE_FEW_ROWS = 16; // query heads of a block
+static constexpr int LAMPE_FEW_KEYS = 16; // of a chunk
+
+template <int d>
+static constexpr __host__ __device__ int lampe_few_warps() {
+    return d <= 128 ? 4 : 2;
+}
 
 // halves from one row to the next in shared memory
 template <int d>
@@ -20,46 +23,71 @@ static constexpr __host__ __device__ int lampe_few_stride() {
 // queries, and the keys and values of every warp
 template <int d>
 static constexpr __host__ __device__ size_t lampe_few_shared_size() {
-    return (LAMPE_REGION_COUNT*LAMPE_FEW_ROWS + 2*LAMPE_FEW_WARPS*LAMPE_FEW_KEYS)*lampe_few_stride<d>()*sizeof(half);
+    return (LAMPE_REGION_COUNT*LAMPE_FEW_ROWS + 2*lampe_few_warps<d>()*LAMPE_FEW_KEYS)*lampe_few_stride<d>()*sizeof(half);
 }
+
+// blocks that a multiprocessor has room for
+template <int d>
+static constexpr __host__ __device__ int lampe_few_blocks() {
+    return d <= 64 ? 5 : 4;
+}
+
+// How the quads of a chunk are dealt out to the threads of a warp: n_key keys at a time, n_part times for one
+template <int d>
+struct lampe_few_quads {
+    static constexpr int n_lane = d/4 < WARP_SIZE ? d/4 : WARP_SIZE; // of a key
+    static constexpr int n_part = d/4/n_lane;
+    static constexpr int n_key  = WARP_SIZE/n_lane;
+    static constexpr int n_iter = LAMPE_FEW_KEYS/n_key;
+
+    static_assert(n_lane*n_part == d/4, "quads are left over");
+};
 
 // f16 rows to shared memory, by one warp
 template <int d>
 static __device__ __forceinline__ void lampe_few_copy(half * s, const char * src, const int64_t nb1, const int n_key) {
     constexpr int n_chunk = d/8; // of 16 bytes
+    constexpr int n_row   = n_chunk <= WARP_SIZE && LAMPE_FEW_KEYS % (WARP_SIZE/n_chunk) == 0 ? WARP_SIZE/n_chunk : 1; // at a time
+
+    const int j = threadIdx.x/n_chunk;
+    const int c = threadIdx.x%n_chunk;
+
+    if (j >= n_row) {
+        return;
+    }
+
+    s   += j*lampe_few_stride<d>() + 8*c;
+    src += j*nb1 + 16*c;
 
 #pragma unroll
-    for (int i0 = 0; i0 < LAMPE_FEW_KEYS*n_chunk; i0 += WARP_SIZE) {
-        const int j = (i0 + threadIdx.x)/n_chunk;
-        const int c = (i0 + threadIdx.x)%n_chunk;
-
-        half * to = s + j*lampe_few_stride<d>() + 8*c;
-
-        if (j < n_key) {
-            cp_async_cg_16<128>(ggml_cuda_cvta_generic_to_shared(to), src + j*nb1 + 16*c);
+    for (int i = 0; i < LAMPE_FEW_KEYS; i += n_row) {
+        if (i + j < n_key) {
+            cp_async_cg_16<128>(ggml_cuda_cvta_generic_to_shared(s), src);
         } else {
-            *(int4 *) to = make_int4(0, 0, 0, 0);
+            *(int4 *) s = make_int4(0, 0, 0, 0);
         }
+        s   += n_row*lampe_few_stride<d>();
+        src += n_row*nb1;
     }
 }
 
 // f16: keys and values are, in aligned rows
 // blocks: [n_split, parts of the heads of a KV head, n_stream*n_head_kv]
 template <int d, bool f16>
-static __global__ void __launch_bounds__(LAMPE_FEW_THREADS, d <= 128 ? 4 : 2) lampe_attn_few(const lampe_args args) {
+static __global__ void __launch_bounds__(lampe_few_warps<d>()*WARP_SIZE, lampe_few_blocks<d>()) lampe_attn_few(const lampe_args args) {
 #ifdef AMPERE_MMA_AVAILABLE
-    using tile_ab = ggml_cuda_mma::tile<16,  8, half2>;
-    using tile_c  = ggml_cuda_mma::tile<16, 16, float>;
+    using quads = lampe_few_quads<d>;
 
-    constexpr int stride  = lampe_few_stride<d>();
-    constexpr int n_quad  = LAMPE_FEW_KEYS*(d/4)/WARP_SIZE; // of a chunk, per thread
-    constexpr int n_ahead = f16 ? 4 : 1;                    // quads that a thread has under way
+    constexpr int n_warp   = lampe_few_warps<d>();
+    constexpr int n_thread = n_warp*WARP_SIZE;
+    constexpr int stride   = lampe_few_stride<d>();
+    constexpr int n_ahead  = f16 ? 4 : 1; // keys that a thread has under way
 
     extern __shared__ half2 lampe_shared[];
 
-    __shared__ float s_max[LAMPE_FEW_WARPS][LAMPE_FEW_ROWS];
-    __shared__ float s_sum[LAMPE_FEW_WARPS][LAMPE_FEW_ROWS];
-    __shared__ int   s_pos[LAMPE_FEW_WARPS][LAMPE_FEW_KEYS];
+    __shared__ float s_max[n_warp][LAMPE_FEW_ROWS];
+    __shared__ float s_sum[n_warp][LAMPE_FEW_ROWS];
+    __shared__ int   s_rope[n_warp][LAMPE_FEW_KEYS]; // where the row of the table begins
 
     const int lane = threadIdx.x;
     const int warp = threadIdx.y;
@@ -69,7 +97,7 @@ static __global__ void __launch_bounds__(LAMPE_FEW_THREADS, d <= 128 ? 4 : 2) la
     half  * s_kv = s_q + LAMPE_REGION_COUNT*LAMPE_FEW_ROWS*stride;
     half  * s_k  = s_kv + 2*warp*LAMPE_FEW_KEYS*stride;
     half  * s_v  = s_k + LAMPE_FEW_KEYS*stride;
-    float * s_out = (float *) s_kv; // at the end: [LAMPE_FEW_WARPS, LAMPE_FEW_ROWS, d], each where the warp's keys have been
+    float * s_out = (float *) s_kv; // at the end: [n_warp, LAMPE_FEW_ROWS, d], each where the warp's keys have been
 
     const int ikv = blockIdx.z%args.n_head_kv;
     const int i3  = blockIdx.z/args.n_head_kv;
@@ -81,23 +109,41 @@ static __global__ void __launch_bounds__(LAMPE_FEW_THREADS, d <= 128 ? 4 : 2) la
     const int  * k_pos = lampe_k_pos(args, i3);
     const half * mask  = lampe_mask_row(args, i3, 0);
 
-    const int j_step = args.n_split*LAMPE_FEW_WARPS*LAMPE_FEW_KEYS;
+    const int j_step = args.n_split*n_warp*LAMPE_FEW_KEYS;
+
+    // what the thread's matrices begin with
+    const uint32_t q_matrix = ggml_cuda_cvta_generic_to_shared(s_q + lampe_matrix_offset_a(stride));
+    const uint32_t k_matrix = ggml_cuda_cvta_generic_to_shared(s_k + lampe_matrix_offset_b(stride));
+    const uint32_t v_matrix = ggml_cuda_cvta_generic_to_shared(s_v + lampe_matrix_offset_b_trans(stride));
 
     const auto copy_keys = [&](const int j0) {
         if (f16 && j0 < args.n_kv) {
-            lampe_few_copy<d>(s_k, k + (int64_t) j0*args.k_nb1, args.k_nb1, args.n_kv - j0);
+            lampe_few_copy<d>(s_k, k + j0*args.k_nb1, args.k_nb1, args.n_kv - j0);
         }
     };
     const auto copy_values = [&](const int j0) {
         if (f16 && j0 < args.n_kv) {
-            lampe_few_copy<d>(s_v, v + (int64_t) j0*args.v_nb1, args.v_nb1, args.n_kv - j0);
+            lampe_few_copy<d>(s_v, v + j0*args.v_nb1, args.v_nb1, args.n_kv - j0);
         }
     };
 
-    const int j_first = (blockIdx.x*LAMPE_FEW_WARPS + warp)*LAMPE_FEW_KEYS;
+    const int j_first = (blockIdx.x*n_warp + warp)*LAMPE_FEW_KEYS;
 
     copy_keys(j_first);
     copy_values(j_first);
+
+    // two threads have a key
+    int   k_pos_next = -1;
+    float mask_next  = 0.0f;
+
+    const auto load_positions = [&](const int j0) {
+        const int j = j0 + lane%LAMPE_FEW_KEYS;
+
+        k_pos_next = j < args.n_kv ? k_pos[j] : -1;
+        mask_next  = j < args.n_kv ? __half2float(mask[j]) : 0.0f;
+    };
+
+    load_positions(j_first);
 
     const int * plan = lampe_plan_row(args, i3, 0);
 
@@ -111,7 +157,7 @@ static __global__ void __launch_bounds__(LAMPE_FEW_THREADS, d <= 128 ? 4 : 2) la
         const int q_pos[LAMPE_REGION_COUNT] = {
             pos, lampe_middle(pos, num, den) + plan[GGML_LAMPE_PLAN_MIDDLE_SHIFT], pos - plan[GGML_LAMPE_PLAN_TAIL_SHIFT],
         };
-        for (int i = tid; i < LAMPE_FEW_ROWS*(d/4); i += LAMPE_FEW_THREADS) {
+        for (int i = tid; i < LAMPE_FEW_ROWS*(d/4); i += n_thread) {
             const int r = i/(d/4);
 
             const lampe_quad_place place = lampe_get_place(i%(d/4), args.n_rot, args.neox);
@@ -131,64 +177,69 @@ static __global__ void __launch_bounds__(LAMPE_FEW_THREADS, d <= 128 ? 4 : 2) la
     }
     __syncthreads();
 
-    tile_c out[d/16];
+    // the thread's quads of a key
+    lampe_quad_place place[quads::n_part];
+#pragma unroll
+    for (int ip = 0; ip < quads::n_part; ++ip) {
+        place[ip] = lampe_get_place(ip*quads::n_lane + lane%quads::n_lane, args.n_rot, args.neox);
+    }
+    const int jq = lane/quads::n_lane;
+
+    lampe_tile_c out[1][d/8];
 
     // of rows lane/4 and lane/4 + 8
-    float row_max[2] = { LAMPE_MIN_MAX, LAMPE_MIN_MAX };
-    float row_sum[2] = { 0.0f, 0.0f };
+    float row_max[1][2] = {{ LAMPE_MIN_MAX, LAMPE_MIN_MAX }};
+    float row_sum[1][2] = {{ 0.0f, 0.0f }};
 
     for (int j0 = j_first; j0 < args.n_kv; j0 += j_step) {
-        // a key per thread, twice
-        const int j = j0 + lane%LAMPE_FEW_KEYS;
-
-        const int   cur    = j < args.n_kv ? k_pos[j] : -1;
-        const float added  = cur >= 0 ? __half2float(mask[j]) : -INFINITY;
+        const int   cur    = k_pos_next;
+        const float added  = cur >= 0 ? mask_next : -INFINITY;
         const int   region = lampe_get_region(pos - cur, local_window, tail_start);
         const bool  seen   = added != -INFINITY;
 
-        s_pos[warp][lane%LAMPE_FEW_KEYS] = region == LAMPE_REGION_MIDDLE ? lampe_middle(cur, num, den) : cur;
+        const int pos_rot = region == LAMPE_REGION_MIDDLE ? lampe_middle(cur, num, den) : cur;
+
+        s_rope[warp][lane%LAMPE_FEW_KEYS] = min(max(pos_rot, 0), args.n_pos - 1)*args.n_rot;
 
         cp_async_wait_all();
         __syncwarp();
 
+        load_positions(j0 + j_step);
+
         const uint32_t any = __ballot_sync(0xFFFFFFFF, seen);
-        if (any == 0) {
-            copy_keys(j0 + j_step);
-            copy_values(j0 + j_step);
-            continue;
-        }
 
 #pragma unroll 1
-        for (int i0 = 0; i0 < n_quad; i0 += n_ahead) {
-            lampe_quad x[n_ahead];
+        for (int i0 = 0; i0 < quads::n_iter && jq < quads::n_key; i0 += n_ahead) {
+            lampe_quad x[n_ahead][quads::n_part];
 #pragma unroll
             for (int ia = 0; ia < n_ahead; ++ia) {
-                const int i  = (i0 + ia)*WARP_SIZE + lane;
-                const int jq = i/(d/4);
-
-                const lampe_quad_place place = lampe_get_place(i%(d/4), args.n_rot, args.neox);
-
-                if (f16) {
-                    x[ia] = lampe_load_quad((const char *) (s_k + jq*stride), GGML_TYPE_F16, place);
-                } else {
-                    x[ia] = lampe_load_quad(k + (int64_t) min(j0 + jq, args.n_kv - 1)*args.k_nb1, args.k_type, place);
+                const int     j    = (i0 + ia)*quads::n_key + jq;
+                const float * rope = args.rope + s_rope[warp][j];
+#pragma unroll
+                for (int ip = 0; ip < quads::n_part; ++ip) {
+                    if (f16) {
+                        x[ia][ip] = lampe_load_quad((const char *) (s_k + j*stride), GGML_TYPE_F16, place[ip]);
+                    } else {
+                        x[ia][ip] = lampe_load_quad(k + min(j0 + j, args.n_kv - 1)*args.k_nb1, args.k_type, place[ip]);
+                    }
+                    x[ia][ip] = lampe_rotate(x[ia][ip], rope, args.n_rot, args.neox, place[ip]);
                 }
-                x[ia] = lampe_rotate(x[ia], lampe_rope_row(args, s_pos[warp][jq]), args.n_rot, args.neox, place);
             }
 #pragma unroll
             for (int ia = 0; ia < n_ahead; ++ia) {
-                const int i = (i0 + ia)*WARP_SIZE + lane;
-
-                lampe_store_quad(s_k + i/(d/4)*stride, x[ia], lampe_get_place(i%(d/4), args.n_rot, args.neox));
+#pragma unroll
+                for (int ip = 0; ip < quads::n_part; ++ip) {
+                    lampe_store_quad(s_k + ((i0 + ia)*quads::n_key + jq)*stride, x[ia][ip], place[ip]);
+                }
             }
         }
         if (!f16) {
 #pragma unroll 1
             for (int i = lane; i < LAMPE_FEW_KEYS*(d/4); i += WARP_SIZE) {
-                const lampe_quad_place place = lampe_get_place(i%(d/4), 0, false);
+                const lampe_quad_place place_v = lampe_get_place(i%(d/4), 0, false);
 
                 lampe_store_quad(s_v + i/(d/4)*stride,
-                        lampe_load_quad(v + (int64_t) min(j0 + i/(d/4), args.n_kv - 1)*args.v_nb1, args.v_type, place), place);
+                        lampe_load_quad(v + min(j0 + i/(d/4), args.n_kv - 1)*args.v_nb1, args.v_type, place_v), place_v);
             }
         }
         __syncwarp();
@@ -203,7 +254,7 @@ static __global__ void __launch_bounds__(LAMPE_FEW_THREADS, d <= 128 ? 4 : 2) la
             __syncwarp();
         }
 
-        tile_c scores;
+        lampe_tile_c scores[1][2];
 #pragma unroll
         for (int ir = 0; ir < LAMPE_REGION_COUNT; ++ir) {
             const uint32_t of_region = __ballot_sync(0xFFFFFFFF, seen && region == ir);
@@ -211,19 +262,23 @@ static __global__ void __launch_bounds__(LAMPE_FEW_THREADS, d <= 128 ? 4 : 2) la
                 continue;
             }
 
-            tile_c cur_scores;
+            lampe_tile_c cur_scores[2];
 #pragma unroll
-            for (int i0 = 0; i0 < d; i0 += 16) {
-                tile_ab a;
-                tile_ab b;
-                ggml_cuda_mma::load_ldmatrix(a, (const half2 *) (s_q + ir*LAMPE_FEW_ROWS*stride + i0), stride/2);
-                ggml_cuda_mma::load_ldmatrix(b, (const half2 *) (s_k + i0), stride/2);
-                ggml_cuda_mma::mma(cur_scores, a, b);
+            for (int i = 0; i < d/16; ++i) {
+                lampe_tile_a a;
+                lampe_tile_b b[2];
+                lampe_load_matrix_a(a, q_matrix + (ir*LAMPE_FEW_ROWS*stride + 16*i)*(int) sizeof(half));
+                lampe_load_matrix_b(b, k_matrix + 16*i*sizeof(half));
+                ggml_cuda_mma::mma(cur_scores[0], a, b[0]);
+                ggml_cuda_mma::mma(cur_scores[1], a, b[1]);
             }
 #pragma unroll
-            for (int l = 0; l < tile_c::ne; ++l) {
-                if (of_region & (1u << tile_c::get_j(l))) {
-                    scores.x[l] = cur_scores.x[l];
+            for (int nt = 0; nt < 2; ++nt) {
+#pragma unroll
+                for (int l = 0; l < lampe_tile_c::ne; ++l) {
+                    if (of_region & (1u << (8*nt + lampe_tile_c::get_j(l)))) {
+                        scores[0][nt].x[l] = cur_scores[nt].x[l];
+                    }
                 }
             }
         }
@@ -231,54 +286,27 @@ static __global__ void __launch_bounds__(LAMPE_FEW_THREADS, d <= 128 ? 4 : 2) la
         copy_keys(j0 + j_step);
 
 #pragma unroll
-        for (int l = 0; l < tile_c::ne; ++l) {
-            const float m = __shfl_sync(0xFFFFFFFF, added, tile_c::get_j(l), WARP_SIZE);
-            if (args.softcap != 0.0f) {
-                scores.x[l] = args.softcap*tanhf(scores.x[l]/args.softcap);
-            }
-            scores.x[l] = m == -INFINITY ? -INFINITY : scores.x[l] + m;
-        }
+        for (int nt = 0; nt < 2; ++nt) {
+#pragma unroll
+            for (int l = 0; l < lampe_tile_c::ne; ++l) {
+                const float m = __shfl_sync(0xFFFFFFFF, added, 8*nt + lampe_tile_c::get_j(l), WARP_SIZE);
 
-#pragma unroll
-        for (int hi = 0; hi < 2; ++hi) {
-            float max = row_max[hi];
-#pragma unroll
-            for (int l0 = 0; l0 < 4; ++l0) {
-                max = fmaxf(max, scores.x[4*(l0/2) + 2*hi + l0%2]);
-            }
-            max = fmaxf(max, __shfl_xor_sync(0xFFFFFFFF, max, 1, WARP_SIZE));
-            max = fmaxf(max, __shfl_xor_sync(0xFFFFFFFF, max, 2, WARP_SIZE));
-
-            const float keep = exp2f(LAMPE_LOG2E*(row_max[hi] - max));
-
-            row_max[hi]  = max;
-            row_sum[hi] *= keep;
-#pragma unroll
-            for (int l0 = 0; l0 < 4; ++l0) {
-                float & x = scores.x[4*(l0/2) + 2*hi + l0%2];
-
-                x            = exp2f(LAMPE_LOG2E*(x - max));
-                row_sum[hi] += x;
-            }
-#pragma unroll
-            for (int ot = 0; ot < d/16; ++ot) {
-#pragma unroll
-                for (int l0 = 0; l0 < 4; ++l0) {
-                    out[ot].x[4*(l0/2) + 2*hi + l0%2] *= keep;
+                float & x = scores[0][nt].x[l];
+                if (args.softcap != 0.0f) {
+                    x = args.softcap*tanhf(x/args.softcap);
                 }
+                x = m == -INFINITY ? -INFINITY : x + m;
             }
         }
+        lampe_mma_softmax(scores, out, row_max, row_sum);
 
-        tile_ab p;
-#pragma unroll
-        for (int l = 0; l < tile_ab::ne; ++l) {
-            p.x[l] = __floats2half2_rn(scores.x[2*l], scores.x[2*l + 1]);
-        }
+        const lampe_tile_a weights = lampe_mma_weights(scores[0][0], scores[0][1]);
 #pragma unroll
         for (int ot = 0; ot < d/16; ++ot) {
-            tile_ab b;
-            ggml_cuda_mma::load_ldmatrix_trans(b, (const half2 *) (s_v + 16*ot), stride/2);
-            ggml_cuda_mma::mma(out[ot], p, b);
+            lampe_tile_b b[2];
+            lampe_load_matrix_b_trans(b, v_matrix + 16*ot*sizeof(half));
+            ggml_cuda_mma::mma(out[0][2*ot + 0], weights, b[0]);
+            ggml_cuda_mma::mma(out[0][2*ot + 1], weights, b[1]);
         }
         __syncwarp();
         copy_values(j0 + j_step);
@@ -287,40 +315,37 @@ static __global__ void __launch_bounds__(LAMPE_FEW_THREADS, d <= 128 ? 4 : 2) la
 
 #pragma unroll
     for (int hi = 0; hi < 2; ++hi) {
-        float sum = row_sum[hi];
+        float sum = row_sum[0][hi];
         sum += __shfl_xor_sync(0xFFFFFFFF, sum, 1, WARP_SIZE);
         sum += __shfl_xor_sync(0xFFFFFFFF, sum, 2, WARP_SIZE);
 
-        const int r = tile_c::get_i(2*hi);
+        const int r = lampe_tile_c::get_i(2*hi);
         if (lane%4 == 0) {
-            s_max[warp][r] = row_max[hi];
+            s_max[warp][r] = row_max[0][hi];
             s_sum[warp][r] = sum;
         }
 #pragma unroll
-        for (int ot = 0; ot < d/16; ++ot) {
-#pragma unroll
-            for (int lo = 0; lo < 2; ++lo) {
-                const int l = 4*lo + 2*hi;
-                *(float2 *) (s_out + (warp*LAMPE_FEW_ROWS + r)*d + ot*16 + tile_c::get_j(l)) = make_float2(out[ot].x[l], out[ot].x[l + 1]);
-            }
+        for (int ot = 0; ot < d/8; ++ot) {
+            *(float2 *) (s_out + (warp*LAMPE_FEW_ROWS + r)*d + ot*8 + lampe_tile_c::get_j(2*hi)) =
+                make_float2(out[0][ot].x[2*hi], out[0][ot].x[2*hi + 1]);
         }
     }
     __syncthreads();
 
     const int64_t row = (int64_t) i3*args.n_head + h0;
-    for (int i = tid; i < n_h*d; i += LAMPE_FEW_THREADS) {
+    for (int i = tid; i < n_h*d; i += n_thread) {
         const int r = i/d;
 
         float max = LAMPE_MIN_MAX;
 #pragma unroll
-        for (int iw = 0; iw < LAMPE_FEW_WARPS; ++iw) {
+        for (int iw = 0; iw < n_warp; ++iw) {
             max = fmaxf(max, s_max[iw][r]);
         }
 
         float sum = 0.0f;
         float x   = 0.0f;
 #pragma unroll
-        for (int iw = 0; iw < LAMPE_FEW_WARPS; ++iw) {
+        for (int iw = 0; iw < n_warp; ++iw) {
             const float keep = exp2f(LAMPE_LOG2E*(s_max[iw][r] - max));
 
             sum += keep*s_sum[iw][r];

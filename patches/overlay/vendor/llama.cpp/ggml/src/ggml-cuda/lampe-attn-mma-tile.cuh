@@ -7,21 +7,24 @@
 static constexpr int LAMPE_MMA_WARPS   = 4;
 static constexpr int LAMPE_MMA_THREADS = LAMPE_MMA_WARPS*WARP_SIZE;
 
+// blocks that a multiprocessor has registers for: the more there are, the less each waits
+template <int d, int n_mt>
+static constexpr __host__ __device__ int lampe_mma_blocks() {
+    return d > 128 || n_mt > 1 ? 2 : d > 64 ? 3 : 4;
+}
+
 // a pass over a tile computes the scores of one bit of LAMPE_TILE_SCORES; these are of the middle
 static constexpr uint32_t LAMPE_TILE_MIDDLE = LAMPE_TILE_SCORES & ~(LAMPE_TILE_LOCAL | LAMPE_TILE_TAIL);
-
-using lampe_tile_ab = ggml_cuda_mma::tile<16,  8, half2>;
-using lampe_tile_c  = ggml_cuda_mma::tile<16, 16, float>;
 
 template <int d>
 static constexpr __host__ __device__ int lampe_tile_kv() {
     return d <= 128 ? 64 : 32;
 }
 
-// half2 from one row to the next in shared memory: 8 rows of a matrix lie in different banks
+// halves from one row to the next in shared memory: 8 rows of a matrix lie in different banks
 template <int d>
 static constexpr __host__ __device__ int lampe_row_stride() {
-    return d/2 + 4;
+    return d + 8;
 }
 
 // n_mt: matrices of 16 rows per warp
@@ -32,7 +35,7 @@ static constexpr __host__ __device__ int lampe_block_rows() {
 
 template <int d, int n_mt>
 static constexpr __host__ __device__ size_t lampe_mma_shared_size() {
-    return (lampe_block_rows<n_mt>() + 2*lampe_tile_kv<d>())*lampe_row_stride<d>()*sizeof(half2) +
+    return (lampe_block_rows<n_mt>() + 2*lampe_tile_kv<d>())*lampe_row_stride<d>()*sizeof(half) +
         lampe_block_rows<n_mt>()*sizeof(lampe_query);
 }
 
@@ -64,10 +67,10 @@ struct lampe_step {
     }
 };
 
-// rows of d halves to shared memory, asynchronously; those from n_valid on become zero
+// Rows of d halves to shared memory, asynchronously; those from n_valid on become zero
 template <int d, int n_row, bool check>
 static __device__ __forceinline__ void lampe_load_rows(
-        half2 * s, const char * src, const int64_t src_stride, const int n_valid, const int tid) {
+        half * s, const char * src, const int64_t src_stride, const int n_valid, const int tid) {
     constexpr int n_chunk  = d/8; // of 16 bytes
     constexpr int n_row_it = d == 96 ? 8 : LAMPE_MMA_THREADS/n_chunk; // rows at a time
 
@@ -76,48 +79,46 @@ static __device__ __forceinline__ void lampe_load_rows(
     const int row_t = tid/n_chunk;
     const int col   = tid%n_chunk;
 
-    s   += row_t*lampe_row_stride<d>() + 4*col;
-    src += row_t*src_stride + 16*col;
-
     if (row_t >= n_row_it) {
         return;
     }
 
+    s   += row_t*lampe_row_stride<d>() + 8*col;
+    src += row_t*src_stride + 16*col;
+
 #pragma unroll
     for (int row = 0; row < n_row; row += n_row_it) {
-        half2 * to = s + row*lampe_row_stride<d>();
-
         if (check && row + row_t >= n_valid) {
-            *(int4 *) to = make_int4(0, 0, 0, 0);
+            *(int4 *) s = make_int4(0, 0, 0, 0);
         } else {
-            cp_async_cg_16<128>(ggml_cuda_cvta_generic_to_shared(to), src + row*src_stride);
+            cp_async_cg_16<128>(ggml_cuda_cvta_generic_to_shared(s), src);
         }
+        s   += n_row_it*lampe_row_stride<d>();
+        src += n_row_it*src_stride;
     }
 }
 
-// the scores of all rows, where a tile lies in one region
+// the scores of all rows of a warp; addresses are those of its thread
 template <int d, int n_mt>
 static __device__ __forceinline__ void lampe_mma_scores(
-        lampe_tile_c (&scores)[n_mt][lampe_tile_kv<d>()/16], const half2 * s_q, const half2 * s_k) {
-    constexpr int stride = lampe_row_stride<d>();
-    constexpr int n_nt   = lampe_tile_kv<d>()/16;
-
-    const half2 * q = s_q + threadIdx.y*n_mt*16*stride;
+        lampe_tile_c (&scores)[n_mt][lampe_tile_kv<d>()/8], const uint32_t q, const uint32_t k) {
+    constexpr int stride = lampe_row_stride<d>()*sizeof(half);
 
 #pragma unroll
-    for (int k0 = 0; k0 < d/2; k0 += 8) {
-        lampe_tile_ab a[n_mt];
+    for (int i = 0; i < d/16; ++i) {
+        lampe_tile_a a[n_mt];
 #pragma unroll
         for (int mt = 0; mt < n_mt; ++mt) {
-            ggml_cuda_mma::load_ldmatrix(a[mt], q + mt*16*stride + k0, stride);
+            lampe_load_matrix_a(a[mt], q + mt*16*stride + i*32);
         }
 #pragma unroll
-        for (int nt = 0; nt < n_nt; ++nt) {
-            lampe_tile_ab b;
-            ggml_cuda_mma::load_ldmatrix(b, s_k + nt*16*stride + k0, stride);
+        for (int nt = 0; nt < lampe_tile_kv<d>()/16; ++nt) {
+            lampe_tile_b b[2];
+            lampe_load_matrix_b(b, k + nt*16*stride + i*32);
 #pragma unroll
             for (int mt = 0; mt < n_mt; ++mt) {
-                ggml_cuda_mma::mma(scores[mt][nt], a[mt], b);
+                ggml_cuda_mma::mma(scores[mt][2*nt + 0], a[mt], b[0]);
+                ggml_cuda_mma::mma(scores[mt][2*nt + 1], a[mt], b[1]);
             }
         }
     }
@@ -126,7 +127,7 @@ static __device__ __forceinline__ void lampe_mma_scores(
 // keys rotated for one variant of the middle
 template <int d>
 static __device__ __forceinline__ void lampe_rotate_tile(
-        half2 * s_k, const lampe_args & args, const int i3, const int ikv, const lampe_step & step, const int tid) {
+        half * s_k, const lampe_args & args, const int i3, const int ikv, const lampe_step & step, const int tid) {
     const int    j0    = step.i_tile*lampe_tile_kv<d>();
     const int  * k_pos = lampe_k_pos(args, i3) + j0;
     const char * k     = args.k + ikv*args.k_nb2 + i3*args.k_nb3;
@@ -141,7 +142,7 @@ static __device__ __forceinline__ void lampe_rotate_tile(
             x = lampe_rotate(lampe_load_quad(k + (int64_t) (j0 + j)*args.k_nb1, args.k_type, place),
                     lampe_rope_row(args, lampe_middle(k_pos[j], step.num, step.den)), args.n_rot, args.neox, place);
         }
-        lampe_store_quad((half *) (s_k + j*lampe_row_stride<d>()), x, place);
+        lampe_store_quad(s_k + j*lampe_row_stride<d>(), x, place);
     }
 }
 
@@ -162,7 +163,7 @@ static __device__ __forceinline__ void lampe_mma_softcap(lampe_tile_c (&scores)[
 // the mask is added; what is no key is hidden, and so is what another pass computes
 template <int d, int n_mt>
 static __device__ __forceinline__ void lampe_mma_mask(
-        lampe_tile_c (&scores)[n_mt][lampe_tile_kv<d>()/16], const lampe_args & args, const lampe_query * s_query,
+        lampe_tile_c (&scores)[n_mt][lampe_tile_kv<d>()/8], const lampe_args & args, const lampe_query * s_query,
         const int * k_pos, const int n_key, const int r0, const int i3, const int j0, const lampe_step & step) {
     const bool masked = step.flags & LAMPE_TILE_MASKED;
     const int  region = lampe_pass_region(step.pass);
@@ -186,11 +187,10 @@ static __device__ __forceinline__ void lampe_mma_mask(
                     row[GGML_LAMPE_PLAN_NUM] == step.num && row[GGML_LAMPE_PLAN_DEN] == step.den;
             }
 #pragma unroll
-            for (int nt = 0; nt < lampe_tile_kv<d>()/16; ++nt) {
+            for (int nt = 0; nt < lampe_tile_kv<d>()/8; ++nt) {
 #pragma unroll
-                for (int l0 = 0; l0 < 4; ++l0) {
-                    const int l = 4*(l0/2) + 2*hi + l0%2;
-                    const int j = nt*16 + lampe_tile_c::get_j(l);
+                for (int l = 2*hi; l < 2*hi + 2; ++l) {
+                    const int j = nt*8 + lampe_tile_c::get_j(l);
 
                     float & x = scores[mt][nt].x[l];
 
@@ -218,10 +218,7 @@ static __device__ __forceinline__ void lampe_mma_softmax(
             float max = row_max[mt][hi];
 #pragma unroll
             for (int nt = 0; nt < n_nt; ++nt) {
-#pragma unroll
-                for (int l0 = 0; l0 < 4; ++l0) {
-                    max = fmaxf(max, scores[mt][nt].x[4*(l0/2) + 2*hi + l0%2]);
-                }
+                max = fmaxf(max, fmaxf(scores[mt][nt].x[2*hi], scores[mt][nt].x[2*hi + 1]));
             }
             // 4 threads have a row
             max = fmaxf(max, __shfl_xor_sync(0xFFFFFFFF, max, 1, WARP_SIZE));
@@ -234,11 +231,9 @@ static __device__ __forceinline__ void lampe_mma_softmax(
 #pragma unroll
             for (int nt = 0; nt < n_nt; ++nt) {
 #pragma unroll
-                for (int l0 = 0; l0 < 4; ++l0) {
-                    float & x = scores[mt][nt].x[4*(l0/2) + 2*hi + l0%2];
-
-                    x    = exp2f(LAMPE_LOG2E*x - shift);
-                    sum += x;
+                for (int l = 2*hi; l < 2*hi + 2; ++l) {
+                    scores[mt][nt].x[l] = exp2f(LAMPE_LOG2E*scores[mt][nt].x[l] - shift);
+                    sum                += scores[mt][nt].x[l];
                 }
             }
 
@@ -246,37 +241,44 @@ static __device__ __forceinline__ void lampe_mma_softmax(
             row_sum[mt][hi] = keep*row_sum[mt][hi] + sum;
 #pragma unroll
             for (int ot = 0; ot < n_ot; ++ot) {
-#pragma unroll
-                for (int l0 = 0; l0 < 4; ++l0) {
-                    out[mt][ot].x[4*(l0/2) + 2*hi + l0%2] *= keep;
-                }
+                out[mt][ot].x[2*hi + 0] *= keep;
+                out[mt][ot].x[2*hi + 1] *= keep;
             }
         }
     }
 }
 
+// weights of 16 keys for 16 rows
+static __device__ __forceinline__ lampe_tile_a lampe_mma_weights(const lampe_tile_c & left, const lampe_tile_c & right) {
+    lampe_tile_a a;
+    a.x[0] = __floats2half2_rn(left.x[0],  left.x[1]);
+    a.x[1] = __floats2half2_rn(left.x[2],  left.x[3]);
+    a.x[2] = __floats2half2_rn(right.x[0], right.x[1]);
+    a.x[3] = __floats2half2_rn(right.x[2], right.x[3]);
+
+    return a;
+}
+
 template <int d, int n_mt>
 static __device__ __forceinline__ void lampe_mma_output(
-        lampe_tile_c (&out)[n_mt][d/16], const lampe_tile_c (&weights)[n_mt][lampe_tile_kv<d>()/16], const half2 * s_v) {
-    constexpr int stride = lampe_row_stride<d>();
+        lampe_tile_c (&out)[n_mt][d/8], const lampe_tile_c (&weights)[n_mt][lampe_tile_kv<d>()/8], const uint32_t v) {
+    constexpr int stride = lampe_row_stride<d>()*sizeof(half);
 
 #pragma unroll
     for (int nt = 0; nt < lampe_tile_kv<d>()/16; ++nt) {
-        lampe_tile_ab a[n_mt];
+        lampe_tile_a a[n_mt];
 #pragma unroll
         for (int mt = 0; mt < n_mt; ++mt) {
-#pragma unroll
-            for (int l = 0; l < lampe_tile_ab::ne; ++l) {
-                a[mt].x[l] = __floats2half2_rn(weights[mt][nt].x[2*l], weights[mt][nt].x[2*l + 1]);
-            }
+            a[mt] = lampe_mma_weights(weights[mt][2*nt], weights[mt][2*nt + 1]);
         }
 #pragma unroll
         for (int ot = 0; ot < d/16; ++ot) {
-            lampe_tile_ab b;
-            ggml_cuda_mma::load_ldmatrix_trans(b, s_v + nt*16*stride + ot*8, stride);
+            lampe_tile_b b[2];
+            lampe_load_matrix_b_trans(b, v + nt*16*stride + ot*32);
 #pragma unroll
             for (int mt = 0; mt < n_mt; ++mt) {
-                ggml_cuda_mma::mma(out[mt][ot], a[mt], b);
+                ggml_cuda_mma::mma(out[mt][2*ot + 0], a[mt], b[0]);
+                ggml_cuda_mma::mma(out[mt][2*ot + 1], a[mt], b[1]);
             }
         }
     }
@@ -284,7 +286,7 @@ static __device__ __forceinline__ void lampe_mma_output(
 
 template <int d, int n_mt>
 static __device__ __forceinline__ void lampe_mma_store(
-        const lampe_args & args, const lampe_tile_c (&out)[n_mt][d/16], const float (&row_max)[n_mt][2], const float (&row_sum)[n_mt][2],
+        const lampe_args & args, const lampe_tile_c (&out)[n_mt][d/8], const float (&row_max)[n_mt][2], const float (&row_sum)[n_mt][2],
         const int r0, const int i3, const int ikv, const int i_split) {
 #pragma unroll
     for (int mt = 0; mt < n_mt; ++mt) {
@@ -317,12 +319,8 @@ static __device__ __forceinline__ void lampe_mma_store(
                 }
             }
 #pragma unroll
-            for (int ot = 0; ot < d/16; ++ot) {
-#pragma unroll
-                for (int lo = 0; lo < 2; ++lo) {
-                    const int l = 4*lo + 2*hi;
-                    *(float2 *) (to + ot*16 + lampe_tile_c::get_j(l)) = make_float2(factor*out[mt][ot].x[l], factor*out[mt][ot].x[l + 1]);
-                }
+            for (int ot = 0; ot < d/8; ++ot) {
+                *(float2 *) (to + ot*8 + lampe_tile_c::get_j(2*hi)) = make_float2(factor*out[mt][ot].x[2*hi], factor*out[mt][ot].x[2*hi + 1]);
             }
         }
     }

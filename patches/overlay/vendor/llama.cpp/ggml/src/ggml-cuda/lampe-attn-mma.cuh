@@ -31,7 +31,7 @@ static __device__ __forceinline__ int lampe_find_other(const lampe_args & args, 
 
 // blocks: [n_block, n_split, n_stream*n_head_kv]
 template <int d, int n_mt>
-static __global__ void __launch_bounds__(LAMPE_MMA_THREADS, 2) lampe_attn_mma(const lampe_args args) {
+static __global__ void __launch_bounds__(LAMPE_MMA_THREADS, lampe_mma_blocks<d, n_mt>()) lampe_attn_mma(const lampe_args args) {
 #ifdef AMPERE_MMA_AVAILABLE
     constexpr int n_tile_kv = lampe_tile_kv<d>();
     constexpr int n_row     = lampe_block_rows<n_mt>();
@@ -39,9 +39,9 @@ static __global__ void __launch_bounds__(LAMPE_MMA_THREADS, 2) lampe_attn_mma(co
 
     extern __shared__ half2 lampe_shared[];
 
-    half2       * s_q     = lampe_shared;
-    half2       * s_k     = s_q + n_row*stride;
-    half2       * s_v     = s_k + n_tile_kv*stride;
+    half        * s_q     = (half *) lampe_shared;
+    half        * s_k     = s_q + n_row*stride;
+    half        * s_v     = s_k + n_tile_kv*stride;
     lampe_query * s_query = (lampe_query *) (s_v + n_tile_kv*stride);
 
     const int tid     = threadIdx.y*WARP_SIZE + threadIdx.x;
@@ -57,6 +57,11 @@ static __global__ void __launch_bounds__(LAMPE_MMA_THREADS, 2) lampe_attn_mma(co
     const char * q = (const char *) (args.q_rot + ((int64_t) blockIdx.z*LAMPE_REGION_COUNT*args.n_row_pad + r0)*d);
     const char * k = (const char *) (args.k_rot + (int64_t) blockIdx.z*(1 + args.n_variant)*args.n_tile*n_tile_kv*d);
     const char * v = args.v + ikv*args.v_nb2 + i3*args.v_nb3;
+
+    // what the thread's matrices begin with
+    const uint32_t q_matrix = ggml_cuda_cvta_generic_to_shared(s_q + threadIdx.y*n_mt*16*stride + lampe_matrix_offset_a(stride));
+    const uint32_t k_matrix = ggml_cuda_cvta_generic_to_shared(s_k + lampe_matrix_offset_b(stride));
+    const uint32_t v_matrix = ggml_cuda_cvta_generic_to_shared(s_v + lampe_matrix_offset_b_trans(stride));
 
     int q_region = LAMPE_REGION_COUNT; // none
 
@@ -103,7 +108,7 @@ static __global__ void __launch_bounds__(LAMPE_MMA_THREADS, 2) lampe_attn_mma(co
         s_query[tid] = args.queries[(int64_t) i3*args.n_q + min((r0 + tid)/args.n_gqa, args.n_q - 1)];
     }
 
-    lampe_tile_c out[n_mt][d/16];
+    lampe_tile_c out[n_mt][d/8];
 
     float row_max[n_mt][2];
     float row_sum[n_mt][2];
@@ -130,11 +135,15 @@ static __global__ void __launch_bounds__(LAMPE_MMA_THREADS, 2) lampe_attn_mma(co
         cp_async_wait_all();
         __syncthreads(); // keys and queries are there, the values are no longer used
 
-        lampe_load_rows<d, n_tile_kv, true>(s_v, v + j0*args.v_nb1, args.v_nb1, n_key, tid);
+        if (n_key == n_tile_kv) {
+            lampe_load_rows<d, n_tile_kv, false>(s_v, v + j0*args.v_nb1, args.v_nb1, n_key, tid);
+        } else {
+            lampe_load_rows<d, n_tile_kv, true>(s_v, v + j0*args.v_nb1, args.v_nb1, n_key, tid);
+        }
 
-        lampe_tile_c scores[n_mt][n_tile_kv/16];
+        lampe_tile_c scores[n_mt][n_tile_kv/8];
 
-        lampe_mma_scores<d, n_mt>(scores, s_q, s_k);
+        lampe_mma_scores<d, n_mt>(scores, q_matrix, k_matrix);
 
         if (args.softcap != 0.0f) {
             lampe_mma_softcap(scores, args.softcap);
@@ -149,9 +158,9 @@ static __global__ void __launch_bounds__(LAMPE_MMA_THREADS, 2) lampe_attn_mma(co
 
         if (step.flags & LAMPE_TILE_EMPTY) {
             // a value that was never written may be no number
-            for (int i = tid; i < n_key*(d/2); i += LAMPE_MMA_THREADS) {
-                if (k_pos[i/(d/2)] < 0) {
-                    s_v[i/(d/2)*stride + i%(d/2)] = make_half2(0.0f, 0.0f);
+            for (int i = tid; i < n_key*d; i += LAMPE_MMA_THREADS) {
+                if (k_pos[i/d] < 0) {
+                    s_v[i/d*stride + i%d] = __float2half(0.0f);
                 }
             }
             __syncthreads();
@@ -162,7 +171,7 @@ static __global__ void __launch_bounds__(LAMPE_MMA_THREADS, 2) lampe_attn_mma(co
             load_step(step);
         }
 
-        lampe_mma_output<d, n_mt>(out, scores, s_v);
+        lampe_mma_output<d, n_mt>(out, scores, v_matrix);
     }
 
     lampe_mma_store<d, n_mt>(args, out, row_max, row_sum, r0, i3, ikv, i_split);

@@ -2,6 +2,8 @@
 
 #include "lampe-attn-common.cuh"
 
+#include <climits>
+
 // What is done before attention itself, for batches: the keys and the queries are rotated once and not by every block that
 // reads them, and a block learns what the tiles of keys hold for it.
 
@@ -63,62 +65,102 @@ static __global__ void lampe_find_variants(const lampe_args args) {
     }
 }
 
+// what a tile from first to last key is for a query
+static __device__ __forceinline__ int lampe_find_regions(const lampe_query & query, const int k_min, const int k_max) {
+    const int d_min = query.pos - k_max;
+    const int d_max = query.pos - k_min;
+
+    int res = 0;
+    if (d_min <= query.local_window) {
+        res |= LAMPE_TILE_LOCAL;
+    }
+    if (d_max > query.local_window && d_max >= query.tail_start) {
+        res |= LAMPE_TILE_TAIL;
+    }
+    if (d_max > query.local_window && d_min < query.tail_start) {
+        res |= query.variant == LAMPE_VARIANT_OTHER ? LAMPE_TILE_OTHER : LAMPE_TILE_VARIANT << query.variant;
+    }
+
+    return res;
+}
+
 // one block per tile of keys, block of rows and stream
 template <int n_row_block, int n_tile_kv>
 static __global__ void lampe_find_tiles(const lampe_args args) {
+    constexpr int n_key = 8; // of a thread, 16 bytes of the mask
+
     const int i_tile  = blockIdx.x;
     const int i_block = blockIdx.y;
     const int i3      = blockIdx.z;
 
-    __shared__ lampe_query s_query[n_row_block];
-    __shared__ int         s_flags;
+    __shared__ int s_k_min;
+    __shared__ int s_k_max;
+    __shared__ int s_flags;
 
     const int q0 = i_block*n_row_block/args.n_gqa;
     const int q1 = min(args.n_q, (i_block*n_row_block + n_row_block - 1)/args.n_gqa + 1);
 
-    for (int i = threadIdx.x; i < q1 - q0; i += blockDim.x) {
-        s_query[i] = args.queries[(int64_t) i3*args.n_q + q0 + i];
-    }
     if (threadIdx.x == 0) {
+        s_k_min = INT_MAX;
+        s_k_max = -1;
         s_flags = 0;
     }
     __syncthreads();
 
-    const int j     = i_tile*n_tile_kv + threadIdx.x%n_tile_kv;
-    const int k_pos = j < args.n_kv ? lampe_k_pos(args, i3)[j] : -1;
+    if (threadIdx.x < n_tile_kv) {
+        const int j     = i_tile*n_tile_kv + threadIdx.x;
+        const int k_pos = j < args.n_kv ? lampe_k_pos(args, i3)[j] : -1;
 
-    int flags = k_pos < 0 ? LAMPE_TILE_EMPTY | LAMPE_TILE_MASKED : 0;
+        const int k_min = __reduce_min_sync(0xFFFFFFFF, k_pos < 0 ? INT_MAX : k_pos);
+        const int k_max = __reduce_max_sync(0xFFFFFFFF, k_pos);
+        const int empty = __any_sync(0xFFFFFFFF, k_pos < 0);
 
-    if (k_pos >= 0) {
-        for (int i = threadIdx.x/n_tile_kv; i < q1 - q0; i += blockDim.x/n_tile_kv) {
-            const float       mask  = __half2float(lampe_mask_row(args, i3, q0 + i)[j]);
-            const lampe_query query = s_query[i];
+        if (threadIdx.x%WARP_SIZE == 0) {
+            atomicMin(&s_k_min, k_min);
+            atomicMax(&s_k_max, k_max);
+            if (empty) {
+                atomicOr(&s_flags, LAMPE_TILE_EMPTY | LAMPE_TILE_MASKED);
+            }
+        }
+    }
+    __syncthreads();
 
-            if (mask != 0.0f) {
+    const int k_min = s_k_min;
+    const int k_max = s_k_max;
+    const int j     = i_tile*n_tile_kv + threadIdx.x%(n_tile_kv/n_key)*n_key;
+
+    int flags = 0;
+    if (k_max >= 0) {
+#pragma unroll 4
+        for (int i = q0 + threadIdx.x/(n_tile_kv/n_key); i < q1; i += blockDim.x/(n_tile_kv/n_key)) {
+            const half * mask = lampe_mask_row(args, i3, i) + j;
+
+            uint32_t seen  = 0; // some bit is set where a key is not hidden
+            uint32_t added = 0; // ... where the mask is not zero
+            if (j + n_key <= args.n_kv && (uintptr_t) mask % 16 == 0) {
+                const int4 x = *(const int4 *) mask;
+
+                seen  = (x.x ^ 0xFC00FC00) | (x.y ^ 0xFC00FC00) | (x.z ^ 0xFC00FC00) | (x.w ^ 0xFC00FC00);
+                added = x.x | x.y | x.z | x.w;
+            } else {
+                for (int jk = 0; jk < n_key && j + jk < args.n_kv; ++jk) {
+                    const uint32_t x = ((const uint16_t *) mask)[jk];
+
+                    seen  |= x ^ 0xFC00;
+                    added |= x;
+                }
+            }
+            if (added) {
                 flags |= LAMPE_TILE_MASKED;
             }
-            if (mask == -INFINITY) {
-                continue;
-            }
-            switch (lampe_get_region(query.pos - k_pos, query.local_window, query.tail_start)) {
-                case LAMPE_REGION_LOCAL:
-                    flags |= LAMPE_TILE_LOCAL;
-                    break;
-                case LAMPE_REGION_TAIL:
-                    flags |= LAMPE_TILE_TAIL;
-                    break;
-                default:
-                    flags |= query.variant == LAMPE_VARIANT_OTHER ? LAMPE_TILE_OTHER : LAMPE_TILE_VARIANT << query.variant;
-                    break;
+            if (seen) {
+                flags |= lampe_find_regions(args.queries[(int64_t) i3*args.n_q + i], k_min, k_max);
             }
         }
     }
 
-#pragma unroll
-    for (int offset = WARP_SIZE/2; offset > 0; offset >>= 1) {
-        flags |= __shfl_xor_sync(0xFFFFFFFF, flags, offset, WARP_SIZE);
-    }
-    if (threadIdx.x % WARP_SIZE == 0) {
+    flags = __reduce_or_sync(0xFFFFFFFF, flags);
+    if (threadIdx.x % WARP_SIZE == 0 && flags != 0) {
         atomicOr(&s_flags, flags);
     }
     __syncthreads();

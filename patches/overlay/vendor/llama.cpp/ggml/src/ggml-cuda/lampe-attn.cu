@@ -3,8 +3,8 @@
 #if !defined(GGML_USE_HIP) && !defined(GGML_USE_MUSA)
 
 #include "lampe-attn-common.cuh"
-#include "lampe-attn-few.cuh"
 #include "lampe-attn-mma.cuh"
+#include "lampe-attn-few.cuh"
 #include "lampe-attn-prepare.cuh"
 
 #include <algorithm>
@@ -234,13 +234,13 @@ struct lampe_launcher {
         const int n_part = (args.n_gqa + LAMPE_FEW_ROWS - 1)/LAMPE_FEW_ROWS;
         const int n_head = n_part*args.n_head_kv*args.n_stream;
 
-        args.n_tile  = (args.n_kv + LAMPE_FEW_WARPS*LAMPE_FEW_KEYS - 1)/(LAMPE_FEW_WARPS*LAMPE_FEW_KEYS);
-        args.n_split = std::max(1, std::min(args.n_tile, 4*n_sm()/n_head));
+        args.n_tile  = (args.n_kv + lampe_few_warps<d>()*LAMPE_FEW_KEYS - 1)/(lampe_few_warps<d>()*LAMPE_FEW_KEYS);
+        args.n_split = std::max(1, std::min(args.n_tile, lampe_few_blocks<d>()*n_sm()/n_head));
 
         alloc_partial<d>();
 
         const dim3 grid(args.n_split, n_part, args.n_stream*args.n_head_kv);
-        const dim3 block(WARP_SIZE, LAMPE_FEW_WARPS);
+        const dim3 block(WARP_SIZE, lampe_few_warps<d>());
 
         if (args.k_type == GGML_TYPE_F16 && is_aligned(args.k, args.k_nb1, args.k_nb2, args.k_nb3) && f16_values()) {
             CUDA_SET_SHARED_MEMORY_LIMIT((lampe_attn_few<d, true>), n_shared);
@@ -266,7 +266,7 @@ struct lampe_launcher {
         args.n_block   = (args.n_q*args.n_gqa + n_row - 1)/n_row;
         args.n_row_pad = args.n_block*n_row;
         args.n_variant = std::min(LAMPE_MAX_VARIANTS, 1 + (args.n_q + 511)/512); // of the default step of the length
-        args.n_split   = lampe_find_n_split(args.n_block*n_head_all, 2*n_sm(), std::min(32, std::max(1, args.n_tile/4)));
+        args.n_split   = lampe_find_n_split(args.n_block*n_head_all, lampe_mma_blocks<d, n_mt>()*n_sm(), std::min(32, std::max(1, args.n_tile/4)));
 
         args.queries  = queries.alloc((size_t) args.n_stream*args.n_q);
         args.q_middle = q_middle.alloc((size_t) args.n_stream*args.n_q);
@@ -315,10 +315,8 @@ struct lampe_launcher {
     void run() {
         if (args.n_q == 1) {
             run_few<d>();
-        } else if (d > 128 || args.n_q*args.n_gqa <= lampe_block_rows<1>()) {
-            run_mma<d, 1>();
         } else {
-            run_mma<d, (d > 128 ? 1 : 2)>();
+            run_mma<d, 1>();
         }
     }
 };
