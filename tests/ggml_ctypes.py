@@ -233,9 +233,10 @@ class Graph:
     plan: _ComputePlan
     work: np.ndarray
 
-    def compute(self) -> None:
-        status = self.ggml.cpu.ggml_graph_compute(self.handle, ctypes.byref(self.plan))
-        assert status == STATUS_SUCCESS, status
+    def compute(self, times: int = 1) -> None:
+        for _ in range(times):
+            status = self.ggml.cpu.ggml_graph_compute(self.handle, ctypes.byref(self.plan))
+            assert status == STATUS_SUCCESS, status
 
     @property
     def work_size(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,8 +54,8 @@ class _EmulatedGraph(gg.Graph):
     def __init__(self, ggml: EmulatedGgml, nodes: list[int]) -> None:
         self.emulation, self.nodes = ggml.emulation, nodes
 
-    def compute(self) -> None:
-        for node in self.nodes:
+    def compute(self, times: int = 1) -> None:
+        for node in self.nodes * times:
             self.emulation.lampe_emulated_compute(node)
 
 
@@ -68,6 +69,7 @@ class DeviceGgml(gg.Ggml):
         self._declare(registry, "ggml_backend_dev_by_name", _P, [ctypes.c_char_p])
         for function, result, arguments in [
             ("ggml_backend_dev_init", _P, [_P, ctypes.c_char_p]),
+            ("ggml_backend_free", None, [_P]),
             ("ggml_backend_dev_supports_op", ctypes.c_bool, [_P, _P]),
             ("ggml_backend_alloc_ctx_tensors", _P, [_P, _P]),
             ("ggml_backend_buffer_free", None, [_P]),
@@ -82,6 +84,9 @@ class DeviceGgml(gg.Ggml):
         if not self.device:
             raise LookupError(f"ggml has no device {device!r}")
         self.backend = self.base.ggml_backend_dev_init(self.device, None)
+        if not self.backend:
+            raise RuntimeError(f"ggml cannot use device {device!r}")
+        weakref.finalize(self, self.base.ggml_backend_free, self.backend)
 
     def supports_op(self, tensor: int) -> bool:
         return bool(self.base.ggml_backend_dev_supports_op(self.device, tensor))
@@ -103,10 +108,12 @@ class _DeviceContext(gg.Context):
             self.ggml.base.ggml_backend_buffer_free(each)
         super().__exit__(*error)
 
-    def _allocate(self, ctx: int) -> None:
+    def _allocate(self, ctx: int, *needed: int) -> None:
         buffer = self.ggml.base.ggml_backend_alloc_ctx_tensors(ctx, self.ggml.backend)
-        if buffer:  # else there was nothing to allocate
+        if buffer:  # else there was nothing to allocate, or no room for it
             self._buffers.append(buffer)
+        if not all(self.ggml.base.ggml_get_data(each) for each in needed):
+            raise MemoryError("the device has no memory left for a tensor")
 
     def tensor(self, type_: int, ne: tuple[int, ...], data: np.ndarray | None = None) -> int:
         ne = ne + (1,) * (4 - len(ne))
@@ -114,7 +121,7 @@ class _DeviceContext(gg.Context):
         own = base.ggml_init(gg.InitParams(base.ggml_tensor_overhead(), None, True))
         self._tensors.append(own)
         tensor: int = base.ggml_new_tensor_4d(own, type_, *ne)
-        self._allocate(own)
+        self._allocate(own, tensor)
         if data is not None:
             raw = np.ascontiguousarray(data)
             assert raw.nbytes == base.ggml_nbytes(tensor), (raw.nbytes, ne)
@@ -122,7 +129,7 @@ class _DeviceContext(gg.Context):
         return tensor
 
     def graph(self, node: int | list[int], n_threads: int = 1) -> gg.Graph:
-        self._allocate(self._ctx)
+        self._allocate(self._ctx, *(node if isinstance(node, list) else [node]))
         return DeviceGraph(self.ggml, self.build_graph(node))
 
     def read(self, tensor: int, shape: tuple[int, ...]) -> np.ndarray:

@@ -49,7 +49,7 @@ def attend(ggml: gg.Ggml, q: np.ndarray, k: np.ndarray, v: np.ndarray, kv: str =
         raw = gg.stored(np.ascontiguousarray(values, np.float32), kv)[0]
         return ctx.tensor(gg.TYPES[kv], (values.shape[1], n_kv, 1), raw)
 
-    with gg.Context(ggml, 1 << 24) as ctx:
+    with ggml.context(1 << 24) as ctx:
         node = ctx.lampe_attn(
             ctx.tensor(gg.F32, (d, n_q, 1), q.astype(np.float32)), cache(k), cache(v),
             ctx.tensor(gg.F16, (n_kv, n_q), np.zeros((n_q, n_kv), np.float16)),

@@ -49,6 +49,9 @@ SHAPES = {  # head size, query heads, KV heads
 KV_BYTES = 200e6  # of decoding: more than any cache holds
 MOST_COPIES = 400  # what a graph has nodes for
 RANDOM_KEYS = 4096  # more are repeated
+# Of one measurement on a device: asking for a graph and waiting for it costs some 10 us.
+LEAST_SECONDS = 0.01
+MOST_TIMES = 1000
 
 
 @dataclass(frozen=True)
@@ -144,17 +147,25 @@ class Pair:
     def __exit__(self, *error: Any) -> None:
         self.ctx.__exit__(*error)
 
-    def time(self, repeats: int, clock: Callable[[], float]) -> tuple[float, float, float]:
-        """Median seconds of one stock and one LaMPE operator, and of one over the other."""
-        pairs = []
-        for _ in range(repeats + 1):
-            taken = []
-            for graph in self.graphs:
-                start = clock()
-                graph.compute()
-                taken.append((clock() - start) / self.copies)
-            pairs.append(taken)
-        pairs = pairs[1:]  # the first round warms up
+    def time(self, repeats: int, clock: Callable[[], float],
+             least: float = 0.0) -> tuple[float, float, float]:
+        """Median seconds of one stock and one LaMPE operator, and of one over the other.
+
+        A graph is asked for so often before it is waited for that this takes about `least` seconds.
+        """
+        def seconds(graph: Any, times: int) -> float:
+            start = clock()
+            graph.compute(times)
+            return (clock() - start) / times
+
+        for graph in self.graphs:
+            graph.compute()  # warms up
+        times = [1, 1]
+        if least:
+            times = [round(min(max(least / max(seconds(graph, 1), 1e-9), 1), MOST_TIMES))
+                     for graph in self.graphs]
+        pairs = [[seconds(*each) / self.copies for each in zip(self.graphs, times, strict=True)]
+                 for _ in range(repeats)]
         return (
             statistics.median(a for a, _ in pairs),
             statistics.median(b for _, b in pairs),
@@ -174,7 +185,7 @@ def measure(ggml: Any, name: str, n_kv: int, n_q: int, kv: str, plan: str,
     repeats = options.repeats * (3 if n_q == 1 else 1)
     clock = time.process_time if options.cpu_time else time.perf_counter
     with Pair(ggml, shape, n_kv, n_q, kv, chosen, threads, copies) as pair:
-        stock, lampe, ratio = pair.time(repeats, clock)
+        stock, lampe, ratio = pair.time(repeats, clock, LEAST_SECONDS if options.device else 0.0)
         scratch = pair.graphs[1].work_size / threads / 1e3
     seen = n_q * n_kv - n_q * (n_q - 1) // 2  # pairs of query and key
     return Row(name, n_q, n_kv, kv, plan, threads, 1e3 * stock, 1e3 * lampe, ratio,

@@ -35,7 +35,7 @@ static constexpr __host__ __device__ int lampe_block_rows() {
 
 template <int d, int n_mt>
 static constexpr __host__ __device__ size_t lampe_mma_shared_size() {
-    return (lampe_block_rows<n_mt>() + 2*lampe_tile_kv<d>())*lampe_row_stride<d>()*sizeof(half) +
+    return (lampe_block_rows<n_mt>() + 3*lampe_tile_kv<d>())*lampe_row_stride<d>()*sizeof(half) +
         lampe_block_rows<n_mt>()*sizeof(lampe_query);
 }
 

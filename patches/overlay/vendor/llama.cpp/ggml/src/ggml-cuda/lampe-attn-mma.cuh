@@ -41,7 +41,7 @@ static __global__ void __launch_bounds__(LAMPE_MMA_THREADS, lampe_mma_blocks<d, 
 
     half        * s_q     = (half *) lampe_shared;
     half        * s_k     = s_q + n_row*stride;
-    half        * s_v     = s_k + n_tile_kv*stride;
+    half        * s_v     = s_k + 2*n_tile_kv*stride; // the keys of the next step are loaded while those of one are in use
     lampe_query * s_query = (lampe_query *) (s_v + n_tile_kv*stride);
 
     const int tid     = threadIdx.y*WARP_SIZE + threadIdx.x;
@@ -65,18 +65,25 @@ static __global__ void __launch_bounds__(LAMPE_MMA_THREADS, lampe_mma_blocks<d, 
 
     int q_region = LAMPE_REGION_COUNT; // none
 
+    // flags are read a tile ahead
+    int      i_ahead     = i_split;
+    uint32_t flags_ahead = i_ahead < args.n_tile ? tiles[i_ahead] : 0;
+
     const auto next_step = [&](lampe_step & step) {
         if (step.pass == LAMPE_TILE_OTHER) {
             step.i_q = lampe_find_other(args, i3, q0, q1, step.i_q + 1);
         }
         if (step.pass != LAMPE_TILE_OTHER || step.i_q >= q1) {
             while (step.left == 0) {
-                step.i_tile += args.n_split;
+                step.i_tile = i_ahead;
                 if (step.i_tile >= args.n_tile) {
                     return;
                 }
-                step.flags = tiles[step.i_tile];
+                step.flags = flags_ahead;
                 step.left  = step.flags & LAMPE_TILE_SCORES;
+
+                i_ahead    += args.n_split;
+                flags_ahead = i_ahead < args.n_tile ? tiles[i_ahead] : 0;
             }
             step.pass  = lampe_next_pass(step.left, q_region);
             step.left &= ~step.pass;
@@ -88,19 +95,21 @@ static __global__ void __launch_bounds__(LAMPE_MMA_THREADS, lampe_mma_blocks<d, 
         }
     };
 
-    // keys, and queries where others are needed
-    const auto load_step = [&](const lampe_step & step) {
+    const auto load_queries = [&](const lampe_step & step) {
         const int region = lampe_pass_region(step.pass);
         if (region != q_region) {
             q_region = region;
             lampe_load_rows<d, n_row, false>(s_q, q + (int64_t) region*args.n_row_pad*d*sizeof(half), d*sizeof(half), n_row, tid);
         }
+    };
+
+    const auto load_keys = [&](const lampe_step & step, half * to) {
         if (step.pass == LAMPE_TILE_OTHER) {
-            lampe_rotate_tile<d>(s_k, args, i3, ikv, step, tid);
+            lampe_rotate_tile<d>(to, args, i3, ikv, step, tid);
         } else {
-            const int variant = region == LAMPE_REGION_MIDDLE ? __ffs(step.pass/LAMPE_TILE_VARIANT) : 0;
+            const int variant = step.pass & LAMPE_TILE_MIDDLE ? __ffs(step.pass/LAMPE_TILE_VARIANT) : 0;
             lampe_load_rows<d, n_tile_kv, false>(
-                    s_k, k + ((int64_t) variant*args.n_tile + step.i_tile)*n_tile_kv*d*sizeof(half), d*sizeof(half), n_tile_kv, tid);
+                    to, k + ((int64_t) variant*args.n_tile + step.i_tile)*n_tile_kv*d*sizeof(half), d*sizeof(half), n_tile_kv, tid);
         }
     };
 
@@ -121,10 +130,13 @@ static __global__ void __launch_bounds__(LAMPE_MMA_THREADS, lampe_mma_blocks<d, 
         }
     }
 
-    lampe_step step = { i_split - args.n_split, 0, 0, 0, 0, 0, 0 };
+    int buffer = 0; // of the keys in use
+
+    lampe_step step = { 0, 0, 0, 0, 0, 0, 0 };
     next_step(step);
     if (step.i_tile < args.n_tile) {
-        load_step(step);
+        load_queries(step);
+        load_keys(step, s_k);
     }
 
     while (step.i_tile < args.n_tile) {
@@ -141,9 +153,15 @@ static __global__ void __launch_bounds__(LAMPE_MMA_THREADS, lampe_mma_blocks<d, 
             lampe_load_rows<d, n_tile_kv, true>(s_v, v + j0*args.v_nb1, args.v_nb1, n_key, tid);
         }
 
+        lampe_step next = step;
+        next_step(next);
+        if (next.i_tile < args.n_tile) {
+            load_keys(next, s_k + (buffer ^ 1)*n_tile_kv*stride);
+        }
+
         lampe_tile_c scores[n_mt][n_tile_kv/8];
 
-        lampe_mma_scores<d, n_mt>(scores, q_matrix, k_matrix);
+        lampe_mma_scores<d, n_mt>(scores, q_matrix, k_matrix + buffer*n_tile_kv*stride*(uint32_t) sizeof(half));
 
         if (args.softcap != 0.0f) {
             lampe_mma_softcap(scores, args.softcap);
@@ -166,12 +184,14 @@ static __global__ void __launch_bounds__(LAMPE_MMA_THREADS, lampe_mma_blocks<d, 
             __syncthreads();
         }
 
-        next_step(step);
-        if (step.i_tile < args.n_tile) {
-            load_step(step);
+        if (next.i_tile < args.n_tile) {
+            load_queries(next);
         }
 
         lampe_mma_output<d, n_mt>(out, scores, v_matrix);
+
+        step    = next;
+        buffer ^= 1;
     }
 
     lampe_mma_store<d, n_mt>(args, out, row_max, row_sum, r0, i3, ikv, i_split);
