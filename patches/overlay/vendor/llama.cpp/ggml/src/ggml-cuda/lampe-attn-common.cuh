@@ -194,14 +194,21 @@ static __device__ __forceinline__ const float * lampe_rope_row(const lampe_args 
     return args.rope + (int64_t) min(max(pos, 0), args.n_pos - 1)*args.n_rot;
 }
 
-static __device__ __forceinline__ lampe_quad lampe_rotate(
-        const lampe_quad & x, const float * rope_row, const int n_rot, const bool neox, const lampe_quad_place & place) {
+// cos and sin of a quad's two pairs
+static __device__ __forceinline__ lampe_quad lampe_load_rope(const float * rope_row, const int n_rot, const lampe_quad_place & place) {
+    if (!place.rotated) {
+        return { make_float2(1.0f, 1.0f), make_float2(0.0f, 0.0f) };
+    }
+    return { *(const float2 *) (rope_row + place.pair), *(const float2 *) (rope_row + place.pair + n_rot/2) };
+}
+
+static __device__ __forceinline__ lampe_quad lampe_rotate(const lampe_quad & x, const lampe_quad & rope, const bool neox, const lampe_quad_place & place) {
     if (!place.rotated) {
         return x;
     }
 
-    const float2 c = *(const float2 *) (rope_row + place.pair);
-    const float2 s = *(const float2 *) (rope_row + place.pair + n_rot/2);
+    const float2 c = rope.a;
+    const float2 s = rope.b;
 
     lampe_quad res;
     if (neox) {
@@ -213,6 +220,11 @@ static __device__ __forceinline__ lampe_quad lampe_rotate(
     }
 
     return res;
+}
+
+static __device__ __forceinline__ lampe_quad lampe_rotate(
+        const lampe_quad & x, const float * rope_row, const int n_rot, const bool neox, const lampe_quad_place & place) {
+    return lampe_rotate(x, lampe_load_rope(rope_row, n_rot, place), neox, place);
 }
 
 static __device__ __forceinline__ void lampe_store_quad(half * row, const lampe_quad & x, const lampe_quad_place & place) {

@@ -29,7 +29,7 @@ static constexpr __host__ __device__ size_t lampe_few_shared_size() {
 // blocks that a multiprocessor has room for
 template <int d>
 static constexpr __host__ __device__ int lampe_few_blocks() {
-    return d <= 64 ? 5 : 4;
+    return d <= 64 ? 4 : d <= 128 ? 3 : 4;
 }
 
 // How the quads of a chunk are dealt out to the threads of a warp: n_key keys at a time, n_part times for one
@@ -81,7 +81,7 @@ static __global__ void __launch_bounds__(lampe_few_warps<d>()*WARP_SIZE, lampe_f
     constexpr int n_warp   = lampe_few_warps<d>();
     constexpr int n_thread = n_warp*WARP_SIZE;
     constexpr int stride   = lampe_few_stride<d>();
-    constexpr int n_ahead  = f16 ? 4 : 1; // keys that a thread has under way
+    constexpr int n_ahead  = f16 ? 4 : 1; // rows of the table that a thread has under way
 
     extern __shared__ half2 lampe_shared[];
 
@@ -201,35 +201,55 @@ static __global__ void __launch_bounds__(lampe_few_warps<d>()*WARP_SIZE, lampe_f
 
         s_rope[warp][lane%LAMPE_FEW_KEYS] = min(max(pos_rot, 0), args.n_pos - 1)*args.n_rot;
 
-        cp_async_wait_all();
         __syncwarp();
 
         load_positions(j0 + j_step);
 
         const uint32_t any = __ballot_sync(0xFFFFFFFF, seen);
 
-#pragma unroll 1
-        for (int i0 = 0; i0 < quads::n_iter && jq < quads::n_key; i0 += n_ahead) {
-            lampe_quad x[n_ahead][quads::n_part];
+        // the table is waited for longest: the first of it comes with the keys, the rest before it is needed
+        lampe_quad rope[n_ahead][quads::n_part];
+
+        const auto load_rope = [&](const int i0) {
 #pragma unroll
             for (int ia = 0; ia < n_ahead; ++ia) {
-                const int     j    = (i0 + ia)*quads::n_key + jq;
-                const float * rope = args.rope + s_rope[warp][j];
+                const float * row = args.rope + s_rope[warp][min((i0 + ia)*quads::n_key + jq, LAMPE_FEW_KEYS - 1)];
 #pragma unroll
                 for (int ip = 0; ip < quads::n_part; ++ip) {
-                    if (f16) {
-                        x[ia][ip] = lampe_load_quad((const char *) (s_k + j*stride), GGML_TYPE_F16, place[ip]);
-                    } else {
-                        x[ia][ip] = lampe_load_quad(k + min(j0 + j, args.n_kv - 1)*args.k_nb1, args.k_type, place[ip]);
-                    }
-                    x[ia][ip] = lampe_rotate(x[ia][ip], rope, args.n_rot, args.neox, place[ip]);
+                    rope[ia][ip] = lampe_load_rope(row, args.n_rot, place[ip]);
                 }
+            }
+        };
+
+        load_rope(0);
+
+        cp_async_wait_all();
+        __syncwarp();
+
+#pragma unroll
+        for (int i0 = 0; i0 < quads::n_iter; i0 += n_ahead) {
+            lampe_quad rope_cur[n_ahead][quads::n_part];
+#pragma unroll
+            for (int ia = 0; ia < n_ahead; ++ia) {
+#pragma unroll
+                for (int ip = 0; ip < quads::n_part; ++ip) {
+                    rope_cur[ia][ip] = rope[ia][ip];
+                }
+            }
+            if (i0 + n_ahead < quads::n_iter) {
+                load_rope(i0 + n_ahead);
             }
 #pragma unroll
             for (int ia = 0; ia < n_ahead; ++ia) {
+                const int j = (i0 + ia)*quads::n_key + jq;
 #pragma unroll
                 for (int ip = 0; ip < quads::n_part; ++ip) {
-                    lampe_store_quad(s_k + ((i0 + ia)*quads::n_key + jq)*stride, x[ia][ip], place[ip]);
+                    if (jq < quads::n_key) {
+                        const lampe_quad x = f16 ? lampe_load_quad((const char *) (s_k + j*stride), GGML_TYPE_F16, place[ip]) :
+                            lampe_load_quad(k + min(j0 + j, args.n_kv - 1)*args.k_nb1, args.k_type, place[ip]);
+
+                        lampe_store_quad(s_k + j*stride, lampe_rotate(x, rope_cur[ia][ip], args.neox, place[ip]), place[ip]);
+                    }
                 }
             }
         }
