@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 import weakref
 from dataclasses import dataclass
@@ -32,7 +33,8 @@ class EmulatedGgml(gg.Ggml):
         super().__init__()
         from cuda_emulation import build
 
-        self.emulation = ctypes.CDLL(str(build.build()))
+        self.emulation = ctypes.CDLL(
+            str(build.build(sanitize=bool(os.environ.get("LAMPE_EMULATED_SANITIZE")))))
         self._declare(self.emulation, "lampe_emulated_supports", ctypes.c_int, [_P])
         self._declare(self.emulation, "lampe_emulated_compute", None, [_P])
 

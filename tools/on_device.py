@@ -3,11 +3,12 @@
 
     python3 tools/on_device.py --vulkan [--skip-tests] [-- PYTEST ARGUMENTS]
 
-First the tests of the portable path, each against fused attention on the processor, and a random
-model of every architecture; then SmolLM2, all of its layers on the device: logits against the
-processor's, what of the graph runs where, and speed. Without a graphics card, Mesa's driver for
-Vulkan computes on the processor (Debian 13: apt install glslc libvulkan-dev spirv-headers
-mesa-vulkan-drivers; the driver of Debian 12 aborts now and then); the speed then says nothing.
+First the tests of the portable path, each against fused attention on the processor, a random model
+of every architecture and, on CUDA, the operator against the oracle; then SmolLM2, all of its layers
+on the device: logits against the processor's, what of the graph runs where, and speed. Without a
+graphics card, Mesa's driver for Vulkan computes on the processor (Debian 13: apt install glslc
+libvulkan-dev spirv-headers mesa-vulkan-drivers; the driver of Debian 12 aborts now and then); the
+speed then says nothing.
 """
 
 from __future__ import annotations
@@ -65,6 +66,9 @@ def main() -> int:
     python = str(venv_python())
     if not options.skip_tests:
         files = [f"tests/test_{name}.py" for name in TESTS]
+        if options.device == "cuda":
+            files.insert(0, "tests/test_cuda_op.py")
+            env["LAMPE_GGML_DEVICE"] = "CUDA0"
         # sums in half precision, a driver's default, would hide what the tests look for
         exact = {**env, "GGML_VK_DISABLE_F16": "1"}
         code = subprocess.run(

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Test the fused op's CPU kernel under sanitizers: addresses and undefined behaviour, or threads.
+"""Test the fused op's kernels under sanitizers: addresses and undefined behaviour, or threads.
 
 Builds ggml-base and ggml-cpu alone, from the pinned source with patches/ laid onto it, in the
 cache; compiles our own files with all warnings as errors; runs tests/test_lampe_op*.py on them.
+With --cuda: the CUDA kernels, compiled for the processor, on tests/test_cuda_op.py.
 Linux with GCC or Clang.
 """
 
@@ -56,16 +57,30 @@ def preload(tools: Toolchain, name: str) -> str:
     return str(found.resolve())
 
 
+def test(arguments: list[str], env: dict[str, str]) -> int:
+    """Run pytest; returns its exit code."""
+    command = [str(best_python()), "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    return subprocess.run(command, cwd=CHECKOUT, env=env).returncode
+
+
 def main() -> int:
     """Build, compile with warnings, test; returns pytest's exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--thread", dest="kind", action="store_const", const="thread",
                         default="address", help="look for data races instead")
+    parser.add_argument("--cuda", action="store_true",
+                        help="the CUDA kernels, for addresses and undefined behaviour")
     parser.add_argument("pytest", nargs="*", help="arguments for pytest, after --")
     options = parser.parse_args()
     if sys.platform != "linux":
         raise Failure("sanitizers are run on Linux only.")
+    if options.cuda and options.kind == "thread":
+        parser.error("--cuda and --thread exclude each other: its threads are one.")
     tools = find_toolchain("cpu")
+    if options.cuda:
+        env = {**os.environ, **OPTIONS, "LAMPE_EMULATED_SANITIZE": "1",
+               "LD_PRELOAD": preload(tools, KINDS["address"][1])}
+        return test(["tests/test_cuda_op.py", *options.pytest], env)
     runtime = preload(tools, KINDS[options.kind][1])
     with locked_tree("sanitize") as tree:
         lay(tree)
@@ -76,8 +91,7 @@ def main() -> int:
             **os.environ, **OPTIONS, "LAMPE_GGML_LIB_DIR": str(folder), "LD_PRELOAD": runtime,
             "OPENBLAS_NUM_THREADS": "1",
         }
-        command = [str(best_python()), "-m", "pytest", "-p", "no:cacheprovider", *op_tests()]
-        return subprocess.run([*command, *options.pytest], cwd=CHECKOUT, env=env).returncode
+        return test([*op_tests(), *options.pytest], env)
 
 
 if __name__ == "__main__":

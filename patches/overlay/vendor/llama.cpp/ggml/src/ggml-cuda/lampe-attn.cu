@@ -342,6 +342,12 @@ void ggml_cuda_op_lampe_attn(ggml_backend_cuda_context & ctx, ggml_tensor * dst)
     }
 }
 
+// of a block, with what is static
+template <int d>
+static constexpr size_t lampe_shared_size_max() {
+    return std::max(lampe_mma_shared_size<d, 1>(), lampe_few_shared_size<d>()) + 1024;
+}
+
 bool ggml_cuda_lampe_attn_supported(int device, const ggml_tensor * dst) {
     const ggml_tensor * q    = dst->src[0];
     const ggml_tensor * k    = dst->src[1];
@@ -354,14 +360,25 @@ bool ggml_cuda_lampe_attn_supported(int device, const ggml_tensor * dst) {
         return false;
     }
 
+    size_t n_shared = 0;
     switch (k->ne[0]) {
         case 64:
+            n_shared = lampe_shared_size_max<64>();
+            break;
         case 96:
+            n_shared = lampe_shared_size_max<96>();
+            break;
         case 128:
+            n_shared = lampe_shared_size_max<128>();
+            break;
         case 256:
+            n_shared = lampe_shared_size_max<256>();
             break;
         default:
             return false;
+    }
+    if (n_shared > ggml_cuda_info().devices[device].smpbo) {
+        return false;
     }
 
     const auto is_readable = [](const ggml_tensor * t) {
