@@ -87,6 +87,7 @@ static __device__ __forceinline__ int lampe_find_regions(const lampe_query & que
 // one block per tile of keys, block of rows and stream
 template <int n_row_block, int n_tile_kv>
 static __global__ void lampe_find_tiles(const lampe_args args) {
+#ifdef AMPERE_MMA_AVAILABLE
     constexpr int n_key = 8; // of a thread, 16 bytes of the mask
 
     const int i_tile  = blockIdx.x;
@@ -168,6 +169,10 @@ static __global__ void lampe_find_tiles(const lampe_args args) {
     if (threadIdx.x == 0) {
         args.tiles[((int64_t) i3*args.n_block + i_block)*args.n_tile + i_tile] = s_flags;
     }
+#else
+    GGML_UNUSED(args);
+    NO_DEVICE_CODE;
+#endif // AMPERE_MMA_AVAILABLE
 }
 
 // one block per some rows, KV head and stream
