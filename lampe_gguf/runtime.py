@@ -15,6 +15,7 @@ from . import backend, metadata
 from .aside import run_aside
 from .config import MAX_LENGTH, LampeConfig
 from .convert import choose_config, require_qualified
+from .cores import usable_cores
 from .errors import LampeError
 from .gguf_file import GGUFFile, padded
 from .model import read_model
@@ -109,6 +110,9 @@ class LampeLlama(Llama):  # type: ignore[misc]
         if n_ctx < 0:
             raise LampeError(f"n_ctx is {n_ctx}; give a number of tokens, or 0 for as many as "
                              "the model supports")
+        if options.get("n_threads") is None:
+            # llama-cpp-python would take half of the processors, even where each is a core
+            options["n_threads"] = usable_cores()
         overrides = dict(kv_overrides or {})
         if lampe is False:
             given, n_ctx = _without(path, n_ctx)

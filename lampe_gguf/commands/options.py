@@ -42,7 +42,7 @@ class Picture(NewFile):
 NEW_FILE = NewFile(path_type=Path)
 PICTURE = Picture(path_type=Path)
 THREADS = ("Processor threads; fewer where other programs compute too.  "
-           "[default: all to read, half of them to write]")
+           "[default: all to read, one for each core to write]")
 
 
 class Listed(click.ParamType):  # type: ignore[type-arg]
