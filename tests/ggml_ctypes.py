@@ -125,10 +125,10 @@ class Ggml:
     @property
     def multiplies_integers(self) -> bool:
         """Whether attention over a cache of 16 bits or fewer runs in integers here."""
-        return all(
-            bool(getattr(self.cpu, f"ggml_cpu_has_{feature}")())
-            for feature in ("avx512", "avx512_vnni")
-        )
+        def has(feature: str) -> bool:
+            return bool(getattr(self.cpu, f"ggml_cpu_has_{feature}")())
+
+        return has("avx512_vnni") if has("avx512") else has("fma") and has("avx_vnni")
 
     def context(self, n_bytes: int) -> Context:
         """A place for tensors of `n_bytes` in all."""

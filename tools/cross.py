@@ -4,6 +4,7 @@
     python tools/cross.py [TARGET ...] [--accuracy]
 
   avx2     x86-64 with AVX2, FMA and F16C, without AVX-512
+  avxvnni  the same with AVX-VNNI, as Intel's processors since 2021 that have no AVX-512
   plain    x86-64 with no more than SSE2: the kernel's plain C, left to the compiler
   avx512   x86-64 with AVX-512, without VNNI: 32-bit floats where VNNI multiplies integers
   neon     64-bit ARM, run by QEMU
@@ -67,6 +68,7 @@ class Target:
     switches: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()  # of the processor, as Linux names it
     march: str = ""  # of ARM
+    integers: bool = False  # what the kernel multiplies where the cache has 16 bits or fewer
 
     def flags(self) -> list[str]:
         """Flags for CMake, which come after all others and so win."""
@@ -81,6 +83,8 @@ class Target:
 
 TARGETS = {
     "avx2": Target("AVX2", "__m256", AVX2, ("avx2", "fma", "f16c", "bmi2")),
+    "avxvnni": Target("AVX2 with VNNI", "__m256", (*AVX2, "AVX_VNNI"),
+                      ("avx2", "fma", "f16c", "bmi2", "avx_vnni"), integers=True),
     "plain": Target("plain C", "struct"),
     "avx512": Target("AVX-512 without VNNI", "__m512", (*AVX2, "AVX512"),
                      ("avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl")),
@@ -130,16 +134,18 @@ def check_code(tree: Tree, name: str, target: Target) -> None:
     if found != {target.vector}:
         raise Failure(f"the kernel's vectors are {' and '.join(found) or 'not found'}, not "
                       f"{target.vector}; look at CFLAGS and CXXFLAGS.")
-    if INTEGERS in text:
-        raise Failure("the kernel multiplies integers, which this target is to leave out.")
+    if (INTEGERS in text) != target.integers:
+        raise Failure(f"the kernel multiplies {'floats' if target.integers else 'integers'}, "
+                      f"which this target is to leave out.")
 
 
-def check_tolerance(python: Python, env: dict[str, str], title: str) -> None:
-    """Make sure that the tests hold these libraries to the errors of 32-bit floats."""
+def check_tolerance(python: Python, env: dict[str, str], title: str, integers: bool) -> None:
+    """Make sure that the tests hold these libraries to the errors of what they multiply."""
     said = run([*python.command, "-c", ASK], f"Asking the library, {title}", env=env,
                cwd=CHECKOUT / "tests")
-    if "integers False" not in said.splitlines():
-        raise Failure("tests/ggml_ctypes.py expects integers of this library.")
+    if f"integers {integers}" not in said.splitlines():
+        raise Failure(f"tests/ggml_ctypes.py expects {'floats' if integers else 'integers'} of "
+                      f"this library.")
 
 
 def test(build: Path, python: Python, env: dict[str, str], title: str) -> str:
@@ -184,7 +190,7 @@ def run_target(tree: Tree, tools: Toolchain, name: str, python: Python, accuracy
     count = check_warnings(tree, name)
     check_code(tree, name, target)
     env = {**python.env, "LAMPE_GGML_LIB_DIR": str(folder)}
-    check_tolerance(python, env, target.title)
+    check_tolerance(python, env, target.title, target.integers)
     said = test(build_folder(tree, name), python, env, target.title)
     if accuracy:
         show_accuracy(python, env, target.title)

@@ -3,6 +3,7 @@
 
 Builds ggml-base and ggml-cpu alone, from the pinned source with patches/ laid onto it, in the
 cache; compiles our own files with all warnings as errors; runs tests/test_lampe_op*.py on them.
+With --target: with the instructions of another processor, which this one has to have.
 With --cuda: the CUDA kernels, compiled for the processor, on tests/test_cuda_op.py.
 Linux with GCC or Clang.
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from cross import TARGETS
 from patched.compile import Toolchain, find_toolchain
 from patched.ggml import check_warnings, compile_libraries, lay, op_tests
 from patched.places import CHECKOUT, best_python
@@ -36,13 +38,14 @@ OPTIONS = {
 }
 
 
-def cmake_flags(kind: str) -> list[str]:
-    """What makes CMake build with a sanitizer."""
+def cmake_flags(kind: str, target: str) -> list[str]:
+    """What makes CMake build with a sanitizer, for this processor or as another."""
     flags = f"{KINDS[kind][0]} -fno-omit-frame-pointer -g1 -O1"
     return [
         "-DCMAKE_BUILD_TYPE=None",
         f"-DCMAKE_C_FLAGS={flags}",
         f"-DCMAKE_CXX_FLAGS={flags}",
+        *(TARGETS[target].flags() if target else []),
     ]
 
 
@@ -70,12 +73,16 @@ def main() -> int:
                         default="address", help="look for data races instead")
     parser.add_argument("--cuda", action="store_true",
                         help="the CUDA kernels, for addresses and undefined behaviour")
+    parser.add_argument("--target", choices=[name for name in TARGETS if not TARGETS[name].march],
+                        help="with the instructions of another processor, as in tools/cross.py")
     parser.add_argument("pytest", nargs="*", help="arguments for pytest, after --")
     options = parser.parse_args()
     if sys.platform != "linux":
         raise Failure("sanitizers are run on Linux only.")
     if options.cuda and options.kind == "thread":
         parser.error("--cuda and --thread exclude each other: its threads are one.")
+    if options.cuda and options.target:
+        parser.error("--cuda and --target exclude each other: its kernels have no target.")
     tools = find_toolchain("cpu")
     if options.cuda:
         env = {**os.environ, **OPTIONS, "LAMPE_EMULATED_SANITIZE": "1",
@@ -84,9 +91,10 @@ def main() -> int:
     runtime = preload(tools, KINDS[options.kind][1])
     with locked_tree("sanitize") as tree:
         lay(tree)
-        folder = compile_libraries(tree, tools, options.kind, f"{options.kind} sanitizer",
-                                   cmake_flags(options.kind))
-        print(f"{check_warnings(tree, options.kind)} files of ours compile without a warning")
+        name = f"{options.kind}-{options.target}" if options.target else options.kind
+        folder = compile_libraries(tree, tools, name, f"{options.kind} sanitizer",
+                                   cmake_flags(options.kind, options.target))
+        print(f"{check_warnings(tree, name)} files of ours compile without a warning")
         env = {
             **os.environ, **OPTIONS, "LAMPE_GGML_LIB_DIR": str(folder), "LD_PRELOAD": runtime,
             "OPENBLAS_NUM_THREADS": "1",

@@ -3,13 +3,12 @@
 // the matrix products of LaMPE attention in integers of 16 bits
 //
 // Where the cache holds 16 bits or fewer, f32 products compute digits that are not there. Integers with a scale per row
-// keep more of them than f16 does (bfloat16 has an eighth of its precision), and VNNI multiplies two pairs per lane.
+// keep more of them than f16 does (bfloat16 has an eighth of its precision), and a lane multiplies two pairs of them.
 
 #include "lampe-attn-simd.h"
+#include "lampe-attn-vec-i16.h"
 
-#if defined(__AVX512F__) && defined(__AVX512DQ__) && defined(__AVX512BW__) && defined(__AVX512VNNI__)
-
-#define LAMPE_I16
+#ifdef LAMPE_I16
 
 // no sum of products leaves 32 bits, by Cauchy-Schwarz: the norms of the two factors bound it
 static constexpr float LAMPE_I16_MAX     = 32767.0f;
@@ -18,15 +17,6 @@ static constexpr float LAMPE_I16_VALUE   = 16383.0f;     // largest value
 static constexpr float LAMPE_I16_PRODUCT = 2147000000.0f; // of the norms of weights and of a column of values
 
 static constexpr int LAMPE_I16_ROWS = LAMPE_EPR; // rows that are made integers at once: a vector has their scales
-
-// the largest of each of four vectors
-static inline void lampe_vec_top4(float * x, lampe_vec a, lampe_vec b, lampe_vec c, lampe_vec d) {
-    const __m512 ab   = _mm512_max_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-    const __m512 cd   = _mm512_max_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
-    const __m512 abcd = _mm512_max_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xEE));
-    const __m256 s    = _mm256_max_ps(_mm512_castps512_ps256(abcd), _mm512_extractf32x8_ps(abcd, 1));
-    _mm_storeu_ps(x, _mm_max_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1)));
-}
 
 // scales of up to LAMPE_I16_ROWS rows of d values, whole vectors: neither the norm nor the largest value leaves its bound.
 // NaN where a value is not finite
@@ -46,7 +36,7 @@ static inline lampe_vec lampe_row_scales(const float * x, int64_t ld, int64_t n,
             for (int64_t c = 0; c < d; c += LAMPE_EPR) {
                 const lampe_vec a = lampe_vec_load(row + c);
                 sums[i] = lampe_vec_fma(a, a, sums[i]);
-                tops[i] = lampe_vec_max(tops[i], _mm512_abs_ps(a));
+                tops[i] = lampe_vec_max(tops[i], lampe_vec_abs(a));
             }
         }
         lampe_vec_sum4(norm2 + r, sums[0], sums[1], sums[2], sums[3]);
@@ -54,7 +44,7 @@ static inline lampe_vec lampe_row_scales(const float * x, int64_t ld, int64_t n,
     }
 
     const lampe_vec n2 = lampe_vec_load(norm2);
-    const lampe_vec by_norm = lampe_vec_mul(_mm512_sqrt_ps(n2), lampe_vec_set1(1.0f/norm_max));
+    const lampe_vec by_norm = lampe_vec_mul(lampe_vec_sqrt(n2), lampe_vec_set1(1.0f/norm_max));
     const lampe_vec by_top  = lampe_vec_mul(lampe_vec_load(top), lampe_vec_set1(1.0f/value_max));
     const lampe_vec scale   = lampe_vec_max(lampe_vec_max(by_norm, by_top), lampe_vec_set1(1e-30f));
 
@@ -67,20 +57,16 @@ static inline void lampe_quantize_rows(int16_t * dst, float * scale, const float
     const lampe_vec scales = lampe_row_scales(x, ld, n, d, LAMPE_I16_NORM, LAMPE_I16_MAX);
 
     alignas(64) float inverse[LAMPE_I16_ROWS];
-    lampe_vec_store(inverse, _mm512_div_ps(lampe_vec_set1(1.0f), scales));
+    lampe_vec_store(inverse, lampe_vec_div(lampe_vec_set1(1.0f), scales));
     lampe_vec_store(scale, scales);
 
     for (int64_t r = 0; r < n; ++r) {
         const lampe_vec f = lampe_vec_set1(inverse[r]);
         for (int64_t c = 0; c < d; c += LAMPE_EPR) {
-            const __m512i a = _mm512_cvtps_epi32(lampe_vec_mul(lampe_vec_load(x + r*ld + c), f));
-            _mm256_storeu_si256((__m256i *) (dst + r*d + c), _mm512_cvtepi32_epi16(a));
+            const lampe_ivec a = lampe_ivec_round(lampe_vec_mul(lampe_vec_load(x + r*ld + c), f));
+            lampe_ivec_store_i16(dst + r*d + c, a);
         }
     }
-}
-
-static inline __m512i lampe_vec_pair(__m512i lo, __m512i hi) {
-    return _mm512_mask_blend_epi16(0xAAAAAAAA, lo, _mm512_slli_epi32(hi, 16));
 }
 
 // values, rows interleaved two by two; n is even. The squares of the integers are added to norm2, column by column
@@ -88,18 +74,18 @@ static inline void lampe_quantize_values(int32_t * dst, float * scale, float * n
     const lampe_vec scales = lampe_row_scales(x, ld, n, d, INFINITY, LAMPE_I16_VALUE);
 
     alignas(64) float inverse[LAMPE_I16_ROWS];
-    lampe_vec_store(inverse, _mm512_div_ps(lampe_vec_set1(1.0f), scales));
+    lampe_vec_store(inverse, lampe_vec_div(lampe_vec_set1(1.0f), scales));
     lampe_vec_store(scale, scales);
 
     for (int64_t r = 0; r < n; r += 2) {
         const lampe_vec f = lampe_vec_set1(inverse[r]);
         const lampe_vec g = lampe_vec_set1(inverse[r + 1]);
         for (int64_t c = 0; c < d; c += LAMPE_EPR) {
-            const __m512i a = _mm512_cvtps_epi32(lampe_vec_mul(lampe_vec_load(x + r*ld      + c), f));
-            const __m512i b = _mm512_cvtps_epi32(lampe_vec_mul(lampe_vec_load(x + r*ld + ld + c), g));
-            const __m512i ab = lampe_vec_pair(a, b);
-            _mm512_storeu_si512(dst + r/2*d + c, ab);
-            lampe_vec_store(norm2 + c, lampe_vec_add(lampe_vec_load(norm2 + c), _mm512_cvtepi32_ps(_mm512_madd_epi16(ab, ab))));
+            const lampe_ivec a = lampe_ivec_round(lampe_vec_mul(lampe_vec_load(x + r*ld      + c), f));
+            const lampe_ivec b = lampe_ivec_round(lampe_vec_mul(lampe_vec_load(x + r*ld + ld + c), g));
+            const lampe_ivec ab = lampe_ivec_pair(a, b);
+            lampe_ivec_store(dst + r/2*d + c, ab);
+            lampe_vec_store(norm2 + c, lampe_vec_add(lampe_vec_load(norm2 + c), lampe_ivec_to_float(lampe_ivec_madd(ab, ab))));
         }
     }
 }
@@ -113,17 +99,6 @@ static inline float lampe_weight_norm_max(const float * norm2, int64_t d, int64_
     return LAMPE_I16_PRODUCT/sqrtf(top) - 0.5f*sqrtf((float) n);
 }
 
-// acc + a.b, the products of both halves of each lane
-static inline __m512i lampe_vec_dot_pairs(__m512i acc, __m512i a, __m512i b) {
-#if defined(__GNUC__) && !defined(__clang__)
-    // of the intrinsic, GCC 12 makes a copy of every accumulator, and runs out of registers
-    __asm__("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
-    return acc;
-#else
-    return _mm512_dpwssd_epi32(acc, a, b);
-#endif
-}
-
 // matrix product
 //
 // store(m, c, sum) gets sum_k A(m, k).B[k][c], A and B pairs of integers; A(m, k) is A[m*sm + k*sk]
@@ -131,27 +106,27 @@ static inline __m512i lampe_vec_dot_pairs(__m512i acc, __m512i a, __m512i b) {
 template <int RM, int RN, typename F>
 static inline void lampe_gemm_i16_ukernel(int m0, const int32_t * GGML_RESTRICT A, int64_t sm, int64_t sk,
         const int32_t * GGML_RESTRICT B, int64_t ldb, int K, const F & store) {
-    __m512i acc[RM][RN];
+    lampe_ivec acc[RM][RN];
     LAMPE_UNROLL
     for (int m = 0; m < RM; ++m) {
         LAMPE_UNROLL
         for (int r = 0; r < RN; ++r) {
-            acc[m][r] = _mm512_setzero_si512();
+            acc[m][r] = lampe_ivec_zero();
         }
     }
 
     for (int k = 0; k < K; ++k) {
-        __m512i b[RN];
+        lampe_ivec b[RN];
         LAMPE_UNROLL
         for (int r = 0; r < RN; ++r) {
-            b[r] = _mm512_loadu_si512(B + k*ldb + r*LAMPE_EPR);
+            b[r] = lampe_ivec_load(B + k*ldb + r*LAMPE_EPR);
         }
         LAMPE_UNROLL
         for (int m = 0; m < RM; ++m) {
-            const __m512i a = _mm512_set1_epi32(A[(m0 + m)*sm + k*sk]);
+            const lampe_ivec a = lampe_ivec_set1(A[(m0 + m)*sm + k*sk]);
             LAMPE_UNROLL
             for (int r = 0; r < RN; ++r) {
-                acc[m][r] = lampe_vec_dot_pairs(acc[m][r], a, b[r]);
+                acc[m][r] = lampe_ivec_dot_pairs(acc[m][r], a, b[r]);
             }
         }
     }
@@ -160,16 +135,22 @@ static inline void lampe_gemm_i16_ukernel(int m0, const int32_t * GGML_RESTRICT 
     for (int m = 0; m < RM; ++m) {
         LAMPE_UNROLL
         for (int r = 0; r < RN; ++r) {
-            store(m0 + m, r*LAMPE_EPR, _mm512_cvtepi32_ps(acc[m][r]));
+            store(m0 + m, r*LAMPE_EPR, lampe_ivec_to_float(acc[m][r]));
         }
     }
 }
 
 template <int RN, typename F>
 static void lampe_gemm_i16_panel(const int32_t * A, int64_t sm, int64_t sk, const int32_t * B, int64_t ldb, int M, int K, const F & store) {
-    constexpr int RM = RN < LAMPE_RN ? 8 : 4;
+    constexpr int RM = RN < LAMPE_RN ? 2*LAMPE_I16_RM : LAMPE_I16_RM;
+
+    // blocks of one row less, so that none is left with a few
+    const int n_less = (RM - M%RM)%RM;
 
     int m = 0;
+    for (; m < n_less*(RM - 1) && n_less*(RM - 1) <= M; m += RM - 1) {
+        lampe_gemm_i16_ukernel<RM - 1, RN>(m, A, sm, sk, B, ldb, K, store);
+    }
     for (; m + RM <= M; m += RM) {
         lampe_gemm_i16_ukernel<RM, RN>(m, A, sm, sk, B, ldb, K, store);
     }
@@ -186,8 +167,10 @@ static inline void lampe_gemm_i16(const int32_t * A, int64_t sm, int64_t sk, con
     switch (n_vec) {
         case 1: lampe_gemm_i16_panel<1>(A, sm, sk, B, ldb, M, K, store); break;
         case 2: lampe_gemm_i16_panel<2>(A, sm, sk, B, ldb, M, K, store); break;
+#if defined(__AVX512F__)
         case 3: lampe_gemm_i16_panel<3>(A, sm, sk, B, ldb, M, K, store); break;
         case 4: lampe_gemm_i16_panel<4>(A, sm, sk, B, ldb, M, K, store); break;
+#endif
         default: GGML_ABORT("fatal error");
     }
 }
@@ -196,7 +179,7 @@ static inline void lampe_gemm_i16(const int32_t * A, int64_t sm, int64_t sk, con
 static inline lampe_vec lampe_vec_exp_neg(lampe_vec x) {
     // below -150 nothing is left; a NaN stays one
     const lampe_vec t = lampe_vec_max(lampe_vec_set1(-150.0f), lampe_vec_mul(x, lampe_vec_set1(1.44269504f)));
-    const lampe_vec n = _mm512_roundscale_ps(t, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const lampe_vec n = lampe_vec_round(t);
     const lampe_vec f = lampe_vec_sub(t, n);
 
     lampe_vec p = lampe_vec_set1(0.0013264727f);
@@ -206,7 +189,7 @@ static inline lampe_vec lampe_vec_exp_neg(lampe_vec x) {
     p = lampe_vec_fma(p, f, lampe_vec_set1(0.6931470f));
     p = lampe_vec_fma(p, f, lampe_vec_set1(1.0f));
 
-    return _mm512_scalef_ps(p, n);
+    return lampe_vec_ldexp(p, n);
 }
 
 // as lampe_softmax_panel; the weights become pairs of integers [(n + 1)/2][LAMPE_PANEL], in place, with the scales of the
@@ -236,18 +219,18 @@ static inline void lampe_softmax_panel_i16(float * S, int n, int n_vec, const fl
 
         // of two operands the second comes through where one is NaN
         // squares of less than 1e-15 may underflow: there the largest has to do
-        const lampe_vec least = _mm512_min_ps(lampe_vec_mul(w_top, lampe_vec_set1(sqrtf((float) n))), lampe_vec_set1(1e-15f));
-        const lampe_vec norm  = _mm512_max_ps(least, _mm512_sqrt_ps(norm2));
-        const lampe_vec scale = _mm512_max_ps(
+        const lampe_vec least = lampe_vec_min(lampe_vec_mul(w_top, lampe_vec_set1(sqrtf((float) n))), lampe_vec_set1(1e-15f));
+        const lampe_vec norm  = lampe_vec_max(least, lampe_vec_sqrt(norm2));
+        const lampe_vec scale = lampe_vec_max(
                 lampe_vec_mul(w_top, lampe_vec_set1(1.0f/LAMPE_I16_MAX)), lampe_vec_mul(norm, lampe_vec_set1(1.0f/norm_max)));
-        const lampe_vec f     = _mm512_div_ps(lampe_vec_set1(1.0f), scale);
+        const lampe_vec f     = lampe_vec_div(lampe_vec_set1(1.0f), scale);
 
         int32_t * y = (int32_t *) x;
         for (int j = 0; j < n; j += 2) {
-            const __m512i a = _mm512_cvtps_epi32(lampe_vec_mul(lampe_vec_load(x + j*LAMPE_PANEL), f));
-            const __m512i b = j + 1 == n ? _mm512_setzero_si512() :
-                _mm512_cvtps_epi32(lampe_vec_mul(lampe_vec_load(x + (j + 1)*LAMPE_PANEL), f));
-            _mm512_storeu_si512(y + j/2*LAMPE_PANEL, lampe_vec_pair(a, b));
+            const lampe_ivec a = lampe_ivec_round(lampe_vec_mul(lampe_vec_load(x + j*LAMPE_PANEL), f));
+            const lampe_ivec b = j + 1 == n ? lampe_ivec_zero() :
+                lampe_ivec_round(lampe_vec_mul(lampe_vec_load(x + (j + 1)*LAMPE_PANEL), f));
+            lampe_ivec_store(y + j/2*LAMPE_PANEL, lampe_ivec_pair(a, b));
         }
 
         const lampe_vec a = lampe_vec_exp_neg(lampe_vec_sub(max_old, max_new));
