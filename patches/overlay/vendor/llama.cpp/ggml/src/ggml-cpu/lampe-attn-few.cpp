@@ -40,8 +40,7 @@ void lampe_tile::few_rotated_scores(enum lampe_region region) {
 
         const int64_t ldk = k->nb[1]/sizeof(*type);
 
-        const size_t n_bytes_k = D > 0 ? D*sizeof(*type) : ggml_row_size(k->type, shape.d_k);
-        const size_t n_bytes_v = D > 0 ? D*sizeof(*type) : ggml_row_size(v->type, shape.d_v);
+        const size_t n_bytes = D > 0 ? D*sizeof(*type) : ggml_row_size(k->type, shape.d_k);
 
         // what is read of the rotation serves all heads
         for (int64_t j0 = 0; j0 < n; j0 += LAMPE_FEW_KEYS) {
@@ -49,12 +48,10 @@ void lampe_tile::few_rotated_scores(enum lampe_region region) {
 
             for (int64_t i = 0; i < n_head_kv; ++i) {
                 const char * data_k = key_data(i);
-                const char * data_v = value_data(i);
 
                 const auto prefetch = [=](int j) LAMPE_INLINE {
                     for (int64_t r = j0 + j + n_next; r < j0 + j + n_next + 4; ++r) {
-                        lampe_prefetch(data_k + r*k->nb[1], n_bytes_k);
-                        lampe_prefetch(data_v + r*v->nb[1], n_bytes_v);
+                        lampe_prefetch(data_k + r*k->nb[1], n_bytes);
                     }
                 };
 
@@ -88,22 +85,26 @@ void lampe_tile::few_rotated_scores(enum lampe_region region) {
     }
 }
 
-void lampe_tile::few_scores(enum lampe_region region, int64_t base) {
+// the heads of a query are at one position
+void lampe_tile::few_rotate_queries(enum lampe_region region, int64_t base) {
     const int64_t ld = shape.d_k_pad;
 
     // how far on the first key of this thread's next tile is
     const int64_t n_next = shape.n_split*LAMPE_TILE_KV;
     const int64_t step   = region == LAMPE_REGION_MIDDLE ? middle(k_min + n_next) - middle(k_min) : n_next;
 
-    for (int64_t r = 0; r < n_head_kv*m; ++r) {
-        const int64_t pos = query_position(region, q_pos[r%m]) - base;
+    for (int64_t i = 0; i < n_q; ++i) {
+        const int64_t pos = query_position(region, q_pos[i]) - base;
 
-        rotate_query(q_rot[region] + r*ld, q_raw + r*ld, pos);
-        if (r < n_q) {
-            lampe_prefetch((const char *) rope_row(pos - step), n_rot*sizeof(float));
-        }
+        lampe_rotate_rows(q_rot[region] + i*ld, q_raw + i*ld, n_q*ld, n_head_kv*shape.n_gqa, rope_row(pos), n_rot, shape.d_k);
+        lampe_prefetch((const char *) rope_row(pos - step), n_rot*sizeof(float));
     }
+}
 
+void lampe_tile::few_scores(enum lampe_region region, int64_t base) {
+    const int64_t ld = shape.d_k_pad;
+
+    few_rotate_queries(region, base);
     find_rope_rows(region, base);
 
     if (few_reads_keys()) {
@@ -167,19 +168,32 @@ void lampe_tile::compute_few() {
 
     few_softmax(scores, n_reached);
 
-    for (int64_t i = 0; i < n_head_kv; ++i) {
-        float       * out     = acc + i*m*shape.d_v_pad;
-        const float * weights = scores + i*m*LAMPE_TILE_KV;
+    const int64_t n_next = shape.n_split*LAMPE_TILE_KV; // rows on to the next tile of this thread
 
+    const auto sums = [&](const auto * type, int64_t i) {
+        const auto * data = (decltype(type)) value_data(i);
+
+        const int64_t ld = v->nb[1]/sizeof(*type);
+
+        const size_t n_bytes = shape.d_v*sizeof(*data);
+
+        const auto prefetch = [=](int j, int end) LAMPE_INLINE {
+            for (int64_t r = j + n_next; r < end + n_next; ++r) {
+                lampe_prefetch((const char *) (data + r*ld), n_bytes);
+            }
+        };
+        lampe_sums(acc + i*m*shape.d_v_pad, shape.d_v_pad, scores + i*m*LAMPE_TILE_KV, LAMPE_TILE_KV, data, ld, alpha, m, n, shape.d_v, prefetch);
+    };
+
+    for (int64_t i = 0; i < n_head_kv; ++i) {
         if (!few_reads_values()) {
             load_values(i);
-            lampe_sums(out, shape.d_v_pad, weights, LAMPE_TILE_KV, v_f32, shape.d_v_pad, alpha, m, n, shape.d_v_pad);
+            lampe_sums(acc + i*m*shape.d_v_pad, shape.d_v_pad, scores + i*m*LAMPE_TILE_KV, LAMPE_TILE_KV, v_f32, shape.d_v_pad, alpha, m, n, shape.d_v_pad,
+                    [](int, int) {});
         } else if (v->type == GGML_TYPE_F16) {
-            const auto * data = (const ggml_fp16_t *) value_data(i);
-            lampe_sums(out, shape.d_v_pad, weights, LAMPE_TILE_KV, data, v->nb[1]/sizeof(*data), alpha, m, n, shape.d_v);
+            sums((const ggml_fp16_t *) nullptr, i);
         } else {
-            const auto * data = (const float *) value_data(i);
-            lampe_sums(out, shape.d_v_pad, weights, LAMPE_TILE_KV, data, v->nb[1]/sizeof(*data), alpha, m, n, shape.d_v);
+            sums((const float *) nullptr, i);
         }
     }
 }

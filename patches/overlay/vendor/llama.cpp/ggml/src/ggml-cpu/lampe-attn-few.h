@@ -14,12 +14,18 @@
 #endif
 
 // C[m] += sum_k A[m][k]*B[k] for the few rows of a decoding step, over vectors of d values: B is read once where the
-// registers allow that
-template <int RM, int RN, typename T>
-static inline void lampe_sums_rows(float * C, int64_t ldc, const float * A, int64_t lda, const T * B, int64_t ldb, const float * alpha, int K, int64_t d) {
+// registers allow that. prefetch(j, end) is asked for keys j to end - 1, spread evenly
+template <int RM, int RN, typename T, typename F>
+static inline void lampe_sums_rows(float * C, int64_t ldc, const float * A, int64_t lda, const T * B, int64_t ldb, const float * alpha, int K, int64_t d,
+        const F & prefetch) {
+    // each pass over the keys asks for its share of the rows
+    const int n_pass = std::max<int>(1, d/(RN*LAMPE_EPR));
+
     int64_t i = 0;
-    for (; i + RN*LAMPE_EPR <= d; i += RN*LAMPE_EPR) {
-        lampe_gemm_ukernel<RM, RN>(C + i, ldc, A, lda, 1, B + i, ldb, alpha, K);
+    for (int pass = 0; i + RN*LAMPE_EPR <= d; i += RN*LAMPE_EPR, ++pass) {
+        const auto share = [&](int k) LAMPE_INLINE { prefetch((pass*K + k)/n_pass, (pass*K + k + 4)/n_pass); };
+
+        lampe_gemm_ukernel<RM, RN>(C + i, ldc, A, lda, 1, B + i, ldb, alpha, K, share);
     }
     for (; i < d; i += LAMPE_EPR) {
         lampe_gemm_ukernel<RM, 1>(C + i, ldc, A, lda, 1, B + i, ldb, alpha, K);
@@ -27,22 +33,23 @@ static inline void lampe_sums_rows(float * C, int64_t ldc, const float * A, int6
 }
 
 // alpha: LAMPE_PANEL ones
-template <typename T>
-static inline void lampe_sums(float * C, int64_t ldc, const float * A, int64_t lda, const T * B, int64_t ldb, const float * alpha, int M, int K, int64_t d) {
+template <typename T, typename F>
+static inline void lampe_sums(float * C, int64_t ldc, const float * A, int64_t lda, const T * B, int64_t ldb, const float * alpha, int M, int K, int64_t d,
+        const F & prefetch) {
     while (M > 0) {
         int m = std::min(M, 2*LAMPE_RM);
         if (LAMPE_RN == 2) {
             m = std::min(m, LAMPE_RM);
         }
         switch (m) {
-            case 1:  lampe_sums_rows<1, LAMPE_RN>(C, ldc, A, lda, B, ldb, alpha, K, d); break;
-            case 2:  lampe_sums_rows<2, LAMPE_RN>(C, ldc, A, lda, B, ldb, alpha, K, d); break;
-            case 3:  lampe_sums_rows<3, LAMPE_RN>(C, ldc, A, lda, B, ldb, alpha, K, d); break;
-            case 4:  lampe_sums_rows<4, LAMPE_RN>(C, ldc, A, lda, B, ldb, alpha, K, d); break;
-            case 5:  lampe_sums_rows<5, 2>       (C, ldc, A, lda, B, ldb, alpha, K, d); break;
-            case 6:  lampe_sums_rows<6, 2>       (C, ldc, A, lda, B, ldb, alpha, K, d); break;
-            case 7:  lampe_sums_rows<7, 2>       (C, ldc, A, lda, B, ldb, alpha, K, d); break;
-            default: lampe_sums_rows<8, 2>       (C, ldc, A, lda, B, ldb, alpha, K, d); break;
+            case 1:  lampe_sums_rows<1, LAMPE_RN>(C, ldc, A, lda, B, ldb, alpha, K, d, prefetch); break;
+            case 2:  lampe_sums_rows<2, LAMPE_RN>(C, ldc, A, lda, B, ldb, alpha, K, d, prefetch); break;
+            case 3:  lampe_sums_rows<3, LAMPE_RN>(C, ldc, A, lda, B, ldb, alpha, K, d, prefetch); break;
+            case 4:  lampe_sums_rows<4, LAMPE_RN>(C, ldc, A, lda, B, ldb, alpha, K, d, prefetch); break;
+            case 5:  lampe_sums_rows<5, 2>       (C, ldc, A, lda, B, ldb, alpha, K, d, prefetch); break;
+            case 6:  lampe_sums_rows<6, 2>       (C, ldc, A, lda, B, ldb, alpha, K, d, prefetch); break;
+            case 7:  lampe_sums_rows<7, 2>       (C, ldc, A, lda, B, ldb, alpha, K, d, prefetch); break;
+            default: lampe_sums_rows<8, 2>       (C, ldc, A, lda, B, ldb, alpha, K, d, prefetch); break;
         }
         C += m*ldc;
         A += m*lda;
@@ -115,7 +122,7 @@ static inline void lampe_dots(float * S, int64_t lds, const float * Q, int64_t l
 
 template <int RM, bool neox, int D, typename T, typename F>
 static void lampe_rotated_dots_rows(float * GGML_RESTRICT S, int64_t lds, const float * GGML_RESTRICT Q, int64_t ldq,
-        const T * GGML_RESTRICT K, int64_t ldk, const float * const * rope, int64_t n_rot, int64_t d, int n, F prefetch) {
+        const T * GGML_RESTRICT K, int64_t ldk, const float * const * rope, int64_t n_rot, int64_t d, int n, const F & prefetch) {
     // the queries stay in registers where there are enough of them
     constexpr bool keep_q = 6*RM + 6 <= LAMPE_REGISTERS;
 
@@ -195,10 +202,10 @@ static void lampe_rotated_dots_rows(float * GGML_RESTRICT S, int64_t lds, const 
     }
 }
 
-// M rows of Q
+// M rows of Q; prefetch(j) comes before keys j to j + 3
 template <bool neox, int D, typename T, typename F>
 static inline void lampe_rotated_dots(float * S, int64_t lds, const float * Q, int64_t ldq, const T * K, int64_t ldk, const float * const * rope,
-        int64_t n_rot, int64_t d, int M, int n, F prefetch) {
+        int64_t n_rot, int64_t d, int M, int n, const F & prefetch) {
     // a key is rotated once where the registers allow that
     const int most = LAMPE_REGISTERS < 32 ? 2 : M == 8 ? 4 : 7;
 

@@ -41,18 +41,33 @@ bool lampe_tile::load_positions() {
 
     k_pos = (const int32_t *) ((const char *) t->data + i_stream*t->nb[3]) + j0;
 
-    int32_t first = INT32_MAX;
-    int32_t last  = -1;
-    int32_t sign  = 0;
-    for (int64_t j = 0; j < n; ++j) {
-        first = std::min(first, k_pos[j] < 0 ? INT32_MAX : k_pos[j]);
-        last  = std::max(last,  k_pos[j]);
-        sign |= k_pos[j];
+    lampe_prefetch((const char *) (k_pos + shape.n_split*LAMPE_TILE_KV), LAMPE_TILE_KV*sizeof(*k_pos));
+
+    // locals and choices of values, not of references: so the compiler makes it vectors
+    // as an unsigned number, the position of an empty cell, -1, is a large one
+    const int32_t * pos  = k_pos;
+    const uint32_t  pos0 = pos[0];
+    const int       n    = this->n;
+
+    uint32_t first = INT32_MAX;
+    int32_t  last  = -1;
+    int32_t  sign  = 0;
+    uint32_t apart = 0;
+    for (int j = 0; j < n; ++j) {
+        const int32_t  cur   = pos[j];
+        const uint32_t cur_u = cur;
+
+        first  = cur_u < first ? cur_u : first;
+        last   = cur   > last  ? cur   : last;
+        sign  |= cur;
+        apart |= cur_u ^ (pos0 + (uint32_t) j);
     }
 
     k_min = first;
     k_max = last;
     empty = sign < 0;
+
+    in_a_row = !empty && apart == 0;
 
     const int64_t s1 = plan[GGML_LAMPE_PLAN_LOCAL_WINDOW];
     const int64_t t0 = std::max<int64_t>(s1 + 1, plan[GGML_LAMPE_PLAN_TAIL_START]);
@@ -64,7 +79,7 @@ bool lampe_tile::load_positions() {
     reached[LAMPE_REGION_MIDDLE] = d_max >  s1 && d_min < t0 && s1 + 1 < t0;
     reached[LAMPE_REGION_TAIL]   = d_max >= t0;
 
-    return last >= 0 && !(causal && first > q_max);
+    return last >= 0 && !(causal && k_min > q_max);
 }
 
 // seen: 0 when every entry is -inf; added: 0 when every entry is 0, nothing to add
@@ -161,12 +176,31 @@ void lampe_tile::rotate_query(float * out, const float * in, int64_t pos) const 
     lampe_rotate(out, in, rope_row(pos), n_rot, shape.d_k, neox);
 }
 
+static constexpr int64_t LAMPE_RUN_KEYS = 16;
+
 // the rows of the table for the keys of the tile; positions are counted from base
 void lampe_tile::find_rope_rows(enum lampe_region region, int64_t base) {
     const bool in_middle = region == LAMPE_REGION_MIDDLE;
 
     const int64_t num = in_middle ? plan[GGML_LAMPE_PLAN_NUM] : 1;
     const int64_t den = in_middle ? std::max(1, plan[GGML_LAMPE_PLAN_DEN]) : 1;
+
+    if (in_a_row && num <= den && k_min*num/den >= base && k_max*num/den - base < n_pos) {
+        // short runs of additions that do not wait for one another
+        for (int64_t r0 = 0; r0 < n; r0 += LAMPE_RUN_KEYS) {
+            const float * row = rope + (k_pos[r0]*num/den - base)*n_rot;
+
+            int64_t rem = k_pos[r0]*num%den;
+            for (int64_t j = r0; j < std::min(r0 + LAMPE_RUN_KEYS, n); ++j) {
+                k_rope[j] = row;
+
+                rem += num;
+                row += rem >= den ? n_rot : 0;
+                rem -= rem >= den ? den   : 0;
+            }
+        }
+        return;
+    }
 
     // keys mostly follow one another: carry the remainder on instead of dividing
     int64_t prev = -3; // neither a position nor an empty cell's, -1, follows it

@@ -32,9 +32,9 @@ static constexpr int LAMPE_PANEL = LAMPE_RN*LAMPE_EPR; // columns in a panel
 LAMPE_INLINE static inline void lampe_prefetch(const char * x, size_t n) {
 #if defined(__GNUC__) || defined(__clang__)
     // into the second cache: this is a tile's time ahead, and the first is too small for that
-    for (size_t i = 0; i < n; i += 2*CACHE_LINE_SIZE) {
-        __builtin_prefetch(x + i,                   0, 2);
-        __builtin_prefetch(x + i + CACHE_LINE_SIZE, 0, 2);
+    LAMPE_UNROLL
+    for (size_t i = 0; i < n; i += CACHE_LINE_SIZE) {
+        __builtin_prefetch(x + i, 0, 2);
     }
 #else
     GGML_UNUSED(x);
@@ -82,17 +82,53 @@ static inline void lampe_rotate(float * GGML_RESTRICT dst, const T * GGML_RESTRI
     }
 }
 
+// n_row rows at one position, whose pairs lie in halves already; ld: from one row to the next, of both
+static inline void lampe_rotate_rows(float * GGML_RESTRICT dst, const float * GGML_RESTRICT src, int64_t ld, int64_t n_row,
+        const float * GGML_RESTRICT rope, int64_t n_rot, int64_t d) {
+    const int64_t n = n_rot/2;
+
+    int64_t i = 0;
+    for (; i + LAMPE_EPR <= n; i += LAMPE_EPR) {
+        const lampe_vec c = lampe_vec_load(rope + i);
+        const lampe_vec s = lampe_vec_load(rope + i + n);
+        for (int64_t r = 0; r < n_row; ++r) {
+            const lampe_vec x = lampe_vec_load(src + r*ld + i);
+            const lampe_vec y = lampe_vec_load(src + r*ld + i + n);
+
+            lampe_vec_store(dst + r*ld + i,     lampe_vec_sub(lampe_vec_mul(x, c), lampe_vec_mul(y, s)));
+            lampe_vec_store(dst + r*ld + i + n, lampe_vec_fma(x, s, lampe_vec_mul(y, c)));
+        }
+    }
+    for (int64_t r = 0; r < n_row; ++r) {
+        for (int64_t j = i; j < n; ++j) {
+            const float x = src[r*ld + j];
+            const float y = src[r*ld + j + n];
+
+            dst[r*ld + j]     = x*rope[j]     - y*rope[j + n];
+            dst[r*ld + j + n] = x*rope[j + n] + y*rope[j];
+        }
+        for (int64_t j = n_rot; j < d; ++j) {
+            dst[r*ld + j] = src[r*ld + j];
+        }
+    }
+}
+
 // matrix product
 //
 // C[m][n] = alpha[n]*C[m][n] + sum_k A(m, k)*B[k][n], or without the first term where alpha is NULL
 // A(m, k) is A[m*sm + k*sk], so it may be read transposed; B is f32 or f16
+// prefetch(k) comes before every fourth k
 
-template <int RM, int RN, typename T>
+struct lampe_no_prefetch {
+    LAMPE_INLINE void operator()(int) const {}
+};
+
+template <int RM, int RN, typename T, typename F = lampe_no_prefetch>
 static inline void lampe_gemm_ukernel(
         float       * GGML_RESTRICT C, int64_t ldc,
         const float * GGML_RESTRICT A, int64_t sm, int64_t sk,
         const T     * GGML_RESTRICT B, int64_t ldb,
-        const float * GGML_RESTRICT alpha, int K) {
+        const float * GGML_RESTRICT alpha, int K, const F & prefetch = F()) {
     lampe_vec acc[RM][RN];
     LAMPE_UNROLL
     for (int r = 0; r < RN; ++r) {
@@ -113,6 +149,9 @@ static inline void lampe_gemm_ukernel(
     }
 
     for (int k = 0; k < K; ++k) {
+        if (k % 4 == 0) {
+            prefetch(k);
+        }
         lampe_vec b[RN];
         LAMPE_UNROLL
         for (int r = 0; r < RN; ++r) {

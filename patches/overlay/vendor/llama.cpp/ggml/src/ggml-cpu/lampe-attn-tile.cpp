@@ -134,7 +134,9 @@ void lampe_tile::begin_block(int64_t i3, int64_t ikv, int64_t i1, int64_t n_q, c
         for (int64_t r = 0; r < n_row; ++r) {
             const float * row = query(r/m, r%m);
             for (int64_t i = 0; i < shape.d_k; ++i) {
-                q_raw[r*shape.d_k_pad + i] = scale*row[i];
+                const int64_t o = neox || i >= n_rot ? i : i/2 + i%2*(n_rot/2);
+
+                q_raw[r*shape.d_k_pad + o] = scale*row[i];
             }
         }
         for (auto & x : q_rot) {

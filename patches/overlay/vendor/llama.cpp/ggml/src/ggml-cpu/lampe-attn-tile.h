@@ -82,7 +82,7 @@ struct lampe_tile {
     //   panels: rows are columns, LAMPE_PANEL of them in a panel, so that all of the arithmetic runs over rows
     //   few:    rows are rows, head by head, for the few of a decoding step; m counts those of all heads here
     float   * q_rot[LAMPE_REGION_COUNT]; // panels: [n_panel, d_k, LAMPE_PANEL] | few: [m, d_k_pad]
-    float   * q_raw;                     //                                     | few: [m, d_k_pad]
+    float   * q_raw;                     //                                     | few: [m, d_k_pad], pairs in halves
     float   * acc;                       // panels: [n_panel, d_v, LAMPE_PANEL] | few: [m, d_v_pad]
     float   * s[LAMPE_REGION_COUNT];     // panel:  [LAMPE_TILE_KV, LAMPE_PANEL]| few: [m, LAMPE_TILE_KV]
     float   * row_max;                   // [n_row_item]
@@ -127,6 +127,7 @@ struct lampe_tile {
     int64_t k_max;
 
     bool empty;  // some cells are
+    bool in_a_row; // each key's position follows the one before
     bool masked; // some keys are hidden, not all
     float p_norm_max; // of a row's weights, as integers
     bool reached[LAMPE_REGION_COUNT];
@@ -181,6 +182,7 @@ private:
 
     bool few_reads_keys()   const;
     bool few_reads_values() const;
+    void few_rotate_queries(enum lampe_region region, int64_t base);
     void few_rotated_scores(enum lampe_region region);
     void few_scores(enum lampe_region region, int64_t base);
     void few_softmax(float * scores, int n_reached);
