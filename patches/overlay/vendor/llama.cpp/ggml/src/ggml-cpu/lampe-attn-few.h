@@ -19,16 +19,17 @@ template <int RM, int RN, typename T, typename F>
 static inline void lampe_sums_rows(float * C, int64_t ldc, const float * A, int64_t lda, const T * B, int64_t ldb, const float * alpha, int K, int64_t d,
         const F & prefetch) {
     // each pass over the keys asks for its share of the rows
-    const int n_pass = std::max<int>(1, d/(RN*LAMPE_EPR));
+    const int n_pass = d/(RN*LAMPE_EPR) + d%(RN*LAMPE_EPR)/LAMPE_EPR;
+
+    int pass = 0;
+    const auto share = [&](int k) LAMPE_INLINE { prefetch((pass*K + k)/n_pass, (pass*K + k + 4)/n_pass); };
 
     int64_t i = 0;
-    for (int pass = 0; i + RN*LAMPE_EPR <= d; i += RN*LAMPE_EPR, ++pass) {
-        const auto share = [&](int k) LAMPE_INLINE { prefetch((pass*K + k)/n_pass, (pass*K + k + 4)/n_pass); };
-
+    for (; i + RN*LAMPE_EPR <= d; i += RN*LAMPE_EPR, ++pass) {
         lampe_gemm_ukernel<RM, RN>(C + i, ldc, A, lda, 1, B + i, ldb, alpha, K, share);
     }
-    for (; i < d; i += LAMPE_EPR) {
-        lampe_gemm_ukernel<RM, 1>(C + i, ldc, A, lda, 1, B + i, ldb, alpha, K);
+    for (; i < d; i += LAMPE_EPR, ++pass) {
+        lampe_gemm_ukernel<RM, 1>(C + i, ldc, A, lda, 1, B + i, ldb, alpha, K, share);
     }
 }
 
