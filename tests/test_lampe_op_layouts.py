@@ -210,6 +210,23 @@ def test_a_mask_of_numbers_is_added(ggml: gg.Ggml, kind: str, n_q: int) -> None:
     check(compute(ggml, [s]), [s])
 
 
+@pytest.mark.parametrize("n_q", [1, 30])
+def test_an_empty_cell_before_a_run_of_positions(ggml: gg.Ggml, kind: str, n_q: int) -> None:
+    (s,) = filled([stream(150, n_q, 150)], kind)
+    s.q_pos, s.k_pos = s.q_pos - 1, s.k_pos - 1  # -1 is an empty cell's, and 0 follows it
+    s.mask = causal(s.q_pos, s.k_pos)
+    s.k[0], s.v[0] = np.nan, np.inf
+    check(compute(ggml, [s]), [s])
+
+
+@pytest.mark.parametrize("n_q", [1, 20])
+def test_a_run_of_positions_that_leaves_the_table(ggml: gg.Ggml, kind: str, n_q: int) -> None:
+    (s,) = filled([stream(100, n_q, 120)], kind)
+    s.k_pos = np.arange(120)  # from 100 on another sequence's
+    s.mask = causal(s.q_pos, s.k_pos)
+    check(compute(ggml, [s], n_pos=100), [s])
+
+
 @pytest.mark.parametrize("n_q", [1, 20])
 def test_positions_beyond_the_table_are_read_nowhere(ggml: gg.Ggml, kind: str, n_q: int) -> None:
     (s,) = filled([stream(120, n_q, 120)], kind)
