@@ -5,7 +5,7 @@ Each case is checked against the float64 oracle; see test_lampe_op for the arith
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import ggml_ctypes as gg
 import numpy as np
@@ -225,6 +225,13 @@ def test_a_run_of_positions_that_leaves_the_table(ggml: gg.Ggml, kind: str, n_q:
     s.k_pos = np.arange(120)  # from 100 on another sequence's
     s.mask = causal(s.q_pos, s.k_pos)
     check(compute(ggml, [s], n_pos=100), [s])
+
+
+@pytest.mark.parametrize("n_q", [1, 20])
+def test_a_middle_that_is_stretched(ggml: gg.Ggml, kind: str, n_q: int) -> None:
+    (s,) = filled([stream(200, n_q, 200)], kind)
+    s.plans = [replace(s.plans[0], num=3, den=2)] * n_q
+    check(compute(ggml, [s], n_pos=400), [s])
 
 
 @pytest.mark.parametrize("n_q", [1, 20])
