@@ -235,6 +235,18 @@ def test_a_middle_that_is_stretched(ggml: gg.Ggml, kind: str, n_q: int) -> None:
 
 
 @pytest.mark.parametrize("n_q", [1, 20])
+def test_a_middle_before_the_table_is_read_nowhere(ggml: gg.Ggml, kind: str, n_q: int) -> None:
+    (s,) = filled([stream(60, n_q, 60)], kind)
+    s.plans = [replace(s.plans[0], num=-100, den=2)] * n_q  # of a broken file: rows are clamped
+    want = compute(ggml, [s])
+    order = np.random.default_rng(0).permutation(60)  # no run of positions, nor a shortcut for it
+    for each in ("k_pos", "k", "v"):
+        setattr(s, each, getattr(s, each)[order])
+    s.mask = s.mask[:, order]
+    assert np.abs(compute(ggml, [s]) - want).max() < 2 * TOLERANCE[kind] * np.abs(want).max()
+
+
+@pytest.mark.parametrize("n_q", [1, 20])
 def test_positions_beyond_the_table_are_read_nowhere(ggml: gg.Ggml, kind: str, n_q: int) -> None:
     (s,) = filled([stream(120, n_q, 120)], kind)
     s.k_pos[5:100:7] = 2**30  # hidden: another sequence's, far ahead

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Time LaMPE attention against stock flash attention, operator against operator.
 
-    python tools/bench_attention.py [--shape NAME] [--length N] [--queries N] [--kv TYPE]
-                                     [--threads N] [--device NAME] [--json]
+    python tools/bench_attention.py --shape smollm2-135m --length 4096 --queries 512 --queries 1
 
 A batch of queries at the end of a context, and one query (decoding). Both operators run in this
 process, alternating; medians; the ratio is stock's time over LaMPE's, above 1 where LaMPE is
-faster. The context is repeated in memory until it fits in no cache, as the layers of a model are.
-Speeds are given beside what the machine can do at most, which tools/peak.c measures first.
+faster. The plan 'identity' leaves all positions as they are; 'lampe', above 8,192 keys, is that of
+a model trained on 8,192 tokens. For one query the context is repeated in memory until it fits in no
+cache, as the layers of a model are. Speeds are given beside what the machine can do at most, which
+tools/peak.c measures first.
 `--accuracy` gives the errors of both against attention in float64 on keys and values that no cache
 has rounded yet.
 """
@@ -32,9 +33,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import ggml_ctypes as gg  # type: ignore[import-not-found]
+from arguments import count
 from ggml_device import open_ggml  # type: ignore[import-not-found]
 
 from lampe_gguf.positions import Plan, identity_plan, lampe_plan
@@ -49,6 +52,11 @@ SHAPES = {  # head size, query heads, KV heads
 KV_BYTES = 200e6  # of decoding: more than any cache holds
 MOST_COPIES = 400  # what a graph has nodes for
 RANDOM_KEYS = 4096  # more are repeated
+TRAINED = 8192  # tokens
+PLANS: dict[str, Callable[[int], Plan]] = {
+    "identity": identity_plan,
+    "lampe": lambda length: lampe_plan(length, TRAINED, TRAINED // 2, 200),
+}
 # Of one measurement on a device: asking for a graph and waiting for it costs some 10 us.
 LEAST_SECONDS = 0.01
 MOST_TIMES = 1000
@@ -181,7 +189,7 @@ def measure(ggml: Any, name: str, n_kv: int, n_q: int, kv: str, plan: str,
     copies = min(MOST_COPIES, max(1, round(KV_BYTES / n_bytes)))
     if n_q > 1:  # on a device, enough work that asking for it does not count
         copies = min(copies, 8) if options.device else 1
-    chosen = identity_plan(n_kv) if plan == "identity" else lampe_plan(n_kv, 8192, 4096, 200)
+    chosen = PLANS[plan](n_kv)
     repeats = options.repeats * (3 if n_q == 1 else 1)
     clock = time.process_time if options.cpu_time else time.perf_counter
     with Pair(ggml, shape, n_kv, n_q, kv, chosen, threads, copies) as pair:
@@ -222,27 +230,34 @@ def show_accuracy(ggml: Any, options: argparse.Namespace) -> None:
                     rows.append({"shape": name, "queries": n_q, "kv": kv, "spread": spread,
                                  "stock": stock, "lampe": lampe})
                     if not options.json:
-                        print(f"{name:13} {n_q:4} queries, {kv}, spread {spread:.1f}: relative "
-                              f"error stock {stock:.2e}, LaMPE {lampe:.2e}", flush=True)
+                        print(f"{name:13} {asking(n_q)} {kv}, spread {spread:.1f}: relative error "
+                              f"stock {stock:.2e}, LaMPE {lampe:.2e}", flush=True)
     if options.json:
         print(json.dumps(rows, indent=2))
 
 
 def main() -> int:
     """Print one line per shape, length, type and plan."""
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", action="append", choices=SHAPES, help="default: all")
-    parser.add_argument("--length", action="append", type=int, metavar="N",
-                        help="keys; default: 1024, 4096, 16384")
-    parser.add_argument("--queries", action="append", type=int, metavar="N",
-                        help="default: 512, 1")
-    parser.add_argument("--kv", action="append", choices=gg.STORABLE, help="default: f16")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", action="append", type=int, metavar="N", help="default: all")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Options marked + may be given more than once, for more rows.")
+    parser.add_argument("--shape", action="append", choices=SHAPES, help="+ default: all")
+    parser.add_argument("--length", action="append", type=count, metavar="N",
+                        help="+ keys; default: 1024, 4096, 16384")
+    parser.add_argument("--queries", action="append", type=count, metavar="N",
+                        help="+ the last of the keys ask, so there are no more than keys; "
+                             "default: 512, 1")
+    parser.add_argument("--kv", action="append", choices=gg.STORABLE,
+                        help="+ type of the cache; default: f16")
+    parser.add_argument("--repeats", type=count, default=5, metavar="N",
+                        help="pairs of runs that a median is of, for one query three times as "
+                             "many; default: 5")
+    parser.add_argument("--threads", action="append", type=count, metavar="N",
+                        help="+ default: all")
     parser.add_argument("--device", metavar="NAME", help="as ggml calls it: CUDA0")
     parser.add_argument("--accuracy", action="store_true", help="errors instead of times")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true",
+                        help="rows as JSON, with no words between them")
     parser.add_argument("--cpu-time", action="store_true",
                         help="count processor time, for a machine that has other work to do")
     options = parser.parse_args()
@@ -267,7 +282,7 @@ def main() -> int:
             print(options.device or headline(threads, peak), flush=True)
         for name, n_q, n_kv, kv in itertools.product(options.shape, options.queries,
                                                      options.length, options.kv):
-            for plan in ("identity", "lampe") if n_kv > 8192 else ("identity",):
+            for plan in PLANS if n_kv > TRAINED else ("identity",):
                 row = measure(ggml, name, n_kv, min(n_q, n_kv), kv, plan, threads, options)
                 rows.append(row)
                 if not options.json:
@@ -286,10 +301,15 @@ def headline(threads: int, peak: dict[str, float]) -> str:
             f"{peak['read_gbs']:.0f} GB/s")
 
 
+def asking(n_q: int) -> str:
+    """How many queries and a comma, as wide for one as for many."""
+    return f"{n_q:4} {'query,' if n_q == 1 else 'queries,'}".ljust(13)
+
+
 def line(row: Row, peak: dict[str, float]) -> str:
     """A row for people: the rate that counts is operations in a batch, bytes in decoding."""
-    text = (f"{row.shape:13} {row.queries:4} queries, {row.keys:6} keys, {row.kv}, {row.plan:8}: "
-            f"stock {row.stock_ms:8.2f} ms, LaMPE {row.lampe_ms:8.2f} ms, ratio {row.ratio:.2f}, ")
+    text = (f"{row.shape:13} {asking(row.queries)} {row.keys:6} keys, {row.kv}, {row.plan:8}: "
+            f"stock {row.stock_ms:9.3f} ms, LaMPE {row.lampe_ms:9.3f} ms, ratio {row.ratio:.2f}, ")
     memory = f", {row.scratch_kb:.0f} kB of scratch a thread" if row.scratch_kb else ""
     if row.queries == 1:
         share = f" ({row.gbs / peak['read_gbs']:.0%} of peak)" if peak else ""

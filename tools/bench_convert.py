@@ -20,6 +20,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from arguments import count
+
 BLOCK = 1 << 22
 
 
@@ -105,7 +107,7 @@ def measure(source: Path, rounds: int) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--gigabytes", type=float, default=4.0)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=count, default=3)
     parser.add_argument("--folder", type=Path, help="where to work")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()

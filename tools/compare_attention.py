@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from arguments import count
 
 from lampe_gguf.attention_probe import Probe
 from lampe_gguf.attention_stats import entropy
@@ -61,7 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compare attention weights.")
     parser.add_argument("model", type=Path)
     parser.add_argument("--text", required=True)
-    parser.add_argument("--length", type=int, default=256)
+    parser.add_argument("--length", type=count, default=256)
     given = parser.parse_args()
     llm = LampeLlama(given.model, lampe=False, n_ctx=given.length)
     tokens = llm.tokenize(read_document(given.text).text.encode())[: given.length]

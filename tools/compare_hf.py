@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from arguments import count
 
 from lampe_gguf.config import LampeConfig
 from lampe_gguf.presets import FLAT_OFFSET, default_config
@@ -81,8 +82,8 @@ def main() -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--text", type=Path, required=True)
-    parser.add_argument("--length", action="append", type=int, help="default: 2048, 12288")
-    parser.add_argument("--tail", type=int, default=256, help="tokens whose logits are compared")
+    parser.add_argument("--length", action="append", type=count, help="default: 2048, 12288")
+    parser.add_argument("--tail", type=count, default=256, help="tokens whose logits are compared")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     lengths = options.length or [2048, 12288]

@@ -22,6 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from arguments import count
 from patched import build
 from patched.devices import DEVICES
 from patched.places import CHECKOUT, cache_dir, venv_python
@@ -59,7 +60,7 @@ def main() -> int:
     for device in DEVICES:
         group.add_argument(f"--{device}", dest="device", action="store_const", const=device)
     parser.add_argument("--skip-tests", action="store_true", help="SmolLM2 only")
-    parser.add_argument("--tokens", type=int, default=1024, help="to read with SmolLM2")
+    parser.add_argument("--tokens", type=count, default=1024, help="to read with SmolLM2")
     parser.add_argument("pytest", nargs="*", help="arguments for pytest, after --")
     options = parser.parse_args()
     env = environment(options.device, device_folder(options.device))

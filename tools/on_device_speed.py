@@ -12,6 +12,7 @@ import argparse
 import statistics
 import time
 
+from arguments import count
 from demo import long_text, model_path
 
 from lampe_gguf.config import LampeConfig
@@ -47,7 +48,7 @@ def main() -> None:
     """Print a line for every length and side."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--length", action="append", type=int, metavar="N",
+    parser.add_argument("--length", action="append", type=count, metavar="N",
                         help="default: 1024, 4096, 16384, 30000")
     options = parser.parse_args()
     config = file_config(model_path())[1]

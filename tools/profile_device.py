@@ -13,6 +13,7 @@ import argparse
 
 import bench_attention as bench
 import torch
+from arguments import count
 from ggml_device import open_ggml  # type: ignore[import-not-found]
 
 from lampe_gguf.positions import lampe_plan
@@ -26,8 +27,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", action="append", choices=bench.SHAPES)
-    parser.add_argument("--length", type=int, default=16384, metavar="N")
-    parser.add_argument("--queries", action="append", type=int, metavar="N")
+    parser.add_argument("--length", type=count, default=16384, metavar="N")
+    parser.add_argument("--queries", action="append", type=count, metavar="N")
     options = parser.parse_args()
     torch.zeros(1).cuda()
     ggml = open_ggml("CUDA0")

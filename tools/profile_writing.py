@@ -23,6 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from arguments import count
 from demo import model_path
 
 from lampe_gguf.bench_side import open_side
@@ -61,8 +62,8 @@ def shares(record: Path) -> dict[str, float]:
 def main() -> int:
     """Read, write, and show."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--length", type=int, default=16384, help="tokens in the context")
-    parser.add_argument("--tokens", type=int, default=128, help="tokens to write")
+    parser.add_argument("--length", type=count, default=16384, help="tokens in the context")
+    parser.add_argument("--tokens", type=count, default=128, help="tokens to write")
     options = parser.parse_args()
     if shutil.which("perf") is None:
         raise LampeError("there is no perf here: install it (Debian: linux-perf)")

@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
 """Test the fused op's kernels under sanitizers: addresses and undefined behaviour, or threads.
 
+    python tools/sanitize.py [--thread | --cuda | --target avx2] [-- PYTEST ARGUMENTS]
+
 Builds ggml-base and ggml-cpu alone, from the pinned source with patches/ laid onto it, in the
 cache; compiles our own files with all warnings as errors; runs tests/test_lampe_op*.py on them.
 With --target: with the instructions of another processor, which this one has to have.
 With --cuda: the CUDA kernels, compiled for the processor, on tests/test_cuda_op.py.
-Linux with GCC or Clang.
+The exit code is pytest's, 1 when something could not be built and 2 for wrong options. Linux with
+GCC or Clang.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from cross import TARGETS
+from cross import TARGETS, obstacle
 from patched.compile import Toolchain, find_toolchain
 from patched.ggml import check_warnings, compile_libraries, lay, op_tests
 from patched.places import CHECKOUT, best_python
@@ -68,7 +71,8 @@ def test(arguments: list[str], env: dict[str, str]) -> int:
 
 def main() -> int:
     """Build, compile with warnings, test; returns pytest's exit code."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--thread", dest="kind", action="store_const", const="thread",
                         default="address", help="look for data races instead")
     parser.add_argument("--cuda", action="store_true",
@@ -83,6 +87,8 @@ def main() -> int:
         parser.error("--cuda and --thread exclude each other: its threads are one.")
     if options.cuda and options.target:
         parser.error("--cuda and --target exclude each other: its kernels have no target.")
+    if options.target and (reason := obstacle(TARGETS[options.target])):
+        raise Failure(f"{options.target} cannot be run: {reason}")
     tools = find_toolchain("cpu")
     if options.cuda:
         env = {**os.environ, **OPTIONS, "LAMPE_EMULATED_SANITIZE": "1",
@@ -92,7 +98,10 @@ def main() -> int:
     with locked_tree("sanitize") as tree:
         lay(tree)
         name = f"{options.kind}-{options.target}" if options.target else options.kind
-        folder = compile_libraries(tree, tools, name, f"{options.kind} sanitizer",
+        title = f"{options.kind} sanitizer"
+        if options.target:
+            title += f", {TARGETS[options.target].title}"
+        folder = compile_libraries(tree, tools, name, title,
                                    cmake_flags(options.kind, options.target))
         print(f"{check_warnings(tree, name)} files of ours compile without a warning")
         env = {

@@ -12,7 +12,8 @@
 
 // the few rows of a decoding step: each key and value is read, converted and rotated on its way into the registers
 
-static constexpr int64_t LAMPE_FEW_KEYS = 16; // rows of the rotation that stay in the first cache while heads take turns
+static constexpr int64_t LAMPE_FEW_KEYS  = 16; // rows of the rotation that stay in the first cache while heads take turns
+static constexpr int64_t LAMPE_FEW_EARLY = 4;  // of so many rows of the next tile's values, one is asked for with its keys
 
 // the rows of a tile lie in memory as the loops below want them
 bool lampe_tile::few_reads_keys() const {
@@ -40,7 +41,8 @@ void lampe_tile::few_rotated_scores(enum lampe_region region) {
 
         const int64_t ldk = k->nb[1]/sizeof(*type);
 
-        const size_t n_bytes = D > 0 ? D*sizeof(*type) : ggml_row_size(k->type, shape.d_k);
+        const size_t n_bytes_k = D > 0 ? D*sizeof(*type) : ggml_row_size(k->type, shape.d_k);
+        const size_t n_bytes_v = D > 0 ? D*sizeof(*type) : ggml_row_size(v->type, shape.d_v);
 
         // what is read of the rotation serves all heads
         for (int64_t j0 = 0; j0 < n; j0 += LAMPE_FEW_KEYS) {
@@ -48,11 +50,15 @@ void lampe_tile::few_rotated_scores(enum lampe_region region) {
 
             for (int64_t i = 0; i < n_head_kv; ++i) {
                 const char * data_k = key_data(i);
+                const char * data_v = value_data(i);
 
+                // the scores take longer than the sums over the values, which alone would have to wait for all of them
                 const auto prefetch = [=](int j) LAMPE_INLINE {
-                    for (int64_t r = j0 + j + n_next; r < j0 + j + n_next + 4; ++r) {
-                        lampe_prefetch(data_k + r*k->nb[1], n_bytes);
+                    LAMPE_UNROLL
+                    for (int64_t r = 0; r < 4; ++r) {
+                        lampe_prefetch(data_k + (j0 + j + r + n_next)*k->nb[1], n_bytes_k);
                     }
+                    lampe_prefetch(data_v + ((j0 + j)/LAMPE_FEW_EARLY + n_next)*v->nb[1], n_bytes_v);
                 };
 
                 const auto  * src = (decltype(type)) data_k + j0*ldk;
@@ -168,7 +174,9 @@ void lampe_tile::compute_few() {
 
     few_softmax(scores, n_reached);
 
-    const int64_t n_next = shape.n_split*LAMPE_TILE_KV; // rows on to the next tile of this thread
+    const int64_t n_next  = shape.n_split*LAMPE_TILE_KV; // rows on to the next tile of this thread
+    const bool    early   = few_reads_keys();             // some of its values were asked for with its keys
+    const int64_t n_early = n/LAMPE_FEW_EARLY;
 
     const auto sums = [&](const auto * type, int64_t i) {
         const auto * data = (decltype(type)) value_data(i);
@@ -177,9 +185,10 @@ void lampe_tile::compute_few() {
 
         const size_t n_bytes = shape.d_v*sizeof(*data);
 
+        const auto late     = [=](int64_t j) { return early ? n_early + j - j/LAMPE_FEW_EARLY : j; };
         const auto prefetch = [=](int j, int end) LAMPE_INLINE {
-            for (int64_t r = j + n_next; r < end + n_next; ++r) {
-                lampe_prefetch((const char *) (data + r*ld), n_bytes);
+            for (int64_t r = late(j); r < late(end); ++r) {
+                lampe_prefetch((const char *) (data + (r + n_next)*ld), n_bytes);
             }
         };
         lampe_sums(acc + i*m*shape.d_v_pad, shape.d_v_pad, scores + i*m*LAMPE_TILE_KV, LAMPE_TILE_KV, data, ld, alpha, m, n, shape.d_v, prefetch);

@@ -14,7 +14,7 @@
 #endif
 
 // C[m] += sum_k A[m][k]*B[k] for the few rows of a decoding step, over vectors of d values: B is read once where the
-// registers allow that. prefetch(j, end) is asked for keys j to end - 1, spread evenly
+// registers allow that. prefetch(j, end) is called for rows j to end - 1, every fourth key for its share of the K
 template <int RM, int RN, typename T, typename F>
 static inline void lampe_sums_rows(float * C, int64_t ldc, const float * A, int64_t lda, const T * B, int64_t ldb, const float * alpha, int K, int64_t d,
         const F & prefetch) {

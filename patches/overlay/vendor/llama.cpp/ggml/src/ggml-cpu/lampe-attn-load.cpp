@@ -185,7 +185,7 @@ void lampe_tile::find_rope_rows(enum lampe_region region, int64_t base) {
     const int64_t num = in_middle ? plan[GGML_LAMPE_PLAN_NUM] : 1;
     const int64_t den = in_middle ? std::max(1, plan[GGML_LAMPE_PLAN_DEN]) : 1;
 
-    if (in_a_row && num <= den && k_max*num/den - base < n_pos) {
+    if (in_a_row && num >= 0 && num <= den && k_max*num/den - base < n_pos) {
         // short chains of additions, which do not wait for one another
         for (int64_t r0 = 0; r0 < n; r0 += LAMPE_RUN_KEYS) {
             const float * row = rope + (k_pos[r0]*num/den - base)*n_rot;

@@ -32,7 +32,7 @@ static constexpr int LAMPE_PANEL = LAMPE_RN*LAMPE_EPR; // columns in a panel
 LAMPE_INLINE static inline void lampe_prefetch(const char * x, size_t n) {
 #if defined(__GNUC__) || defined(__clang__)
     // into the second cache: this is a tile's time ahead, and the first is too small for that
-    // unrolled, as between products of vectors each branch of a loop tells
+    // unrolled: a branch for every line would take the place of products
     LAMPE_UNROLL
     for (size_t i = 0; i < n; i += CACHE_LINE_SIZE) {
         __builtin_prefetch(x + i, 0, 2);

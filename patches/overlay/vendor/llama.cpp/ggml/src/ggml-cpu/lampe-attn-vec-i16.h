@@ -74,7 +74,7 @@ static inline void lampe_vec_top4(float * x, lampe_vec a, lampe_vec b, lampe_vec
 
 typedef __m256i lampe_ivec;
 
-static constexpr int LAMPE_I16_RM = 6;
+static constexpr int LAMPE_I16_RM = 6; // of 16 registers, 12 are sums, 2 are B and 1 is A
 
 static inline lampe_ivec lampe_ivec_zero()                                { return _mm256_setzero_si256(); }
 static inline lampe_ivec lampe_ivec_load(const int32_t * x)               { return _mm256_loadu_si256((const __m256i *) x); }
@@ -110,7 +110,7 @@ static inline lampe_vec lampe_vec_round(lampe_vec a) {
     return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 
-// a*2^n for whole n in [-150, 0], 0 for what has no whole precision
+// a*2^n for whole n in [-150, 0], 0 where n is below -126: floats have no such power at whole precision
 static inline lampe_vec lampe_vec_ldexp(lampe_vec a, lampe_vec n) {
     const __m256i e = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
     const __m256  x = _mm256_mul_ps(a, _mm256_castsi256_ps(e));
