@@ -6,11 +6,11 @@
 A batch of queries at the end of a context, and one query (decoding). Both operators run in this
 process, alternating; medians; the ratio is stock's time over LaMPE's, above 1 where LaMPE is
 faster. The plan 'identity' leaves all positions as they are; 'lampe', above 8,192 keys, is that of
-a model trained on 8,192 tokens. For one query the context is repeated in memory until it fits in no
-cache, as the layers of a model are. Speeds are given beside what the machine can do at most, which
-tools/peak.c measures first.
-`--accuracy` gives the errors of both against attention in float64 on keys and values that no cache
-has rounded yet.
+a model trained on 8,192 tokens. For one query there are so many copies of the context that a
+processor's caches hold little of them (200 MB, 400 copies at most), as with a model's layers.
+Speeds are given beside what the machine can do at most, which tools/peak.c measures first.
+`--accuracy` gives the errors of both against attention in float64 on 1,024 keys and values that no
+cache has rounded yet; of the options it takes --shape, --queries, --kv, --threads and --device.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ KV_BYTES = 200e6  # of decoding: more than any cache holds
 MOST_COPIES = 400  # what a graph has nodes for
 RANDOM_KEYS = 4096  # more are repeated
 TRAINED = 8192  # tokens
+ACCURACY_KEYS = 1024
 PLANS: dict[str, Callable[[int], Plan]] = {
     "identity": identity_plan,
     "lampe": lambda length: lampe_plan(length, TRAINED, TRAINED // 2, 200),
@@ -203,7 +204,7 @@ def measure(ggml: Any, name: str, n_kv: int, n_q: int, kv: str, plan: str,
 def accuracy(ggml: Any, name: str, n_q: int, kv: str, spread: float, threads: int) -> list[float]:
     """Relative errors (root mean square) of stock and LaMPE, `spread` the scale of the queries."""
     d, n_head, n_head_kv = shape = SHAPES[name]
-    n_kv = 1024
+    n_kv = ACCURACY_KEYS
     rng = np.random.default_rng(0)
     plan, rope, positions = identity_plan(n_kv), Rope(d, NORM), np.arange(n_kv - n_q, n_kv)
     q = (spread * rng.normal(size=(n_q, n_head, d))).astype(np.float32)
@@ -223,7 +224,7 @@ def show_accuracy(ggml: Any, options: argparse.Namespace) -> None:
     """Print the errors of both, for flat and for peaked attention."""
     rows = []
     for name in options.shape:
-        for n_q in options.queries:
+        for n_q in (min(each, ACCURACY_KEYS) for each in options.queries):
             for kv in options.kv:
                 for spread in (0.3, 1.0, 3.0):
                     stock, lampe = accuracy(ggml, name, n_q, kv, spread, options.threads[0])
@@ -254,7 +255,8 @@ def main() -> int:
                              "many; default: 5")
     parser.add_argument("--threads", action="append", type=count, metavar="N",
                         help="+ default: all")
-    parser.add_argument("--device", metavar="NAME", help="as ggml calls it: CUDA0")
+    parser.add_argument("--device", metavar="NAME",
+                        help="as ggml calls it: CUDA0; it has no threads to choose")
     parser.add_argument("--accuracy", action="store_true", help="errors instead of times")
     parser.add_argument("--json", action="store_true",
                         help="rows as JSON, with no words between them")
@@ -294,9 +296,10 @@ def main() -> int:
 
 def headline(threads: int, peak: dict[str, float]) -> str:
     """What the rows of so many threads stand under."""
+    many = "1 thread" if threads == 1 else f"{threads} threads"
     if not peak:
-        return f"{threads} threads"
-    return (f"{threads} threads; the machine does at most {peak['f32_gflops']:.0f} GFLOP/s in f32, "
+        return many
+    return (f"{many}; the machine does at most {peak['f32_gflops']:.0f} GFLOP/s in f32, "
             f"{peak['i16_gops']:.0f} Gop/s in pairs of 16-bit integers, and reads "
             f"{peak['read_gbs']:.0f} GB/s")
 

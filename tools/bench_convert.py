@@ -41,15 +41,16 @@ def make_file(target: Path, size: int) -> None:
     with GGUFFile(real_model()) as model, open(target, "wb") as out:
         pairs = os.pread(model.fd, model.tensors_offset - model.pairs_offset, model.pairs_offset)
         length = padded(model.size - model.data_offset, model.alignment) - model.alignment
-        count = max(1, size // length)
-        out.write(MAGIC + U32.pack(model.version) + U64.pack(count) + U64.pack(len(model.pairs)))
+        n_tensors = max(1, size // length)
+        out.write(MAGIC + U32.pack(model.version))
+        out.write(U64.pack(n_tensors) + U64.pack(len(model.pairs)))
         out.write(pairs)
-        for number in range(count):
+        for number in range(n_tensors):
             name = b"data.%d" % number
             out.write(U64.pack(len(name)) + name + U32.pack(1) + U64.pack(length))
             out.write(U32.pack(int8) + U64.pack(number * length))
         out.write(bytes(padded(out.tell(), model.alignment) - out.tell()))
-        for _ in range(count):
+        for _ in range(n_tensors):
             for start in range(0, length, BLOCK):
                 piece = min(BLOCK, length - start)
                 out.write(os.pread(model.fd, piece, model.data_offset + start))

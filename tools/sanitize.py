@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Test the fused op's kernels under sanitizers: addresses and undefined behaviour, or threads.
 
-    python tools/sanitize.py [--thread | --cuda | --target avx2] [-- PYTEST ARGUMENTS]
+    python tools/sanitize.py [--cuda | [--thread] [--target avx2]] [-- PYTEST ARGUMENTS]
 
 Builds ggml-base and ggml-cpu alone, from the pinned source with patches/ laid onto it, in the
 cache; compiles our own files with all warnings as errors; runs tests/test_lampe_op*.py on them.
 With --target: with the instructions of another processor, which this one has to have.
 With --cuda: the CUDA kernels, compiled for the processor, on tests/test_cuda_op.py.
-The exit code is pytest's, 1 when something could not be built and 2 for wrong options. Linux with
-GCC or Clang.
+The exit code is 0 when all tests passed, 2 for wrong options, 1 when something could not be built
+or run; else it is pytest's. Linux with GCC or Clang.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@
 // the few rows of a decoding step: each key and value is read, converted and rotated on its way into the registers
 
 static constexpr int64_t LAMPE_FEW_KEYS  = 16; // rows of the rotation that stay in the first cache while heads take turns
-static constexpr int64_t LAMPE_FEW_EARLY = 4;  // of so many rows of the next tile's values, one is asked for with its keys
+static constexpr int64_t LAMPE_FEW_EARLY = 4;  // 1/LAMPE_FEW_EARLY of the next tile's values is asked for in the pass over the keys
 
 // the rows of a tile lie in memory as the loops below want them
 bool lampe_tile::few_reads_keys() const {
@@ -44,6 +44,8 @@ void lampe_tile::few_rotated_scores(enum lampe_region region) {
         const size_t n_bytes_k = D > 0 ? D*sizeof(*type) : ggml_row_size(k->type, shape.d_k);
         const size_t n_bytes_v = D > 0 ? D*sizeof(*type) : ggml_row_size(v->type, shape.d_v);
 
+        const bool early = few_reads_values();
+
         // what is read of the rotation serves all heads
         for (int64_t j0 = 0; j0 < n; j0 += LAMPE_FEW_KEYS) {
             const int n_keys = (int) std::min<int64_t>(n - j0, LAMPE_FEW_KEYS);
@@ -52,13 +54,15 @@ void lampe_tile::few_rotated_scores(enum lampe_region region) {
                 const char * data_k = key_data(i);
                 const char * data_v = value_data(i);
 
-                // the scores take longer than the sums over the values, which alone would have to wait for all of them
+                // the pass over the values alone would ask faster than memory answers
                 const auto prefetch = [=](int j) LAMPE_INLINE {
                     LAMPE_UNROLL
                     for (int64_t r = 0; r < 4; ++r) {
                         lampe_prefetch(data_k + (j0 + j + r + n_next)*k->nb[1], n_bytes_k);
                     }
-                    lampe_prefetch(data_v + ((j0 + j)/LAMPE_FEW_EARLY + n_next)*v->nb[1], n_bytes_v);
+                    if (early) {
+                        lampe_prefetch(data_v + ((j0 + j)/LAMPE_FEW_EARLY + n_next)*v->nb[1], n_bytes_v);
+                    }
                 };
 
                 const auto  * src = (decltype(type)) data_k + j0*ldk;

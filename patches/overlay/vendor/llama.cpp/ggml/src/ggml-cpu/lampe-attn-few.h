@@ -14,7 +14,7 @@
 #endif
 
 // C[m] += sum_k A[m][k]*B[k] for the few rows of a decoding step, over vectors of d values: B is read once where the
-// registers allow that. prefetch(j, end) is called for rows j to end - 1, every fourth key for its share of the K
+// registers allow that. prefetch(j, end) is called for rows j to end - 1, at every fourth k: over all passes, rows 0 to K - 1
 template <int RM, int RN, typename T, typename F>
 static inline void lampe_sums_rows(float * C, int64_t ldc, const float * A, int64_t lda, const T * B, int64_t ldb, const float * alpha, int K, int64_t d,
         const F & prefetch) {
@@ -203,30 +203,39 @@ static void lampe_rotated_dots_rows(float * GGML_RESTRICT S, int64_t lds, const 
     }
 }
 
-// M rows of Q; prefetch(j) comes before keys j to j + 3
+// M rows of Q; prefetch(j) comes once, before keys j to j + 3
 template <bool neox, int D, typename T, typename F>
 static inline void lampe_rotated_dots(float * S, int64_t lds, const float * Q, int64_t ldq, const T * K, int64_t ldk, const float * const * rope,
         int64_t n_rot, int64_t d, int M, int n, const F & prefetch) {
     // a key is rotated once where the registers allow that
     const int most = LAMPE_REGISTERS < 32 ? 2 : M == 8 ? 4 : 7;
 
+    bool       first = true;
+    const auto once  = [&](int j) LAMPE_INLINE {
+        if (first) {
+            prefetch(j);
+        }
+    };
+
     while (M > 0) {
         const int m = std::min(M, most);
         switch (m) {
-            case 1:  lampe_rotated_dots_rows<1, neox, D>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, prefetch); break;
-            case 2:  lampe_rotated_dots_rows<2, neox, D>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, prefetch); break;
+            case 1:  lampe_rotated_dots_rows<1, neox, D>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, once); break;
+            case 2:  lampe_rotated_dots_rows<2, neox, D>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, once); break;
 #if defined(__AVX512F__) || defined(__aarch64__)
-            case 3:  lampe_rotated_dots_rows<3, neox, D>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, prefetch); break;
-            case 4:  lampe_rotated_dots_rows<4, neox, D>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, prefetch); break;
-            case 5:  lampe_rotated_dots_rows<5, neox, D>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, prefetch); break;
-            case 6:  lampe_rotated_dots_rows<6, neox, D>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, prefetch); break;
-            case 7:  lampe_rotated_dots_rows<7, neox, D>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, prefetch); break;
+            case 3:  lampe_rotated_dots_rows<3, neox, D>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, once); break;
+            case 4:  lampe_rotated_dots_rows<4, neox, D>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, once); break;
+            case 5:  lampe_rotated_dots_rows<5, neox, D>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, once); break;
+            case 6:  lampe_rotated_dots_rows<6, neox, D>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, once); break;
+            case 7:  lampe_rotated_dots_rows<7, neox, D>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, once); break;
 #endif
             default: GGML_ABORT("fatal error");
         }
         S += m*lds;
         Q += m*ldq;
         M -= m;
+
+        first = false;
     }
 }
 

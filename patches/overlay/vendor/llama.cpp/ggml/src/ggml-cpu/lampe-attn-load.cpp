@@ -207,7 +207,7 @@ void lampe_tile::find_rope_rows(enum lampe_region region, int64_t base) {
     int64_t pos  = 0;
     int64_t rem  = 0;
     for (int64_t j = 0; j < n; ++j) {
-        if (k_pos[j] == prev + 1 && num <= den) {
+        if (k_pos[j] == prev + 1 && num >= 0 && num <= den) {
             rem += num;
             if (rem >= den) {
                 rem -= den;
