@@ -162,22 +162,21 @@ def attention(
         if len(seen) == 0:
             continue
         region = regions(plans[i], q_pos[i], k_pos[seen])
-        for h in range(n_head):
-            score = np.empty(len(seen))
-            for r in (LOCAL, MIDDLE, TAIL):
-                here = region == r
-                query = rotate(
-                    q[i, h], query_position(plans[i], r, q_pos[i]), rope, attention_factor
-                )
-                positions = key_position(plans[i], r, k_pos[seen][here])
-                keys = rotate(k[seen[here], h // group], positions, rope, attention_factor)
-                score[here] = keys @ query
-            score *= scale
-            if softcap:
-                score[:] = softcap * np.tanh(score / softcap)
-            score += added[i, seen]
-            top = score.max() if sinks is None else max(score.max(), sinks[h])
-            weight = np.exp(score - top)
-            total = weight.sum() + (0.0 if sinks is None else np.exp(sinks[h] - top))
-            out[i, h] = weight @ v[seen, h // group] / total
+        score = np.empty((n_head, len(seen)))
+        for r in (LOCAL, MIDDLE, TAIL):
+            here = region == r
+            query = rotate(q[i], query_position(plans[i], r, q_pos[i]), rope, attention_factor)
+            positions = key_position(plans[i], r, k_pos[seen][here])[:, None]  # of all heads
+            keys = rotate(k[seen[here]], positions, rope, attention_factor)
+            score[:, here] = np.einsum("hd,jhd->hj", query, keys.repeat(group, axis=1))
+        score *= scale
+        if softcap:
+            score = softcap * np.tanh(score / softcap)
+        score += added[i, seen]
+        sink = np.full(n_head, -np.inf) if sinks is None else np.asarray(sinks, dtype=np.float64)
+        top = np.maximum(score.max(axis=1), sink)
+        weight = np.exp(score - top[:, None])
+        total = weight.sum(axis=1) + np.exp(sink - top)
+        values = v[seen].repeat(group, axis=1)
+        out[i] = np.einsum("hj,jhd->hd", weight, values) / total[:, None]
     return out

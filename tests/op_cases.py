@@ -73,11 +73,11 @@ def plain_float32(case: Case, q, k, v, q_pos, k_pos, plans, mask, sinks, scale) 
         if len(seen) == 0:
             continue
         at = relative_position(plans[i], q_pos[i], k_pos[seen])
+        # unrotated dimensions must not be scaled twice: rotate scales the pairs alone
+        turned = rotate(q[i][:, None].repeat(len(seen), axis=1), at, case.rope,
+                        case.attention_factor**2).astype(f32)
         for h in range(case.n_head):
-            query = rotate(np.repeat(q[i, h][None], len(seen), 0), at, case.rope,
-                           case.attention_factor**2).astype(f32)
-            # unrotated dimensions must not be scaled twice: rotate scales the pairs alone
-            score = (query * k[seen, h // group].astype(f32)).sum(1, dtype=f32) * f32(scale)
+            score = (turned[h] * k[seen, h // group].astype(f32)).sum(1, dtype=f32) * f32(scale)
             if case.softcap:
                 score = f32(case.softcap) * np.tanh(score / f32(case.softcap))
             top = score.max() if sinks is None else max(score.max(), f32(sinks[h]))

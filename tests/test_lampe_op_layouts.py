@@ -65,9 +65,9 @@ class Stream:
             if len(seen) == 0:
                 continue
             distance = relative_position(self.plans[i], position, self.k_pos[seen])
+            turned = rotate(self.q[i][:, None].repeat(len(seen), axis=1), distance, ROPE)
             for h in range(N_HEAD):
-                turned = rotate(np.repeat(self.q[i, h][None], len(seen), 0), distance, ROPE)
-                score = (turned * self.k[seen, h // 3]).sum(1) * D**-0.5 + self.mask[i, seen]
+                score = (turned[h] * self.k[seen, h // 3]).sum(1) * D**-0.5 + self.mask[i, seen]
                 weight = np.exp(score - score.max())
                 out[i, h] = weight @ self.v[seen, h // 3].astype(np.float64) / weight.sum()
         return out
