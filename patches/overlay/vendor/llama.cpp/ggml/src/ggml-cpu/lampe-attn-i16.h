@@ -175,10 +175,10 @@ static inline void lampe_gemm_i16(const int32_t * A, int64_t sm, int64_t sk, con
     }
 }
 
-// e^x for x <= 0; above -87, where e^x has whole precision, the relative error is at most 1.7e-7 + 7.5e-8*|x|, of which
-// the second is the rounding of x*log2(e); the polynomial is fitted to 2^x on [-1/2, 1/2] for the least largest error
+// e^x for x <= 0, and 0 below -87; the relative error is at most 1.7e-7 + 7.5e-8*|x|, of which the second is the rounding of
+// x*log2(e); the polynomial is fitted to 2^x on [-1/2, 1/2] for the least largest error
 static inline lampe_vec lampe_vec_exp_neg(lampe_vec x) {
-    // below -150 nothing is left; a NaN stays one
+    // a NaN stays one
     const lampe_vec t = lampe_vec_max(lampe_vec_set1(-150.0f), lampe_vec_mul(x, lampe_vec_set1(1.44269504f)));
     const lampe_vec n = lampe_vec_round(t);
     const lampe_vec f = lampe_vec_sub(t, n);

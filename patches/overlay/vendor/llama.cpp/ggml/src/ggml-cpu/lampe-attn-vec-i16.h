@@ -50,9 +50,10 @@ static inline lampe_vec lampe_vec_round(lampe_vec a) {
     return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 
-// a*2^n for whole n in [-150, 0]
+// a*2^n for a in [1/2, 2] and whole n in [-150, 0], 0 where n is below -125: a subnormal result may take processors a
+// hundred times as long, and every key that a query may not see has one
 static inline lampe_vec lampe_vec_ldexp(lampe_vec a, lampe_vec n) {
-    return _mm512_scalef_ps(a, n);
+    return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(n, _mm512_set1_ps(-125.0f), _CMP_NLT_UQ), a, n);
 }
 
 // the largest of each of four vectors
@@ -110,11 +111,11 @@ static inline lampe_vec lampe_vec_round(lampe_vec a) {
     return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 
-// a*2^n for whole n in [-150, 0], 0 where n is below -126: floats have no such power at whole precision
+// as above
 static inline lampe_vec lampe_vec_ldexp(lampe_vec a, lampe_vec n) {
     const __m256i e = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
     const __m256  x = _mm256_mul_ps(a, _mm256_castsi256_ps(e));
-    return _mm256_andnot_ps(_mm256_cmp_ps(n, _mm256_set1_ps(-126.0f), _CMP_LT_OQ), x);
+    return _mm256_andnot_ps(_mm256_cmp_ps(n, _mm256_set1_ps(-125.0f), _CMP_LT_OQ), x);
 }
 
 static inline void lampe_vec_top4(float * x, lampe_vec a, lampe_vec b, lampe_vec c, lampe_vec d) {
