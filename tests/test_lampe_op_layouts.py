@@ -234,10 +234,13 @@ def test_a_middle_that_is_stretched(ggml: gg.Ggml, kind: str, n_q: int) -> None:
     check(compute(ggml, [s], n_pos=400), [s])
 
 
+@pytest.mark.parametrize("num", [-1, -100])  # rows of the table from query to key, and before it
 @pytest.mark.parametrize("n_q", [1, 20])
-def test_a_middle_before_the_table_is_read_nowhere(ggml: gg.Ggml, kind: str, n_q: int) -> None:
+def test_a_middle_before_the_table_is_read_nowhere(
+    ggml: gg.Ggml, kind: str, n_q: int, num: int
+) -> None:
     (s,) = filled([stream(60, n_q, 60)], kind)
-    s.plans = [replace(s.plans[0], num=-100, den=2)] * n_q  # of a broken file: rows are clamped
+    s.plans = [replace(s.plans[0], num=num, den=2)] * n_q  # of a broken file: rows are clamped
     want = compute(ggml, [s])
     order = np.random.default_rng(0).permutation(60)  # no run of positions, nor a shortcut for it
     for each in ("k_pos", "k", "v"):
