@@ -7,7 +7,10 @@
 extern "C" {
 #endif
 
-    #define LLAMA_LAMPE_VERSION 1
+    #define LLAMA_LAMPE_VERSION 1 // of the metadata
+
+    // of this header: moves whenever a struct, a signature or what a function promises does
+    #define LLAMA_LAMPE_API_VERSION 2
 
     enum llama_lampe_method {
         LLAMA_LAMPE_METHOD_LAMPE      = 0,
@@ -59,25 +62,31 @@ extern "C" {
         int32_t mapping_length; // m, or length where the plan is the identity
     };
 
-    // why the last call of this thread into llama.cpp failed for a reason of LaMPE's, "" when it did not
+    // LLAMA_LAMPE_API_VERSION of the library, to be compared with the one a caller was written for
+    LLAMA_API uint32_t llama_lampe_version(void);
+
+    // why the last call of this thread into llama.cpp failed, "" when it did not or llama.cpp did not say
+    // lasts until the next one that can fail: loading a model, making a context, decoding, setting a state, what is below
     LLAMA_API const char * llama_lampe_last_error(void);
 
     // false when the model carries no LaMPE metadata
     LLAMA_API bool llama_lampe_model_params(const struct llama_model * model, struct llama_lampe_params * params);
 
     // switch a context on or off; refused (-1) unless its memory is empty: cached keys are of the other kind
+    // where it fails, nothing has changed
     LLAMA_API int32_t llama_lampe_set_enabled(struct llama_context * ctx, bool enabled);
     LLAMA_API bool    llama_lampe_get_enabled(const struct llama_context * ctx);
 
-    // replace the parameters of a context; -1 when they are out of range (see llama_lampe_last_error)
+    // replace the parameters of a context; -1 when they are out of range (see llama_lampe_last_error), those before stay
     // cached keys carry no positions, so this is allowed at any time
     LLAMA_API int32_t llama_lampe_set_params(      struct llama_context * ctx, const struct llama_lampe_params * params);
     LLAMA_API bool    llama_lampe_get_params(const struct llama_context * ctx,       struct llama_lampe_params * params);
 
-    // announce the length of the prompt that a sequence is about to read (policy "prompt"); 0 withdraws it
+    // announce the length of the prompt that a sequence is about to read (policy "prompt"); 0 withdraws it, and so do
+    // clearing the memory, removing or moving tokens of the sequence, and setting its state
     LLAMA_API int32_t llama_lampe_set_prompt_length(struct llama_context * ctx, llama_seq_id seq_id, int32_t n_tokens);
 
-    // the plan of an input of that length; of the newest token of a sequence
+    // the plan of an input of that length; of the newest token of a sequence, false when the memory holds none
     LLAMA_API bool llama_lampe_get_plan    (const struct llama_context * ctx, int32_t length, struct llama_lampe_plan * plan);
     LLAMA_API bool llama_lampe_get_plan_seq(const struct llama_context * ctx, llama_seq_id seq_id, struct llama_lampe_plan * plan);
 

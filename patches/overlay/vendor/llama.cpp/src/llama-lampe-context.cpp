@@ -3,6 +3,7 @@
 #include "llama-batch.h"
 #include "llama-hparams.h"
 #include "llama-impl.h"
+#include "llama-memory.h"
 #include "llama-model.h"
 
 #include "ggml-backend.h"
@@ -21,6 +22,9 @@ static constexpr int32_t LLAMA_LAMPE_POS_PAD = 256;
 static constexpr int64_t LLAMA_LAMPE_NODES_MAX = 512*1024;
 
 static constexpr size_t LLAMA_LAMPE_SCORES_MAX = 256*1024*1024;
+
+// rows of a table that are filled at a time: the whole of it would take its memory twice
+static constexpr int32_t LLAMA_LAMPE_ROWS_FILL = 4096;
 
 //
 // llama_lampe_rope
@@ -81,7 +85,7 @@ float llama_lampe_rope::get_attn_factor(float magnitude) const {
 //
 
 llama_lampe_context::llama_lampe_context(const llama_model & model, const llama_cparams & cparams, const llama_lampe_params & params) :
-    model(model), cparams(cparams), params(params) {
+    model(model), cparams(cparams), cur({ params, {} }) {
     n_pos = GGML_PAD((int32_t) cparams.n_ctx_seq + LLAMA_LAMPE_POS_SLACK, LLAMA_LAMPE_POS_PAD);
 
     const char * scores_max_env = getenv("LLAMA_LAMPE_SCORES_MAX");
@@ -93,30 +97,65 @@ llama_lampe_context::llama_lampe_context(const llama_model & model, const llama_
 }
 
 const llama_lampe_params & llama_lampe_context::get_params() const {
-    return params;
+    return cur.params;
 }
 
-void llama_lampe_context::set_params(const llama_lampe_params & params_new) {
-    llama_lampe_params_check(params_new);
+llama_lampe_context::settings llama_lampe_context::set_params(const llama_lampe_params & params) {
+    llama_lampe_params_check(params);
 
-    const bool new_tables = params.attention_factor != params_new.attention_factor;
+    settings next = { params, {} };
 
-    params = params_new;
+    const float magnitude = (float) params.attention_factor;
 
-    if (new_tables) {
-        rope_tables.clear();
+    // tables are made now and not when a graph asks for them: a batch would fail where there is no memory
+    for (const auto & table : cur.rope_tables) {
+        if (table->magnitude == magnitude || table->is_swa) {
+            next.rope_tables.push_back(table);
+        }
     }
+    for (const auto & table : cur.rope_tables) {
+        if (table->is_base && !find_table(next.rope_tables, table->rope, table->factors, magnitude, table->buft)) {
+            next.rope_tables.push_back(make_table(table->rope, table->factors, magnitude, table->buft, n_pos));
+            next.rope_tables.back()->is_base = true;
+        }
+    }
+
+    std::swap(cur, next);
+
+    return next;
+}
+
+void llama_lampe_context::restore(settings && before) {
+    cur = std::move(before);
 }
 
 void llama_lampe_context::set_prompt_length(llama_seq_id seq_id, int32_t n_tokens) {
     if (seq_id < 0 || seq_id >= LLAMA_MAX_SEQ) {
         throw llama_lampe_error(format("sequence %d does not exist: it must be between 0 and %d", seq_id, LLAMA_MAX_SEQ - 1));
     }
-    if (n_tokens < 0 || (uint32_t) n_tokens > params.context_length) {
-        throw llama_lampe_error(format("a prompt of %d tokens is beyond the LaMPE context length of %u", n_tokens, params.context_length));
+    if (n_tokens < 0 || (uint32_t) n_tokens > cur.params.context_length) {
+        throw llama_lampe_error(format("a prompt of %d tokens is beyond the LaMPE context length of %u", n_tokens, cur.params.context_length));
     }
 
     prompt_length[seq_id] = n_tokens;
+}
+
+void llama_lampe_context::forget_prompts() {
+    prompt_length.fill(0);
+}
+
+void llama_lampe_context::forget_prompts(const llama_memory_i & memory, llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
+    for (llama_seq_id s = 0; s < LLAMA_MAX_SEQ; ++s) {
+        if (prompt_length[s] == 0 || (seq_id >= 0 && s != seq_id)) {
+            continue;
+        }
+
+        const llama_pos pos_max = memory.seq_pos_max(s);
+
+        if (pos_max >= std::max(p0, 0) && (p1 < 0 || memory.seq_pos_min(s) < p1)) {
+            prompt_length[s] = 0;
+        }
+    }
 }
 
 bool llama_lampe_context::begin_batch(const llama_batch_allocr & balloc) {
@@ -128,9 +167,9 @@ bool llama_lampe_context::begin_batch(const llama_batch_allocr & balloc) {
             continue;
         }
 
-        if ((uint32_t) pos >= params.context_length) {
+        if ((uint32_t) pos >= cur.params.context_length) {
             throw llama_lampe_error(format("position %d of sequence %d is beyond the LaMPE context length of %u: "
-                        "remove or shift earlier tokens, or convert the model with a larger context length", pos, s, params.context_length));
+                        "remove or shift earlier tokens, or convert the model with a larger context length", pos, s, cur.params.context_length));
         }
 
         pos_max = std::max(pos_max, pos);
@@ -140,7 +179,7 @@ bool llama_lampe_context::begin_batch(const llama_batch_allocr & balloc) {
 
     if (grow) {
         // positions may run ahead of the cells when early tokens are removed and the rest is not shifted
-        grow_tables(GGML_PAD(std::min<int64_t>(2*(int64_t) pos_max, params.context_length) + 1 + LLAMA_LAMPE_POS_SLACK, LLAMA_LAMPE_POS_PAD));
+        grow_tables(GGML_PAD(std::min<int64_t>(2*(int64_t) pos_max, cur.params.context_length) + 1 + LLAMA_LAMPE_POS_SLACK, LLAMA_LAMPE_POS_PAD));
     }
 
     for (llama_seq_id s = 0; s < LLAMA_MAX_SEQ; ++s) {
@@ -160,18 +199,18 @@ bool llama_lampe_context::begin_batch(const llama_batch_allocr & balloc) {
     return grow;
 }
 
-int32_t llama_lampe_context::get_length(llama_seq_id seq_id, llama_pos pos) const {
-    switch ((enum llama_lampe_length_policy) params.length_policy) {
+int32_t llama_lampe_context::get_length(llama_seq_id seq_id, llama_pos pos, int32_t n_batch) const {
+    switch ((enum llama_lampe_length_policy) cur.params.length_policy) {
         case LLAMA_LAMPE_LENGTH_POLICY_CAUSAL:
             {
-                const int64_t step = params.length_step;
+                const int64_t step = cur.params.length_step;
 
                 // the last step may end beyond the context length, no harm: m is bounded
                 return (int32_t) std::min<int64_t>((pos/step + 1)*step, INT32_MAX);
             }
         case LLAMA_LAMPE_LENGTH_POLICY_PROMPT:
             {
-                return pos < prompt_length[seq_id] ? prompt_length[seq_id] : std::max(pos + 1, batch_length[seq_id]);
+                return pos < prompt_length[seq_id] ? prompt_length[seq_id] : std::max(pos + 1, n_batch);
             }
     }
 
@@ -182,12 +221,14 @@ std::vector<llama_lampe_plan> llama_lampe_context::get_plans(const llama_ubatch 
     std::vector<llama_lampe_plan> res(ubatch.n_tokens);
 
     for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
-        const int32_t length = get_length(ubatch.seq_id[i][0], ubatch.pos[i]);
+        const llama_seq_id seq_id = ubatch.seq_id[i][0];
+
+        const int32_t length = get_length(seq_id, ubatch.pos[i], batch_length[seq_id]);
 
         if (is_swa) {
             res[i] = llama_lampe_plan_identity(length);
         } else {
-            res[i] = i > 0 && res[i - 1].length == length ? res[i - 1] : llama_lampe_params_plan(params, length);
+            res[i] = i > 0 && res[i - 1].length == length ? res[i - 1] : llama_lampe_params_plan(cur.params, length);
         }
     }
 
@@ -195,15 +236,20 @@ std::vector<llama_lampe_plan> llama_lampe_context::get_plans(const llama_ubatch 
 }
 
 float llama_lampe_context::get_magnitude(bool is_swa) const {
-    return is_swa ? 1.0f : (float) params.attention_factor;
+    return is_swa ? 1.0f : (float) cur.params.attention_factor;
 }
 
-bool llama_lampe_context::get_plan_seq(llama_seq_id seq_id, llama_lampe_plan & plan) const {
-    if (seq_id < 0 || seq_id >= LLAMA_MAX_SEQ || batch_length[seq_id] == 0) {
+bool llama_lampe_context::get_plan_seq(const llama_memory_i & memory, llama_seq_id seq_id, llama_lampe_plan & plan) const {
+    if (seq_id < 0 || seq_id >= LLAMA_MAX_SEQ) {
         return false;
     }
 
-    plan = llama_lampe_params_plan(params, get_length(seq_id, batch_length[seq_id] - 1));
+    const llama_pos pos = memory.seq_pos_max(seq_id);
+    if (pos < 0) {
+        return false;
+    }
+
+    plan = llama_lampe_params_plan(cur.params, get_length(seq_id, pos, pos + 1));
 
     return true;
 }
@@ -211,10 +257,10 @@ bool llama_lampe_context::get_plan_seq(llama_seq_id seq_id, llama_lampe_plan & p
 uint32_t llama_lampe_context::n_plans_max(uint32_t n_tokens) const {
     uint32_t res = 0;
 
-    switch ((enum llama_lampe_length_policy) params.length_policy) {
+    switch ((enum llama_lampe_length_policy) cur.params.length_policy) {
         // each sequence may begin and end in the middle of a step, but there are only so many steps
         case LLAMA_LAMPE_LENGTH_POLICY_CAUSAL:
-            res = std::min(2*cparams.n_seq_max + n_tokens/params.length_step, params.context_length/params.length_step + 1);
+            res = std::min(2*cparams.n_seq_max + n_tokens/cur.params.length_step, cur.params.context_length/cur.params.length_step + 1);
             break;
         // the announced length and what comes after it
         case LLAMA_LAMPE_LENGTH_POLICY_PROMPT:
@@ -226,9 +272,9 @@ uint32_t llama_lampe_context::n_plans_max(uint32_t n_tokens) const {
 }
 
 llama_lampe_plan llama_lampe_context::get_plan_max(bool is_swa) const {
-    const int32_t length = std::min(cparams.n_ctx_seq, params.context_length);
+    const int32_t length = std::min(cparams.n_ctx_seq, cur.params.context_length);
 
-    return is_swa ? llama_lampe_plan_identity(length) : llama_lampe_params_plan(params, length);
+    return is_swa ? llama_lampe_plan_identity(length) : llama_lampe_params_plan(cur.params, length);
 }
 
 int64_t llama_lampe_context::n_tokens_block(int64_t n_kv) const {
@@ -288,23 +334,41 @@ void llama_lampe_context::rope_table_fill(rope_table & table, int32_t n_pos) con
         freq[i] = freq_interp*(1.0 - mix) + freq_extrap*mix;
     }
 
-    std::vector<float> data((size_t) n_pos*rope.n_dims);
+    const size_t row_size = rope.n_dims*sizeof(float);
 
-    for (int32_t p = 0; p < n_pos; ++p) {
-        float * row = data.data() + (size_t) p*rope.n_dims;
+    std::vector<float> data((size_t) std::min(n_pos, LLAMA_LAMPE_ROWS_FILL)*rope.n_dims);
 
-        for (int32_t i = 0; i < n_pairs; ++i) {
-            row[i]           = (float) (table.magnitude*std::cos(p*freq[i]));
-            row[i + n_pairs] = (float) (table.magnitude*std::sin(p*freq[i]));
+    for (int32_t first = 0; first < n_pos; first += LLAMA_LAMPE_ROWS_FILL) {
+        const int32_t n_rows = std::min(n_pos - first, LLAMA_LAMPE_ROWS_FILL);
+
+        for (int32_t r = 0; r < n_rows; ++r) {
+            float * row = data.data() + (size_t) r*rope.n_dims;
+
+            const int32_t p = first + r;
+
+            for (int32_t i = 0; i < n_pairs; ++i) {
+                row[i]           = (float) (table.magnitude*std::cos(p*freq[i]));
+                row[i + n_pairs] = (float) (table.magnitude*std::sin(p*freq[i]));
+            }
         }
-    }
 
-    ggml_backend_tensor_set(table.tensor, data.data(), 0, data.size()*sizeof(float));
+        ggml_backend_tensor_set(table.tensor, data.data(), first*row_size, n_rows*row_size);
+    }
 }
 
-std::unique_ptr<llama_lampe_context::rope_table> llama_lampe_context::make_table(
+std::shared_ptr<llama_lampe_context::rope_table> llama_lampe_context::find_table(
+        const std::vector<std::shared_ptr<rope_table>> & tables,
+        const llama_lampe_rope & rope, const std::vector<float> & factors, float magnitude, ggml_backend_buffer_type_t buft) {
+    const auto it = std::find_if(tables.begin(), tables.end(), [&](const auto & table) {
+        return table->rope == rope && table->factors == factors && table->magnitude == magnitude && table->buft == buft;
+    });
+
+    return it == tables.end() ? nullptr : *it;
+}
+
+std::shared_ptr<llama_lampe_context::rope_table> llama_lampe_context::make_table(
         const llama_lampe_rope & rope, const std::vector<float> & factors, float magnitude, ggml_backend_buffer_type_t buft, int32_t n_pos) const {
-    auto table = std::make_unique<rope_table>();
+    auto table = std::make_shared<rope_table>();
 
     table->rope    = rope;
     table->factors = factors;
@@ -322,6 +386,13 @@ std::unique_ptr<llama_lampe_context::rope_table> llama_lampe_context::make_table
     table->tensor = ggml_new_tensor_2d(table->ctx.get(), GGML_TYPE_F32, rope.n_dims, n_pos);
     ggml_set_name(table->tensor, "lampe_rope");
 
+    if (model.hparams.no_alloc) {
+        table->buf.reset(ggml_backend_buft_alloc_buffer(buft, 0));
+        table->tensor->buffer = table->buf.get();
+
+        return table;
+    }
+
     table->buf.reset(ggml_backend_alloc_ctx_tensors_from_buft(table->ctx.get(), buft));
     if (!table->buf) {
         throw llama_lampe_error(format("failed to allocate %.1f MiB for the positions of LaMPE", ggml_nbytes(table->tensor)/1024.0/1024.0));
@@ -333,18 +404,23 @@ std::unique_ptr<llama_lampe_context::rope_table> llama_lampe_context::make_table
 }
 
 void llama_lampe_context::grow_tables(int32_t n_pos_new) {
-    std::vector<std::unique_ptr<rope_table>> tables;
+    std::vector<std::shared_ptr<rope_table>> tables;
 
-    for (const auto & table : rope_tables) {
+    for (const auto & table : cur.rope_tables) {
         tables.push_back(make_table(table->rope, table->factors, table->magnitude, table->buft, n_pos_new));
+
+        tables.back()->is_base = table->is_base;
+        tables.back()->is_swa  = table->is_swa;
     }
 
     n_pos = n_pos_new;
 
-    rope_tables = std::move(tables);
+    cur.rope_tables = std::move(tables);
 }
 
-ggml_tensor * llama_lampe_context::get_rope_table(const llama_lampe_rope & rope, int il, float magnitude) {
+ggml_tensor * llama_lampe_context::get_rope_table(const llama_lampe_rope & rope, int il, bool is_swa) {
+    const float magnitude = get_magnitude(is_swa);
+
     std::vector<float> factors;
     if (rope.factors && rope.factors->buffer && !model.hparams.no_alloc) {
         factors.resize(rope.n_dims/2);
@@ -358,13 +434,25 @@ ggml_tensor * llama_lampe_context::get_rope_table(const llama_lampe_rope & rope,
     llama_lampe_rope key = rope;
     key.factors = nullptr;
 
-    for (auto & table : rope_tables) {
-        if (table->rope == key && table->factors == factors && table->magnitude == magnitude && table->buft == buft) {
-            return table->tensor;
-        }
+    auto table = find_table(cur.rope_tables, key, factors, magnitude, buft);
+    if (!table) {
+        table = make_table(key, factors, magnitude, buft, n_pos);
+
+        cur.rope_tables.push_back(table);
     }
 
-    rope_tables.push_back(make_table(key, factors, magnitude, buft, n_pos));
+    table->is_base |= !is_swa;
+    table->is_swa  |=  is_swa;
 
-    return rope_tables.back()->tensor;
+    return table->tensor;
+}
+
+std::map<ggml_backend_buffer_type_t, size_t> llama_lampe_context::memory_breakdown() const {
+    std::map<ggml_backend_buffer_type_t, size_t> res;
+
+    for (const auto & table : cur.rope_tables) {
+        res[table->buft] += ggml_nbytes(table->tensor);
+    }
+
+    return res;
 }

@@ -254,7 +254,7 @@ ggml_tensor * llm_graph_input_lampe::build_attn_fused(
           ggml_tensor * sinks,
                 float   kq_scale,
                 float   softcap) const {
-    return ggml_lampe_attn(ctx, q, k, v, kq_mask, plan, k_pos, lampe.get_rope_table(rope, il, lampe.get_magnitude(is_swa)), sinks, kq_scale, softcap, rope.mode, causal);
+    return ggml_lampe_attn(ctx, q, k, v, kq_mask, plan, k_pos, lampe.get_rope_table(rope, il, is_swa), sinks, kq_scale, softcap, rope.mode, causal);
 }
 
 ggml_tensor * llm_graph_input_lampe::build_attn_portable(

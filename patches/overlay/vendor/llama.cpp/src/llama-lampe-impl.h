@@ -8,6 +8,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -15,6 +16,7 @@
 
 class  llama_batch_allocr;
 struct llama_hparams;
+struct llama_memory_i;
 struct llama_model;
 struct llama_model_loader;
 struct llama_ubatch;
@@ -27,6 +29,27 @@ public:
 
 // forget the last error, at the start of every call that can refuse
 void llama_lampe_error_clear();
+
+// before a call that may run out of memory: what a thread needs to throw at all is allocated with its first exception, and
+// where that cannot be had glibc ends the process
+void llama_lampe_error_prepare();
+
+// keep what a call failed with for llama_lampe_last_error(), unless what it came from is kept already
+void llama_lampe_error_keep(const std::exception & err);
+
+// and log it
+void llama_lampe_error_note(const char * func, const std::exception & err);
+
+// what fn() returns, or ret_failed where it throws: no exception may cross the C API
+template<typename F>
+int32_t llama_lampe_try(const char * func, int32_t ret_failed, F && fn) {
+    try {
+        return fn();
+    } catch (const std::exception & err) {
+        llama_lampe_error_note(func, err);
+        return ret_failed;
+    }
+}
 
 // precedes the cells of a saved sequence whose keys carry no positions
 static constexpr uint32_t LLAMA_LAMPE_STATE_MAGIC = 0x65706d6c; // "lmpe"
@@ -96,9 +119,25 @@ public:
 
     const llama_lampe_params & get_params() const;
 
-    // no graph built before may be used again
-    void set_params(const llama_lampe_params & params);
+    struct rope_table;
+
+    // what set_params() replaces
+    struct settings {
+        llama_lampe_params params;
+
+        std::vector<std::shared_ptr<rope_table>> rope_tables;
+    };
+
+    // the settings before; no graph built before may be used again
+    // throws, and nothing changes, where a value is out of range or the memory for other tables is lacking
+    settings set_params(const llama_lampe_params & params);
+    void     restore(settings && before);
+
     void set_prompt_length(llama_seq_id seq_id, int32_t n_tokens);
+
+    // withdraw the lengths announced for all sequences, or for those (-1: any) that hold tokens at positions [p0, p1)
+    void forget_prompts();
+    void forget_prompts(const llama_memory_i & memory, llama_seq_id seq_id, llama_pos p0, llama_pos p1);
 
     // note the lengths of a batch before it is split; throws when a position is beyond the context length
     // returns true when the tables had to grow, so that no graph built before may be used again
@@ -110,8 +149,8 @@ public:
     // what multiplies cos and sin of queries and keys
     float get_magnitude(bool is_swa) const;
 
-    // false when no token of this sequence has been decoded
-    bool get_plan_seq(llama_seq_id seq_id, llama_lampe_plan & plan) const;
+    // false when the memory holds no token of this sequence
+    bool get_plan_seq(const llama_memory_i & memory, llama_seq_id seq_id, llama_lampe_plan & plan) const;
 
     // the plan of the longest input that fits
     llama_lampe_plan get_plan_max(bool is_swa) const;
@@ -123,14 +162,20 @@ public:
     uint32_t n_nodes_max(uint32_t n_tokens) const;
 
     // F32 [n_dims, n_pos]: cos and sin of each pair at each position, in the memory of that layer's device
-    ggml_tensor * get_rope_table(const llama_lampe_rope & rope, int il, float magnitude);
+    ggml_tensor * get_rope_table(const llama_lampe_rope & rope, int il, bool is_swa);
 
-private:
+    // bytes of the tables; where nothing is allocated (no_alloc), what they would take
+    std::map<ggml_backend_buffer_type_t, size_t> memory_breakdown() const;
+
     struct rope_table {
         llama_lampe_rope   rope;
         std::vector<float> factors;
 
         float magnitude;
+
+        // which layers have asked for it
+        bool is_base = false;
+        bool is_swa  = false;
 
         ggml_backend_buffer_type_t buft;
 
@@ -139,15 +184,22 @@ private:
         ggml_backend_buffer_ptr   buf;
     };
 
+private:
     void rope_table_fill(rope_table & table, int32_t n_pos) const;
 
-    std::unique_ptr<rope_table> make_table(
+    // nullptr when there is none
+    static std::shared_ptr<rope_table> find_table(
+        const std::vector<std::shared_ptr<rope_table>> & tables,
+        const llama_lampe_rope & rope, const std::vector<float> & factors, float magnitude, ggml_backend_buffer_type_t buft);
+
+    std::shared_ptr<rope_table> make_table(
         const llama_lampe_rope & rope, const std::vector<float> & factors, float magnitude, ggml_backend_buffer_type_t buft, int32_t n_pos) const;
 
     // all of them, or none: throws where the memory for it is lacking
     void grow_tables(int32_t n_pos_new);
 
-    int32_t get_length(llama_seq_id seq_id, llama_pos pos) const;
+    // n_batch: where the sequence ends in the batch under way
+    int32_t get_length(llama_seq_id seq_id, llama_pos pos, int32_t n_batch) const;
 
     // upper bound of the distinct plans of a ubatch that are not the identity
     uint32_t n_plans_max(uint32_t n_tokens) const;
@@ -155,7 +207,7 @@ private:
     const llama_model   & model;
     const llama_cparams & cparams;
 
-    llama_lampe_params params;
+    settings cur;
 
     std::string path_reason;
 
@@ -164,12 +216,17 @@ private:
     size_t scores_max; // bytes that the scores of the portable path may take
 
     std::array<int32_t, LLAMA_MAX_SEQ> prompt_length; // announced, 0 = none
-    std::array<int32_t, LLAMA_MAX_SEQ> batch_length;  // end of the sequence in the current batch, 0 = never seen
-
-    std::vector<std::unique_ptr<rope_table>> rope_tables;
+    std::array<int32_t, LLAMA_MAX_SEQ> batch_length;  // end of the sequence in the last batch that had tokens of it
 };
 
 // throws when n_ctx (0: all of the LaMPE context length) is beyond the LaMPE context length,
-// or when the KV cache does not fit the memory that is available
+// or when what grows with it does not fit the memory that is available
 void llama_lampe_check_n_ctx(
     const llama_model & model, const llama_cparams & cparams, uint32_t n_ctx, ggml_type type_k, ggml_type type_v, bool swa_full);
+
+// throws when there is no room for a scheduler of that many nodes, whose allocations ggml takes for granted
+void llama_lampe_check_nodes(uint32_t n_nodes);
+
+// throws when LaMPE cannot run on what the context is made of, or shares the cache of a context whose keys are of the other
+// kind; warns when a parameter undoes the model's own RoPE
+void llama_lampe_check_context(const llama_model & model, const llama_cparams & cparams, const llama_context_params & params);

@@ -5,22 +5,104 @@
 #include "llama-memory.h"
 #include "llama-model.h"
 
+#include <mutex>
+#include <new>
+#include <thread>
+#include <unordered_map>
+
 //
 // errors
 //
 
-static thread_local std::string g_lampe_last_error;
+namespace {
+
+// Not thread_local: in a library that is loaded late, the first use of such a variable by a thread allocates it, and
+// where there is no memory for that glibc ends the process.
+class lampe_errors {
+public:
+    static lampe_errors & get() {
+        // never destroyed: threads may fail while the process ends
+        static auto & errors = *new lampe_errors;
+
+        return errors;
+    }
+
+    void set(const char * what) {
+        std::lock_guard<std::mutex> lock(mutex);
+
+        errors[std::this_thread::get_id()] = what;
+    }
+
+    // unless there is one
+    void set_first(const char * what) {
+        std::lock_guard<std::mutex> lock(mutex);
+
+        errors.emplace(std::this_thread::get_id(), what);
+    }
+
+    void clear() {
+        std::lock_guard<std::mutex> lock(mutex);
+
+        errors.erase(std::this_thread::get_id());
+    }
+
+    // lasts as long as the thread does not call set() or clear()
+    const char * last() {
+        std::lock_guard<std::mutex> lock(mutex);
+
+        const auto it = errors.find(std::this_thread::get_id());
+
+        return it == errors.end() ? "" : it->second.c_str();
+    }
+
+private:
+    std::mutex mutex;
+
+    std::unordered_map<std::thread::id, std::string> errors; // of the threads whose last call failed
+};
+
+}
 
 llama_lampe_error::llama_lampe_error(const std::string & what) : std::runtime_error(what) {
-    g_lampe_last_error = what;
+    lampe_errors::get().set(what.c_str());
 }
 
 void llama_lampe_error_clear() {
-    g_lampe_last_error.clear();
+    lampe_errors::get().clear();
+}
+
+void llama_lampe_error_prepare() {
+    try {
+        throw std::bad_alloc();
+    } catch (const std::bad_alloc &) {
+    }
+}
+
+static const char * lampe_error_what(const std::exception & err) {
+    return dynamic_cast<const std::bad_alloc *>(&err) ?
+        "there is not enough memory: give a smaller n_ctx or n_ubatch, or close other programs" : err.what();
+}
+
+void llama_lampe_error_keep(const std::exception & err) {
+    try {
+        lampe_errors::get().set_first(lampe_error_what(err));
+    } catch (const std::bad_alloc &) {
+        // no memory to say that there is none
+    }
+}
+
+void llama_lampe_error_note(const char * func, const std::exception & err) {
+    LLAMA_LOG_ERROR("%s: %s\n", func, lampe_error_what(err));
+
+    llama_lampe_error_keep(err);
 }
 
 const char * llama_lampe_last_error(void) {
-    return g_lampe_last_error.c_str();
+    return lampe_errors::get().last();
+}
+
+uint32_t llama_lampe_version(void) {
+    return LLAMA_LAMPE_API_VERSION;
 }
 
 // run what may refuse: 0, or -1 with the reason kept
@@ -28,18 +110,10 @@ template<typename F>
 static int32_t lampe_try(const char * func, F && fn) {
     llama_lampe_error_clear();
 
-    try {
+    return llama_lampe_try(func, -1, [&]() {
         fn();
-    } catch (const std::exception & err) {
-        // not every exception is a refusal of ours
-        if (g_lampe_last_error.empty()) {
-            g_lampe_last_error = err.what();
-        }
-        LLAMA_LOG_ERROR("%s: %s\n", func, err.what());
-        return -1;
-    }
-
-    return 0;
+        return 0;
+    });
 }
 
 //
@@ -100,7 +174,7 @@ bool llama_lampe_get_plan(const llama_context * ctx, int32_t length, llama_lampe
 bool llama_lampe_get_plan_seq(const llama_context * ctx, llama_seq_id seq_id, llama_lampe_plan * plan) {
     const auto * lampe = ctx->get_cparams().lampe;
 
-    return lampe && lampe->get_plan_seq(seq_id, *plan);
+    return lampe && lampe->get_plan_seq(*ctx->get_memory(), seq_id, *plan);
 }
 
 enum llama_lampe_path llama_lampe_get_path(const llama_context * ctx) {
