@@ -29,6 +29,13 @@ public:
         return std::any_of(ml.kv_overrides.begin(), ml.kv_overrides.end(), [&](const auto & it) { return is_ours(it.first); });
     }
 
+    // version 0 as an override opens a converted file as upstream would
+    bool is_off() const {
+        const auto * ovrd = find_override("version");
+
+        return ovrd && ovrd->tag == LLAMA_KV_OVERRIDE_TYPE_INT && ovrd->val_i64 == 0;
+    }
+
     void get(const char * name, uint32_t & value, bool required = true) {
         int64_t val = 0;
 
@@ -211,6 +218,11 @@ void llama_lampe_load_hparams(llama_model_loader & ml, const llama_model & model
     lampe_reader reader(ml, arch);
 
     if (!reader.any()) {
+        return;
+    }
+
+    if (reader.is_off()) {
+        LLAMA_LOG_INFO("%s: an override leaves LaMPE out\n", __func__);
         return;
     }
 
