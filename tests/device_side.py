@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import sys
 from typing import Any
 
@@ -37,11 +38,13 @@ def compare(model: str, layers: list[int], **options: Any) -> list[dict[str, Any
             for llm, got in found]
 
 
-def switched_off(model: str, plain: str, flash_attn: int) -> dict[str, Any]:
-    """A converted file switched off beside the file before it was converted, all on the device."""
+def switched_off(model: str, plain: str, flash_attn: int, refuses: str) -> dict[str, Any]:
+    """A converted file switched off beside the file before it was converted, all on the device,
+    which refuses one operator more."""
     from lampe_gguf import backend
     from lampe_gguf.runtime import LampeLlama
 
+    os.environ["OTHER_DEVICE_REFUSES"] = refuses
     tokens = [int(t) for t in np.random.default_rng(3).integers(3, 350, 300)]
     seen = []
 

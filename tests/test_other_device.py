@@ -92,11 +92,13 @@ def test_quantised_values_on_the_device_are_refused_with_a_way_out(
 
 
 @pytest.mark.parametrize("flash_attn", [-1, 0, 1])
+@pytest.mark.parametrize("refuses", ["", "FLASH_ATTN_EXT"])  # then "auto" means off
 def test_off_is_upstream_where_the_device_lacks_fused_attention(
-    tiny: Tiny, on_device: Run, flash_attn: int
+    tiny: Tiny, on_device: Run, flash_attn: int, refuses: str
 ) -> None:
     path, plain = tiny(lampe=CONFIG), tiny("plain.gguf", lampe=None, window=512)
-    found = on_device("switched_off", model=str(path), plain=str(plain), flash_attn=flash_attn)
+    found = on_device("switched_off", model=str(path), plain=str(plain), flash_attn=flash_attn,
+                      refuses=refuses)
     assert found == {"before": "portable", "same_logits": True, "same_state": True}
 
 
