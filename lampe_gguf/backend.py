@@ -10,8 +10,9 @@ import ctypes
 import functools
 from typing import Any
 
-from .config import LENGTH_POLICIES, METHODS, LampeConfig
+from .config import LampeConfig
 from .errors import LampeError
+from .fields import LENGTH_POLICIES, METHODS
 from .positions import Plan
 
 SETUP_COMMAND = "python3 tools/bootstrap.py setup"
