@@ -92,6 +92,7 @@ class Probe:
                     or f"{error}; is there memory for {params.n_ctx:,} tokens twice? give less"
                 ) from None
             if self._config is not None:
+                backend.set_path(self._context.ctx, "portable")
                 backend.set_config(self._context.ctx, self._config)
             elif backend.is_enabled(self._context.ctx):
                 backend.set_enabled(self._context.ctx, False)

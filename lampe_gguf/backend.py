@@ -10,8 +10,9 @@ import ctypes
 import functools
 from typing import Any
 
-from .config import LENGTH_POLICIES, METHODS, LampeConfig
+from .config import LampeConfig
 from .errors import LampeError
+from .fields import LENGTH_POLICIES, METHODS
 from .positions import Plan
 
 SETUP_COMMAND = "python3 tools/bootstrap.py setup"
@@ -161,6 +162,7 @@ def _library() -> Any:
         "set_prompt_length": (ctypes.c_int32, [ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32]),
         "get_plan": (ctypes.c_bool, [ctypes.c_void_p, ctypes.c_int32, pointer(LampePlan)]),
         "get_plan_seq": (ctypes.c_bool, [ctypes.c_void_p, ctypes.c_int32, pointer(LampePlan)]),
+        "set_path": (ctypes.c_int32, [ctypes.c_void_p, ctypes.c_int]),
         "get_path": (ctypes.c_int, [ctypes.c_void_p]),
         "get_path_reason": (ctypes.c_char_p, [ctypes.c_void_p]),
         "dev_supports_fused": (ctypes.c_bool, [ctypes.c_void_p]),
@@ -244,8 +246,14 @@ def get_path(context: Context) -> str:
     return PATHS[_library().llama_lampe_get_path(context)]
 
 
+def set_path(context: Context, path: str) -> None:
+    """Take one of PATHS for a context whose memory is empty; LampeError where it cannot be."""
+    status = _library().llama_lampe_set_path(context, PATHS.index(path))
+    _check(status, f"take the path {path!r}")
+
+
 def get_path_reason(context: Context) -> str:
-    """Why it is not the fused path, "" where it is; decided by asking the devices."""
+    """Why it is not the fused path, "" where it is."""
     if not is_patched():
         return "the backend is not the patched one"
     reason: bytes = _library().llama_lampe_get_path_reason(context)

@@ -68,12 +68,14 @@ def compare(
     decode: int = 32,
     threads: int | None = None,
     stock: Path | None = None,
+    portable: bool = False,
     flash_attn: bool = True,
     on_work: OnWork | None = None,
 ) -> Report:
     """Time prefill up to each length and decoding there, LaMPE and stock alternating.
 
-    flash_attn  False: both sides compose attention of stock operations
+    portable    LaMPE takes the portable path, also where the devices have fused attention
+    flash_attn  stock's; False: it composes attention of other operations
     stock   folder with upstream's own build of llama-cpp-python; None: this build with LaMPE off,
             whose graph is upstream's
     Raises LampeError with what the side that failed said.
@@ -90,7 +92,7 @@ def compare(
     threads = threads or os.cpu_count() or 1
     arguments = {
         "model": os.fspath(model), "lengths": ordered, "decode": decode, "threads": threads,
-        "flash_attn": flash_attn,
+        "portable": portable, "flash_attn": flash_attn,
     }
     other = "off" if stock is None else "stock"
     lampe_runs: list[list[dict[str, Any]]] = []

@@ -61,15 +61,20 @@ def peak_rss() -> float | None:
 
 
 def run(
-    side: str, model: str, lengths: list[int], decode: int, threads: int, flash_attn: bool = True
+    side: str, model: str, lengths: list[int], decode: int, threads: int, portable: bool,
+    flash_attn: bool,
 ) -> None:
-    """Read up to each length in turn (ascending) and write `decode` tokens there."""
+    """Read up to each length in turn (ascending) and write `decode` tokens there.
+
+    portable concerns the side "lampe" alone, flash_attn the others: LaMPE does not depend on it.
+    """
     import llama_cpp
 
     n_ctx = -(-(lengths[-1] + decode + 1) // 256) * 256
+    chosen = {"attention": "portable"} if portable and side == "lampe" else {}
     llm = open_side(
         side, model, n_ctx=n_ctx, n_batch=512, n_threads=threads, n_threads_batch=threads,
-        flash_attn=flash_attn,
+        flash_attn=flash_attn, **chosen,
     )
     numbers = random.Random(0)
     # speed does not depend on what is read

@@ -1,19 +1,19 @@
 """LampeConfig: everything that the runtime has to know about a model's LaMPE map.
 
-The fields are those of the GGUF metadata `{arch}.rope.scaling.lampe.<field>`; int fields are
-stored as u32, float fields as f64. The backend applies the same ranges.
+The fields are those of the GGUF metadata `{arch}.rope.scaling.lampe.<field>`; their types
+and ranges are those of fields.py, for the backend as well.
 """
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict, dataclass
-from typing import cast
+from typing import Any
 
 import numpy as np
 
 from . import schedule
 from .errors import FieldError, LampeError
+from .fields import FIELDS, MAX_F64, VERSION, Field
 from .positions import (
     NO_LIMIT,
     IntArray,
@@ -24,19 +24,6 @@ from .positions import (
     rerope_plan,
     selfextend_plan,
 )
-
-VERSION = 1
-METHODS = ("lampe", "rope", "rerope", "selfextend", "jetlong")
-LENGTH_POLICIES = ("causal", "prompt")
-
-MIN_WINDOW = 16
-MAX_LENGTH = 2**24
-MAX_LENGTH_STEP = 2**20
-MIN_ATTENTION_FACTOR = 0.1
-MAX_ATTENTION_FACTOR = 10.0
-MAX_PROVENANCE_BYTES = 511
-MAX_U32 = 2**32 - 1
-MAX_F64 = sys.float_info.max
 
 
 @dataclass(frozen=True)
@@ -79,33 +66,9 @@ class LampeConfig:
 
     def validate(self) -> LampeConfig:
         """Return the configuration itself, or raise FieldError naming field, value and range."""
-        _check_choice("method", self.method, METHODS)
-        _check_choice("length_policy", self.length_policy, LENGTH_POLICIES)
-        _check_int("version", self.version, VERSION, VERSION)
-        _check_int("window", self.window, MIN_WINDOW, MAX_LENGTH)
-        _check_int("context_length", self.context_length, self.window, MAX_LENGTH)
-        _check_int("local_window", self.local_window, 1, self.window - 1)
-        largest_tail = self.window - 1 - self.local_window
-        meaning = " (up to window - local_window - 1)"
-        _check_int("tail_window", self.tail_window, 0, largest_tail, meaning)
-        smallest = self.min_mapping_length
-        meaning = " (local_window + tail_window + 1 to window)"
-        _check_float("max_mapping_length", self.max_mapping_length, smallest, self.window, meaning)
-        _check_float("slope", self.slope)
-        _check_float("offset", self.offset)
-        _check_int("short_length", self.short_length, 0, MAX_U32)
-        if self.short_length or self.short_mapping_length:
-            _check_int(
-                "short_mapping_length", self.short_mapping_length, smallest, self.window, meaning
-            )
-        else:
-            _check_int("short_mapping_length", self.short_mapping_length, 0, 0)
-        _check_float(
-            "attention_factor", self.attention_factor, MIN_ATTENTION_FACTOR, MAX_ATTENTION_FACTOR
-        )
-        _check_int("length_step", self.length_step, 1, MAX_LENGTH_STEP)
-        _check_int("group_size", self.group_size, int(self.method == "selfextend"), MAX_LENGTH)
-        _check_provenance(self.provenance)
+        values = {field.name: getattr(self, field.name) for field in FIELDS}
+        for field in FIELDS:
+            _CHECKS[field.kind](field, values)
         return self
 
     def effective(self) -> dict[str, object]:
@@ -173,26 +136,44 @@ def _check_length(length: int) -> None:
         raise LampeError(f"no plan for a length of {length} tokens: give 0 to {NO_LIMIT - 1}")
 
 
-def _check_int(name: str, value: object, low: int, high: int, meaning: str = "") -> None:
+def _check_u32(field: Field, values: dict[str, Any]) -> None:
+    value, low, high = values[field.name], field.least.value(values), field.most.value(values)
     allowed = f"an integer from {low} to {high}" if low < high else f"{low}"
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise FieldError(name, value, allowed + meaning)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise FieldError(field.name, value, allowed + _meaning(field))
+    if value == 0 and field.zero is not None and values[field.zero[0]] in field.zero[1]:
+        return
+    if not low <= value <= high:
+        raise FieldError(field.name, value, allowed + _meaning(field))
 
 
-def _check_float(
-    name: str, value: object, low: float = -MAX_F64, high: float = MAX_F64, meaning: str = ""
-) -> None:
+def _check_f64(field: Field, values: dict[str, Any]) -> None:
+    value, low, high = values[field.name], field.least.value(values), field.most.value(values)
     allowed = f"a number from {low:g} to {high:g}" if low > -MAX_F64 else "a finite number"
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not low <= cast(float, value) <= high:  # false for NaN, too
-        raise FieldError(name, value, allowed + meaning)
+    if not is_number or not low <= value <= high:  # false for NaN, too
+        raise FieldError(field.name, value, allowed + _meaning(field))
 
 
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise FieldError(name, value, f"one of {', '.join(choices)}")
+def _check_name(field: Field, values: dict[str, Any]) -> None:
+    if values[field.name] not in field.names:
+        raise FieldError(field.name, values[field.name], f"one of {', '.join(field.names)}")
 
 
-def _check_provenance(value: object) -> None:
-    if not isinstance(value, str) or len(value.encode("utf-8", "replace")) > MAX_PROVENANCE_BYTES:
-        raise FieldError("provenance", value, f"a text of at most {MAX_PROVENANCE_BYTES} bytes")
+def _check_text(field: Field, values: dict[str, Any]) -> None:
+    value, most = values[field.name], field.most.value(values)
+    if not isinstance(value, str) or len(value.encode("utf-8", "replace")) > most:
+        raise FieldError(field.name, value, f"a text of at most {most} bytes")
+
+
+def _meaning(field: Field) -> str:
+    """Which fields a range depends on, in words."""
+    low, high = field.least, field.most
+    if low.plus and high.plus:
+        return f" ({low} to {high})"
+    if high.plus:
+        return f" (up to {high})"
+    return f" (from {low})" if low.plus else ""
+
+
+_CHECKS = {"u32": _check_u32, "f64": _check_f64, "name": _check_name, "text": _check_text}

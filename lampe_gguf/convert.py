@@ -10,8 +10,9 @@ from typing import Any
 
 from . import metadata, presets
 from .architectures import qualifies
-from .config import MAX_PROVENANCE_BYTES, LampeConfig
+from .config import LampeConfig
 from .errors import LampeError, UsageError
+from .fields import MAX_PROVENANCE_BYTES
 from .gguf_file import GGUFFile
 from .model import ModelInfo, read_model
 from .rewrite import resolve_target, rewrite

@@ -202,11 +202,13 @@ def perplexity(
     *,
     method: str = "lampe",
     threads: int | None = None,
-    flash_attn: bool = True,
+    portable: bool = False,
     on_progress: OnProgress | None = None,
     **choices: Any,
 ) -> Perplexity:
     """Perplexity of a text's first `length` tokens under one method; `choices` as in setting().
+
+    portable  take the portable path, also where the devices have fused attention
 
     "truncate" is plain RoPE given only the last window of them: what a user does without LaMPE.
     Raises LampeError where the text is too short, or the model or a value is refused.
@@ -227,8 +229,8 @@ def perplexity(
         tokens = read_tokens(vocab, text, length)
         read = excerpt(tokens, first, length, beginning(vocab))
     llm = LampeLlama(
-        model, lampe=how.lampe, n_ctx=length - first, n_batch=BATCH, flash_attn=flash_attn,
-        **options,
+        model, lampe=how.lampe, n_ctx=length - first, n_batch=BATCH,
+        attention="portable" if portable else None, **options,
     )
     try:
         start = time.monotonic()

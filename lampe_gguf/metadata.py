@@ -7,30 +7,29 @@ from typing import Any
 
 from .config import LampeConfig
 from .errors import LampeError
-from .gguf_file import GGUFFile, ValueType
+from .fields import BY_NAME, FIELDS, Field
+from .gguf_file import GGUFFile, KeyValue, ValueType
 from .gguf_output import encode_pair
 
 PADDING = "padding"  # holds no setting: see gguf_output.encode_padding
 
+# what is written, and what is read
 TYPES = {
-    "version": ValueType.UINT32,
-    "method": ValueType.STRING,
-    "window": ValueType.UINT32,
-    "context_length": ValueType.UINT32,
-    "local_window": ValueType.UINT32,
-    "tail_window": ValueType.UINT32,
-    "max_mapping_length": ValueType.FLOAT64,
-    "slope": ValueType.FLOAT64,
-    "offset": ValueType.FLOAT64,
-    "short_length": ValueType.UINT32,
-    "short_mapping_length": ValueType.UINT32,
-    "attention_factor": ValueType.FLOAT64,
-    "length_policy": ValueType.STRING,
-    "length_step": ValueType.UINT32,
-    "group_size": ValueType.UINT32,
-    "provenance": ValueType.STRING,
+    "u32": ValueType.UINT32,
+    "f64": ValueType.FLOAT64,
+    "name": ValueType.STRING,
+    "text": ValueType.STRING,
 }
-OPTIONAL = ("method", "length_policy", "group_size", "provenance")
+WHOLE = {
+    ValueType.UINT8, ValueType.INT8, ValueType.UINT16, ValueType.INT16, ValueType.UINT32,
+    ValueType.INT32, ValueType.UINT64, ValueType.INT64,
+}
+READABLE = {
+    "u32": WHOLE,
+    "f64": {ValueType.FLOAT32, ValueType.FLOAT64},
+    "name": {ValueType.STRING},
+    "text": {ValueType.STRING},
+}
 
 
 def prefix(arch: str) -> str:
@@ -39,13 +38,16 @@ def prefix(arch: str) -> str:
 
 
 def encode(arch: str, config: LampeConfig) -> list[bytes]:
-    """The pairs of a configuration as they stand in a file, in the order of TYPES.
+    """The pairs of a configuration as they stand in a file, in the order of fields.FIELDS.
 
     Raises LampeError where a value is out of range.
     """
     config.validate()
     values = dataclasses.asdict(config)
-    return [encode_pair(prefix(arch) + name, kind, values[name]) for name, kind in TYPES.items()]
+    return [
+        encode_pair(prefix(arch) + field.name, TYPES[field.kind], values[field.name])
+        for field in FIELDS
+    ]
 
 
 def as_overrides(arch: str, config: LampeConfig) -> dict[str, int | float | str]:
@@ -56,11 +58,11 @@ def as_overrides(arch: str, config: LampeConfig) -> dict[str, int | float | str]
     """
     config.validate()
     values = dataclasses.asdict(config)
-    floats = {name for name, kind in TYPES.items() if kind is ValueType.FLOAT64}
     return {
-        prefix(arch) + name: float(values[name]) if name in floats else values[name]
-        for name in TYPES
-        if name != "provenance"
+        prefix(arch) + field.name:
+            float(values[field.name]) if field.kind == "f64" else values[field.name]
+        for field in FIELDS
+        if field.name != "provenance"
     }
 
 
@@ -78,17 +80,27 @@ def read(file: GGUFFile, arch: str) -> LampeConfig | None:
     for name in names:
         if name == PADDING:
             continue
-        if name not in TYPES:
+        if name not in BY_NAME:
             raise _wrong(file, f"the key {start}{name} is unknown")
-        kind = file.pairs[start + name].type
-        if kind is not TYPES[name]:
-            wanted = TYPES[name].name.lower()
-            raise _wrong(file, f"{start}{name} is a {kind.name.lower()}, it must be a {wanted}")
-        values[name] = file.value(start + name)
-    for name in TYPES:
-        if name not in values and name not in OPTIONAL:
-            raise _wrong(file, f"{start}{name} is missing")
+        field, pair = BY_NAME[name], file.pairs[start + name]
+        if pair.type not in READABLE[field.kind]:
+            kind, wanted = pair.type.name.lower(), TYPES[field.kind].name.lower()
+            raise _wrong(file, f"{start}{name} is a {kind}, it must be a {wanted}")
+        values[name] = _value(file, field, pair)
+    for field in FIELDS:
+        if field.required and field.name not in values:
+            raise _wrong(file, f"{start}{field.name} is missing")
     return LampeConfig(**values).validate()
+
+
+def _value(file: GGUFFile, field: Field, pair: KeyValue) -> Any:
+    if field.kind != "text":
+        return file.value(pair.key)
+    length, most = pair.end - pair.value_offset - 8, int(field.most.constant)
+    if length > most:
+        raise _wrong(file, f"{pair.key} has {length} bytes, it must have at most {most}")
+    # bytes that are no UTF-8 are read as several
+    return str(file.value(pair.key)).encode()[:most].decode("utf-8", "ignore")
 
 
 def _wrong(file: GGUFFile, what: str) -> LampeError:

@@ -7,8 +7,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from .config import MAX_LENGTH, MIN_WINDOW, LampeConfig
+from .config import LampeConfig
 from .errors import LampeError, UsageError
+from .fields import MAX_LENGTH, MIN_WINDOW
 
 FLAT_OFFSET = 40.0  # 1 + exp(-40) is exactly 1 in double precision, so m = L at every length
 

@@ -13,11 +13,11 @@ import numpy as np
 
 from . import backend, metadata
 from .aside import run_aside
-from .config import MAX_LENGTH, LampeConfig
+from .config import LampeConfig
 from .convert import choose_config, require_qualified
 from .cores import usable_cores
 from .errors import LampeError
-from .gguf_file import GGUFFile, padded
+from .gguf_file import GGUFFile
 from .model import read_model
 from .positions import Plan
 
@@ -49,18 +49,13 @@ def _overrides(
 
 
 def _without(model_path: str, n_ctx: int) -> tuple[dict[str, int | float | str], int]:
-    """Overrides and n_ctx to open a file with, to switch LaMPE off then.
-
-    Plain RoPE has no limit of its own, and its own length is the window.
-    """
+    """Overrides and n_ctx to open a file with as upstream would; its own length is the window."""
     with GGUFFile(model_path) as file:
         model = read_model(file)
         config = metadata.read(file, model.architecture)
     if config is None:
         return {}, n_ctx
-    n_ctx = n_ctx or config.window
-    longest = min(max(config.context_length, padded(n_ctx, 256)), MAX_LENGTH)
-    return {metadata.prefix(model.architecture) + "context_length": longest}, n_ctx
+    return {metadata.prefix(model.architecture) + "version": 0}, n_ctx or config.window
 
 
 class LampeLlama(Llama):  # type: ignore[misc]
@@ -73,6 +68,9 @@ class LampeLlama(Llama):  # type: ignore[misc]
                 False: plain RoPE, whatever the file says
     progress    called with (tokens read, tokens to read) while a prompt is read
     n_ctx       0: the LaMPE context length, if the memory allows it; with lampe=False, the window
+    attention   None: "fused" where every device that holds a layer has it, "portable" elsewhere;
+                one of the two by name, LampeError where it cannot be. Where LaMPE is off, it means
+                nothing and `flash_attn` decides; where LaMPE is on, it is the other way round
 
     One thread at a time may use an object, but `cancel()` may be called from any. Raises
     LampeError with the reason where the backend refuses the model, the values or the context.
@@ -89,6 +87,7 @@ class LampeLlama(Llama):  # type: ignore[misc]
         n_ctx: int = 0,
         n_batch: int = READ_BATCH,
         flash_attn: bool = True,
+        attention: Literal["fused", "portable"] | None = None,
         verbose: bool = False,
         kv_overrides: dict[str, Any] | None = None,
         **options: Any,
@@ -107,6 +106,9 @@ class LampeLlama(Llama):  # type: ignore[misc]
             raise LampeError(
                 f"lampe is {lampe!r:.80}; give a LampeConfig, \"auto\", False, or nothing"
             )
+        if attention not in (None, "fused", "portable"):
+            raise LampeError(f"attention is {attention!r:.80}; give \"fused\" or \"portable\", or "
+                             "nothing")
         if n_ctx < 0:
             raise LampeError(f"n_ctx is {n_ctx}; give a number of tokens, or 0 for as many as "
                              "the model supports")
@@ -139,8 +141,8 @@ class LampeLlama(Llama):  # type: ignore[misc]
                     f"the model's chat template cannot be read ({error}); get the file of another "
                     "maker"
                 ) from None
-            if lampe is False and backend.is_enabled(self.ctx):
-                backend.set_enabled(self.ctx, False)
+            if attention is not None and backend.is_enabled(self.ctx):
+                backend.set_path(self.ctx, attention)
 
         # llama.cpp calls Python for each line of its log: in the main thread, Ctrl-C would be
         # raised there, printed and forgotten

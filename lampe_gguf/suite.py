@@ -46,6 +46,7 @@ class Suite:
 
     lengths   tokens of prompt and answer, at most
     generate  makes the items of one length
+    portable  take the portable path, also where the devices have fused attention
     choices   as in evaluate.setting(): factor, local_window, group_size
     resume    the journal; None keeps results in memory alone
     """
@@ -56,7 +57,7 @@ class Suite:
     methods: Sequence[str] = ("lampe", "truncate")
     raw: bool = False
     threads: int | None = None
-    flash_attn: bool = True
+    portable: bool = False
     choices: dict[str, Any] = field(default_factory=dict)
     resume: Path | None = None
     parameters: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict, init=False)
@@ -152,7 +153,8 @@ class Suite:
         if self.threads is not None:
             options |= {"n_threads": self.threads, "n_threads_batch": self.threads}
         return LampeLlama(
-            self.model, lampe=how.lampe, n_ctx=n_ctx, flash_attn=self.flash_attn, **options
+            self.model, lampe=how.lampe, n_ctx=n_ctx,
+            attention="portable" if self.portable else None, **options
         )
 
 

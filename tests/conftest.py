@@ -37,10 +37,13 @@ def call(*arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str
     )
 
 
-def layers_on(flash_attn: bool) -> int:
-    """n_gpu_layers of a context: fused attention is the processor's, and what the rest is checked
-    against."""
-    return 0 if flash_attn else GPU_LAYERS
+def attention(fused: bool) -> dict[str, Any]:
+    """Options of LampeLlama for one of the paths; where LaMPE is off, of stock's attentions.
+
+    Fused attention is the processor's here, and what the rest is checked against.
+    """
+    return {"attention": "fused" if fused else "portable", "flash_attn": fused,
+            "n_gpu_layers": 0 if fused else GPU_LAYERS}
 
 
 def within(cost: float) -> float:

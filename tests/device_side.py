@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import sys
 from typing import Any
 
 import numpy as np
-from stock_side import all_logits, distance
+from stock_side import all_logits, context_logits, distance
 
 
 def load_device(library: str) -> None:
@@ -27,15 +28,35 @@ def compare(model: str, layers: list[int], **options: Any) -> list[dict[str, Any
     tokens = [int(t) for t in np.random.default_rng(3).integers(3, 350, 300)]
     batches = [128, 100, 52, *[1] * 20]
 
-    def read(flash_attn: bool, n_gpu_layers: int) -> tuple[Any, np.ndarray]:
-        llm = LampeLlama(model, n_ctx=512, n_gpu_layers=n_gpu_layers, flash_attn=flash_attn,
-                         **options)
+    def read(**more: Any) -> tuple[Any, np.ndarray]:
+        llm = LampeLlama(model, n_ctx=512, **more, **options)
         return llm, all_logits(llm, tokens, batches)
 
-    _, want = read(False, 0)
-    found = [read(True, n) for n in layers]
+    _, want = read(n_gpu_layers=0, attention="portable")
+    found = [read(n_gpu_layers=n) for n in layers]
     return [{"path": llm.path, "reason": llm.path_reason, "distance": distance(want, got)}
             for llm, got in found]
+
+
+def switched_off(model: str, plain: str, flash_attn: int, refuses: str) -> dict[str, Any]:
+    """A converted file switched off beside the file before it was converted, all on the device,
+    which refuses one operator more."""
+    from lampe_gguf import backend
+    from lampe_gguf.runtime import LampeLlama
+
+    os.environ["OTHER_DEVICE_REFUSES"] = refuses
+    tokens = [int(t) for t in np.random.default_rng(3).integers(3, 350, 300)]
+    seen = []
+
+    def switch(context: Any) -> None:
+        seen.append(backend.get_path(context))
+        backend.set_enabled(context, False)
+
+    ours, theirs = (LampeLlama(path, n_ctx=256, n_gpu_layers=99) for path in (model, plain))
+    got, state = context_logits(ours.model, tokens, flash_attn, switch, n_ctx=512)
+    want, other = context_logits(theirs.model, tokens, flash_attn, n_ctx=512)
+    return {"before": seen[0], "same_logits": bool((got == want).all()),
+            "same_state": state == other}
 
 
 def refusal(model: str, **options: Any) -> str:

@@ -98,7 +98,10 @@ static ggml_backend_t dev_init(ggml_backend_dev_t dev, const char *) {
 }
 
 static bool dev_supports_op(ggml_backend_dev_t, const ggml_tensor * op) {
-    return strcmp(ggml_op_name(op->op), REFUSED) != 0 && ggml_backend_dev_supports_op(processor(), op);
+    const char * name = ggml_op_name(op->op);
+    const char * also = getenv("OTHER_DEVICE_REFUSES"); // another one
+
+    return strcmp(name, REFUSED) != 0 && !(also && strcmp(name, also) == 0) && ggml_backend_dev_supports_op(processor(), op);
 }
 
 static bool dev_supports_buft(ggml_backend_dev_t dev, ggml_backend_buffer_type_t buft) {

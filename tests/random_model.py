@@ -153,14 +153,15 @@ class RandomModel:
         lib.llama_model_free(self.model)
 
     def logits(
-        self, tokens: list[int], lampe: LampeConfig | None, flash_attn: bool,
+        self, tokens: list[int], lampe: LampeConfig | None, fused: bool,
         batches: list[int] | None = None, n_ubatch: int = 64,
     ) -> np.ndarray:
-        """[n_tokens, n_vocab]; lampe None: off. ValueError where the context is refused."""
+        """[n_tokens, n_vocab]; lampe None: off, with flash attention where fused. ValueError where
+        the context is refused."""
         params = lib.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = 256, 256, n_ubatch
         params.n_threads = params.n_threads_batch = 2
-        params.flash_attn_type = int(flash_attn)
+        params.flash_attn_type = int(fused)
         params.type_k = params.type_v = F32  # rounded keys would hide small differences
         context = lib.llama_init_from_model(self.model, params)
         if not context:
@@ -169,6 +170,8 @@ class RandomModel:
             if lampe is None:
                 backend.set_enabled(context, False)
             else:
+                if not fused:
+                    backend.set_path(context, "portable")
                 backend.set_config(context, lampe)
                 self.path = backend.get_path(context)
             found, start = [], 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import layers_on, tiny_config, within
+from conftest import attention, tiny_config, within
 from llama_cpp import llama_cpp as C
 from stock_side import all_logits, distance
 from tiny_oracle import TinyOracle
@@ -19,35 +19,35 @@ from lampe_gguf.reference import NEOX, NORM, Rope
 from lampe_gguf.runtime import LampeLlama
 
 Tiny = Callable[..., Path]
-PATHS = [True, False]  # flash_attn: the fused op, the portable path
+PATHS = [True, False]  # fused, portable
 
 rng = np.random.default_rng(7)
 TOKENS = [int(t) for t in rng.integers(3, 350, 120)]
 KV = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}
 
 
-def opened(path: Path, flash_attn: bool = True, **options: Any) -> LampeLlama:
-    values = {"n_ctx": 256, "flash_attn": flash_attn, "n_gpu_layers": layers_on(flash_attn)}
+def opened(path: Path, fused: bool = True, **options: Any) -> LampeLlama:
+    values = {"n_ctx": 256, **attention(fused)}
     return LampeLlama(path, **{**values, **options})
 
 
 # -- against the oracle --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("flash_attn", PATHS)
+@pytest.mark.parametrize("fused", PATHS)
 @pytest.mark.parametrize("arch", ["llama", "qwen2"])
 @pytest.mark.parametrize("head_dim, n_head, n_head_kv", [
     (64, 4, 2), (80, 3, 3), (96, 2, 1), (128, 4, 1), (256, 2, 1), (64, 8, 1),
 ])
 def test_equals_the_oracle(
-    tiny: Tiny, flash_attn: bool, arch: str, head_dim: int, n_head: int, n_head_kv: int
+    tiny: Tiny, fused: bool, arch: str, head_dim: int, n_head: int, n_head_kv: int
 ) -> None:
     config = tiny_config()
     path = tiny(arch=arch, head_dim=head_dim, n_head=n_head, n_head_kv=n_head_kv, n_layer=1)
     want = TinyOracle(path).logits(TOKENS, config)
-    llm = opened(path, flash_attn, type_k=KV["f32"], type_v=KV["f32"])
-    assert llm.path == ("fused" if flash_attn else "portable")
-    assert llm.path_reason == ("" if flash_attn else "flash attention is off")
+    llm = opened(path, fused, type_k=KV["f32"], type_v=KV["f32"])
+    assert llm.path == ("fused" if fused else "portable")
+    assert llm.path_reason == ("" if fused else "the portable path was asked for")
     got = all_logits(llm, TOKENS)
     # what plain low precision costs: keys and values rounded to half precision
     cost = distance(want, TinyOracle(path).logits(TOKENS, config, key_type=np.float16))
@@ -56,9 +56,9 @@ def test_equals_the_oracle(
     assert distance(want, TinyOracle(path).logits(TOKENS, None)) > 100 * max(cost, 1e-5)
 
 
-@pytest.mark.parametrize("flash_attn", PATHS)
+@pytest.mark.parametrize("fused", PATHS)
 @pytest.mark.parametrize("kind", ["factors", "yarn", "linear", "attention_factor", "jetlong"])
-def test_equals_the_oracle_whatever_the_rotation(tiny: Tiny, flash_attn: bool, kind: str) -> None:
+def test_equals_the_oracle_whatever_the_rotation(tiny: Tiny, fused: bool, kind: str) -> None:
     rope, options, config = Rope(64, NORM), {}, tiny_config()
     if kind == "factors":
         factors = tuple(np.linspace(1, 6, 32).astype(np.float32).tolist())
@@ -76,7 +76,7 @@ def test_equals_the_oracle_whatever_the_rotation(tiny: Tiny, flash_attn: bool, k
         config = tiny_config(method="jetlong")
     path = tiny(lampe=config, n_layer=1, **options)
     want = TinyOracle(path, rope).logits(TOKENS, config)
-    got = all_logits(opened(path, flash_attn, type_k=KV["f32"], type_v=KV["f32"]), TOKENS)
+    got = all_logits(opened(path, fused, type_k=KV["f32"], type_v=KV["f32"]), TOKENS)
     cost = distance(want, TinyOracle(path, rope).logits(TOKENS, config, key_type=np.float16))
     assert distance(want, got) < within(max(cost, 1e-5))
 
@@ -135,38 +135,38 @@ def test_parameters_can_change_at_any_time(tiny: Tiny) -> None:
     assert distance(want, got) < within(1e-5)
 
 
-@pytest.mark.parametrize("flash_attn", PATHS)
-def test_an_attention_factor_can_change_between_tokens(tiny: Tiny, flash_attn: bool) -> None:
+@pytest.mark.parametrize("fused", PATHS)
+def test_an_attention_factor_can_change_between_tokens(tiny: Tiny, fused: bool) -> None:
     # the graph of the token before is of the same sizes, and holds the old factor
     path = tiny(n_layer=1)
     other = tiny_config(attention_factor=1.5)
-    llm = opened(path, flash_attn)
+    llm = opened(path, fused)
     all_logits(llm, TOKENS[:62], [60, 1, 1])
     llm.set_config(other)
     got = all_logits(llm, TOKENS[62:66], [1] * 4)
-    want = all_logits(opened(path, flash_attn, lampe=other), TOKENS[:66], [62, 1, 1, 1, 1])[62:]
+    want = all_logits(opened(path, fused, lampe=other), TOKENS[:66], [62, 1, 1, 1, 1])[62:]
     assert distance(want, got) < within(1e-4)
 
 
 # -- batches, sequences, states, shifts ----------------------------------------------------------
 
 
-@pytest.mark.parametrize("flash_attn", PATHS)
-def test_any_split_into_batches_gives_the_same(tiny: Tiny, flash_attn: bool) -> None:
+@pytest.mark.parametrize("fused", PATHS)
+def test_any_split_into_batches_gives_the_same(tiny: Tiny, fused: bool) -> None:
     path = tiny()
-    whole = all_logits(opened(path, flash_attn), TOKENS)
+    whole = all_logits(opened(path, fused), TOKENS)
     for batches in ([1] * 120, [7, 50, 1, 62], [64, 56]):
-        parts = all_logits(opened(path, flash_attn), TOKENS, batches)
+        parts = all_logits(opened(path, fused), TOKENS, batches)
         assert distance(whole, parts) < 1e-3
         assert (whole.argmax(1) == parts.argmax(1)).mean() > 0.98
 
 
-@pytest.mark.parametrize("flash_attn", PATHS)
-def test_prompt_policy_announced_is_the_paper(tiny: Tiny, flash_attn: bool) -> None:
+@pytest.mark.parametrize("fused", PATHS)
+def test_prompt_policy_announced_is_the_paper(tiny: Tiny, fused: bool) -> None:
     config = tiny_config(length_policy="prompt")
     path = tiny(lampe=config, n_layer=1)
     want = TinyOracle(path).logits(TOKENS, config, prompt_length=100)
-    llm = opened(path, flash_attn, n_batch=32, n_ubatch=32, type_k=KV["f32"], type_v=KV["f32"])
+    llm = opened(path, fused, n_batch=32, n_ubatch=32, type_k=KV["f32"], type_v=KV["f32"])
     backend.set_prompt_length(llm.ctx, 100)
     got = all_logits(llm, TOKENS, [32, 32, 32, 4] + [1] * 20)
     assert distance(want, got) < within(1e-4)
@@ -203,29 +203,27 @@ def decode(llm: LampeLlama, items: list[tuple[int, int, int]]) -> np.ndarray:
         C.llama_batch_free(batch)
 
 
-def several(path: Path, flash_attn: bool, unified: bool) -> Any:
+def several(path: Path, fused: bool, unified: bool) -> Any:
     """A context for three sequences, through the C API: Llama itself opens one sequence only."""
-    llm = opened(path, flash_attn)
+    llm = opened(path, fused)
     params = C.llama_context_default_params()
     params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max = 768, 256, 64, 3
     params.kv_unified = unified
-    params.flash_attn_type = (
-        C.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash_attn else C.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    )
     ctx = C.llama_init_from_model(llm.model, params)
     assert ctx
+    backend.set_path(ctx, "fused" if fused else "portable")
     return llm, ctx
 
 
 @pytest.mark.parametrize("unified", [True, False])
-@pytest.mark.parametrize("flash_attn", PATHS)
+@pytest.mark.parametrize("fused", PATHS)
 def test_sequences_of_different_lengths_share_a_batch(
-    tiny: Tiny, flash_attn: bool, unified: bool
+    tiny: Tiny, fused: bool, unified: bool
 ) -> None:
     path = tiny()
     texts = [TOKENS[:90], TOKENS[20:50], TOKENS[5:110]]
-    alone = [all_logits(opened(path, flash_attn), text) for text in texts]
-    llm, ctx = several(path, flash_attn, unified)
+    alone = [all_logits(opened(path, fused), text) for text in texts]
+    llm, ctx = several(path, fused, unified)
 
     class Shim:
         pass
@@ -244,14 +242,14 @@ def test_sequences_of_different_lengths_share_a_batch(
     C.llama_free(ctx)
 
 
-@pytest.mark.parametrize("flash_attn", PATHS)
-def test_saved_state_goes_on_where_it_was(tiny: Tiny, flash_attn: bool) -> None:
+@pytest.mark.parametrize("fused", PATHS)
+def test_saved_state_goes_on_where_it_was(tiny: Tiny, fused: bool) -> None:
     path = tiny()
-    llm = opened(path, flash_attn)
+    llm = opened(path, fused)
     llm.eval(TOKENS[:80])
     state = llm.save_state()
     want = all_logits(llm, TOKENS[80:])
-    other = opened(path, flash_attn)
+    other = opened(path, fused)
     other.load_state(state)
     np.testing.assert_array_equal(all_logits(other, TOKENS[80:]), want)
 
@@ -274,28 +272,28 @@ def test_state_of_the_other_kind_is_refused(tiny: Tiny, saved_on: bool) -> None:
     target.eval(TOKENS[:20])  # still usable
 
 
-@pytest.mark.parametrize("flash_attn", PATHS)
+@pytest.mark.parametrize("fused", PATHS)
 def test_removing_and_shifting_leaves_what_a_fresh_context_has(
-    tiny: Tiny, flash_attn: bool
+    tiny: Tiny, fused: bool
 ) -> None:
     # one layer: what is cached depends on the token alone, so a shift must be exact
     path = tiny(n_layer=1)
-    llm = opened(path, flash_attn)
+    llm = opened(path, fused)
     llm.eval(TOKENS[:100])
     memory = C.llama_get_memory(llm.ctx)
     assert C.llama_memory_seq_rm(memory, 0, 10, 50)
     C.llama_memory_seq_add(memory, 0, 50, -1, -40)
     llm.n_tokens = 60
     got = all_logits(llm, TOKENS[100:])
-    fresh = all_logits(opened(path, flash_attn), TOKENS[:10] + TOKENS[50:])[60:]
+    fresh = all_logits(opened(path, fused), TOKENS[:10] + TOKENS[50:])[60:]
     assert distance(fresh, got) < within(1e-4)
 
 
-@pytest.mark.parametrize("flash_attn", PATHS)
-def test_positions_may_run_ahead_of_the_cells(tiny: Tiny, flash_attn: bool) -> None:
+@pytest.mark.parametrize("fused", PATHS)
+def test_positions_may_run_ahead_of_the_cells(tiny: Tiny, fused: bool) -> None:
     # early tokens removed and the rest not shifted: the tables of the fused op must grow
     config = tiny_config(method="rope", context_length=2048)
-    llm = opened(tiny(lampe=config), flash_attn)
+    llm = opened(tiny(lampe=config), fused)
     memory = C.llama_get_memory(llm.ctx)
     rows = []
     for start in range(0, 1800, 60):
@@ -320,8 +318,8 @@ def test_neox_and_norm_are_told_apart(tiny: Tiny) -> None:
 # -- LoRA ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("flash_attn", PATHS)
-def test_lora_is_untouched(tiny: Tiny, tmp_path: Path, flash_attn: bool) -> None:
+@pytest.mark.parametrize("fused", PATHS)
+def test_lora_is_untouched(tiny: Tiny, tmp_path: Path, fused: bool) -> None:
     import gguf
 
     path, rank = tiny(n_layer=1), 4
@@ -342,7 +340,7 @@ def test_lora_is_untouched(tiny: Tiny, tmp_path: Path, flash_attn: bool) -> None
     writer.write_tensors_to_file()
     writer.close()
     options = {"type_k": KV["f32"], "type_v": KV["f32"]}
-    got = all_logits(opened(path, flash_attn, lora_path=str(adapter), **options), TOKENS)
+    got = all_logits(opened(path, fused, lora_path=str(adapter), **options), TOKENS)
     want = oracle.logits(TOKENS, tiny_config())
     assert distance(want, got) < within(1e-4)
-    assert distance(want, all_logits(opened(path, flash_attn, **options), TOKENS)) > 0.1
+    assert distance(want, all_logits(opened(path, fused, **options), TOKENS)) > 0.1

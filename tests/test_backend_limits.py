@@ -42,7 +42,7 @@ def test_many_sequences_on_the_portable_path(tiny: Tiny, monkeypatch: pytest.Mon
     # as a program that embeds asks for; the plans are no more than there are lengths
     monkeypatch.setenv("LLAMA_LAMPE_SCORES_MAX", "500000")  # small blocks, many of them
     path = tiny(lampe=tiny_config(window=64, context_length=4096, length_step=64))
-    llm = LampeLlama(path, n_ctx=4096, n_batch=512, flash_attn=False, embedding=True)
+    llm = LampeLlama(path, n_ctx=4096, n_batch=512, attention="portable", embedding=True)
     assert llm.path == "portable"
     llm.close()
 
@@ -52,11 +52,11 @@ def test_a_graph_that_nothing_could_hold_is_refused(
 ) -> None:
     monkeypatch.setenv("LLAMA_LAMPE_SCORES_MAX", "1")
     steps = tiny_config(window=64, context_length=1024, length_step=1)
-    with pytest.raises(LampeError, match="larger length steps or flash attention"):
-        LampeLlama(tiny("steps.gguf", lampe=steps), n_ctx=1024, n_batch=512, flash_attn=False)
+    with pytest.raises(LampeError, match="larger length steps or the fused path"):
+        LampeLlama(tiny("steps.gguf", lampe=steps), n_ctx=1024, n_batch=512, attention="portable")
     # neither are parameters that would need one, and those before stay
     few = tiny_config(window=64, context_length=1024, length_step=512)
-    llm = LampeLlama(tiny("few.gguf", lampe=few), n_ctx=1024, n_batch=512, flash_attn=False)
+    llm = LampeLlama(tiny("few.gguf", lampe=few), n_ctx=1024, n_batch=512, attention="portable")
     with pytest.raises(LampeError, match="larger length steps"):
         llm.set_config(steps)
     llm.eval(TOKENS[:60])

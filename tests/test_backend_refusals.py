@@ -108,7 +108,8 @@ def test_plain_llama_gets_lampe_and_the_reasons(tiny: Tiny) -> None:
 
     path = tiny()
     plain = llama_cpp.Llama(str(path), n_ctx=256, verbose=False)
-    assert backend.get_path(plain.ctx) == "portable"
+    # it passes no flash_attn, and its default is off
+    assert (backend.get_path(plain.ctx), backend.get_path_reason(plain.ctx)) == ("fused", "")
     with pytest.raises(ValueError, match="local_window is 0"):
         llama_cpp.Llama(str(tiny("bad.gguf", lampe=with_value("local_window", 0))), verbose=False)
     with pytest.raises(ValueError, match="beyond the LaMPE context length"):

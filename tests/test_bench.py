@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lampe_gguf import bench
+from lampe_gguf import bench, bench_side
 from lampe_gguf.errors import LampeError, UsageError
 
 Tiny = Callable[..., Path]
@@ -39,6 +39,29 @@ def test_lampe_against_upstreams_own_build(tiny: Tiny, stock_path: str) -> None:
     found = bench.compare(tiny(), [64], rounds=1, stock=Path(stock_path))
     assert found.paths == ("fused", "stock")
     assert "lampe" in found.versions[0] and "lampe" not in found.versions[1]
+
+
+@pytest.mark.parametrize("portable", [True, False])
+def test_stock_keeps_its_best_attention(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, portable: bool
+) -> None:
+    opened: list[dict[str, Any]] = []
+
+    class Fake:
+        def __init__(self, _: Any, **options: Any) -> None:
+            opened.append(options)
+            raise RuntimeError
+
+    monkeypatch.setattr("lampe_gguf.runtime.LampeLlama", Fake)
+    monkeypatch.setattr("llama_cpp.Llama", Fake)
+    for side in ("lampe", "off", "stock"):
+        with pytest.raises(RuntimeError):
+            bench_side.run(side, str(tiny(f"{side}.gguf")), [64], 4, 1, portable, True)
+    lampe, off, stock = opened
+    assert lampe.get("attention") == ("portable" if portable else None)
+    assert off["lampe"] is False
+    for other in (off, stock):
+        assert other["flash_attn"] is True and "attention" not in other
 
 
 def test_figures_are_medians_of_what_the_sides_report(

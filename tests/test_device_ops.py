@@ -105,15 +105,14 @@ def nodes_of(path: Path, type_k: str, n_seq: int) -> list[Node]:
         return False
 
     callback = C.ggml_backend_sched_eval_callback(on_node)
-    llm = LampeLlama(path, n_ctx=512, flash_attn=True)
+    llm = LampeLlama(path, n_ctx=512)
     params = C.llama_context_default_params()
     params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max = 1024, 600, 600, n_seq
     params.kv_unified, params.type_k = n_seq == 1, KV[type_k]
-    params.flash_attn_type = C.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.cb_eval = callback
     ctx = C.llama_init_from_model(llm.model, params)
     assert ctx, backend.last_error()
-    assert backend.get_path(ctx) == "portable"
+    backend.set_path(ctx, "portable")
     batch = C.llama_batch_init(600, 0, 1)
     for positions in (range(299), range(299, 300)):
         items = [(s, p) for s in range(n_seq) for p in positions]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import ggml_ctypes as gg
 import numpy as np
 import pytest
+from op_cases import Case, solve
 
 from lampe_gguf.positions import Plan, identity_plan, lampe_plan, relative_position
 from lampe_gguf.reference import NORM, Rope, rope_table, rotate
@@ -296,3 +297,29 @@ def test_the_device_refuses_what_it_cannot_read(ggml: gg.Ggml) -> None:
 
         assert ggml.supports_op(node(gg.F32, 8 * D))
         assert not ggml.supports_op(node(gg.I32, 8 * D))
+
+
+def test_many_threads_take_little_room(ggml: gg.Ggml) -> None:
+    # Llama 3 8B, a batch of 512 on 16,384 keys: 8 x 32 blocks, of which two parts each are enough
+    # for 96 threads
+    d, n_head, n_head_kv, n_q, n_kv = 128, 32, 8, 512, 16384
+    partial = n_q * n_head * (d + 2) * 4  # bytes of one part
+    with ggml.context(1 << 24) as ctx:
+        node = ctx.lampe_attn(
+            ctx.heads_first(ctx.tensor(gg.F32, (d, n_head, n_q))),
+            ctx.heads_first(ctx.tensor(gg.F16, (d, n_head_kv, n_kv))),
+            ctx.heads_first(ctx.tensor(gg.F16, (d, n_head_kv, n_kv))),
+            ctx.tensor(gg.F16, (n_kv, n_q)), ctx.tensor(gg.I32, (8, n_q)),
+            ctx.tensor(gg.I32, (n_kv,)), ctx.tensor(gg.F32, (d, n_kv)), None,
+            scale=1.0, softcap=0.0, mode=gg.ROPE_NEOX, causal=True,
+        )
+        two, many = (ctx.graph(node, n_threads).work_size for n_threads in (2, 96))
+    assert many < 48 * two + 2 * partial
+
+
+@pytest.mark.parametrize("n_q, n_kv", [(1, 1500), (64, 700)])
+def test_many_threads_merge_what_they_find(ggml: gg.Ggml, n_q: int, n_kv: int) -> None:
+    case = Case(d=128, d_v=128, rope=Rope(128), n_head=8, n_head_kv=2, n_q=n_q, n_kv=n_kv,
+                k_type="f32", v_type="f32", n_threads=96, sinks=True)
+    solved = solve(ggml, case)
+    assert np.abs(solved.got - solved.want).max() < 8 * np.abs(solved.plain() - solved.want).max()

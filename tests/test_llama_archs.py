@@ -76,13 +76,13 @@ def test_a_random_model_on_the_device(arch: str, sliding: int) -> None:
     assert distance(stock, want) > 10 * cost  # the map matters more
 
 
-@pytest.mark.parametrize("flash_attn", [True, False])
-def test_local_layers_without_rope(flash_attn: bool) -> None:
+@pytest.mark.parametrize("fused", [True, False])
+def test_local_layers_without_rope(fused: bool) -> None:
     changes = EVERY_OTHER | {"attention.rope_pattern": [0, 1]}
     with RandomModel("granite_swa", CONFIG, sliding=12, **changes) as model:
         stock = model.logits(TOKENS, None, False)
-        assert distance(stock, model.logits(TOKENS, IDENTITY, flash_attn)) < 2e-3
-        fused = model.logits(TOKENS, CONFIG, flash_attn, [1, 70, 49])
+        assert distance(stock, model.logits(TOKENS, IDENTITY, fused)) < 2e-3
+        fused = model.logits(TOKENS, CONFIG, fused, [1, 70, 49])
         assert distance(stock, fused) > 0.02
 
 

@@ -91,6 +91,23 @@ def test_quantised_values_on_the_device_are_refused_with_a_way_out(
     assert on_device("refusal", model=str(path), **options, offload_kqv=False) == ""
 
 
+@pytest.mark.parametrize("flash_attn", [-1, 0, 1])
+@pytest.mark.parametrize("refuses", ["", "FLASH_ATTN_EXT"])  # then "auto" means off
+def test_off_is_upstream_where_the_device_lacks_fused_attention(
+    tiny: Tiny, on_device: Run, flash_attn: int, refuses: str
+) -> None:
+    path, plain = tiny(lampe=CONFIG), tiny("plain.gguf", lampe=None, window=512)
+    found = on_device("switched_off", model=str(path), plain=str(plain), flash_attn=flash_attn,
+                      refuses=refuses)
+    assert found == {"before": "portable", "same_logits": True, "same_state": True}
+
+
+def test_quantised_values_on_the_device_with_lampe_off(tiny: Tiny, on_device: Run) -> None:
+    path = tiny(lampe=CONFIG)
+    options = {"flash_attn": True, "type_v": 8, "n_gpu_layers": 99, "lampe": False}
+    assert on_device("refusal", model=str(path), **options) == ""
+
+
 def test_doctor_says_what_each_device_would_run(on_device: Run) -> None:
     found = on_device("doctor")
     assert any(name.startswith("Other0") for name in found["devices"])

@@ -12,9 +12,10 @@ from typing import Any
 import llama_cpp as C
 import numpy as np
 import pytest
-from conftest import layers_on, tiny_config, within
+from conftest import attention, tiny_config, within
 from stock_side import all_logits, distance
 
+from lampe_gguf import backend
 from lampe_gguf.config import LampeConfig
 from lampe_gguf.runtime import LampeLlama
 
@@ -28,9 +29,8 @@ BATCH = 4 * 2 * 2048 * 4  # bytes for the scores of one token: 4 heads, up to 2,
 F32: dict[str, Any] = {"type_k": 0, "type_v": 0}
 
 
-def opened(path: Path, flash_attn: bool, **options: Any) -> LampeLlama:
-    values = {"n_ctx": 2048, "n_batch": 512, "n_ubatch": 512, "flash_attn": flash_attn,
-              "n_gpu_layers": layers_on(flash_attn)}
+def opened(path: Path, fused: bool, **options: Any) -> LampeLlama:
+    values = {"n_ctx": 2048, "n_batch": 512, "n_ubatch": 512, **attention(fused)}
     return LampeLlama(path, **{**values, **options})
 
 
@@ -99,8 +99,8 @@ def test_sequences_share_the_cache(
     params = C.llama_context_default_params()
     params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max = 3072, 510, 510, 3
     params.kv_unified, params.type_k, params.type_v = unified, 0, 0
-    params.flash_attn_type = C.LLAMA_FLASH_ATTN_TYPE_DISABLED
     ctx = C.llama_init_from_model(llm.model, params)
+    backend.set_path(ctx, "portable")
     items = sorted((i, s, t) for s, text in enumerate(texts) for i, t in enumerate(text))
     batch = C.llama_batch_init(510, 0, 1)
     for start in range(0, len(items), 510):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import layers_on, tiny_config
+from conftest import attention, tiny_config
 from stock_side import all_logits, distance
 from tiny_oracle import TinyOracle
 
@@ -45,21 +45,21 @@ def gemma(tiny: Tiny) -> Tiny:
     return make
 
 
-def opened(path: Path, flash_attn: bool, **options: Any) -> LampeLlama:
-    values = {"n_ctx": 256, "flash_attn": flash_attn, "n_gpu_layers": layers_on(flash_attn)}
+def opened(path: Path, fused: bool, **options: Any) -> LampeLlama:
+    values = {"n_ctx": 256, **attention(fused)}
     return LampeLlama(path, **{**values, **options})
 
 
-@pytest.mark.parametrize("flash_attn", [True, False])
+@pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("arch", ARCHS)
 @pytest.mark.parametrize("factor", [1.0, 1.2])
-def test_equals_the_oracle(gemma: Tiny, arch: str, flash_attn: bool, factor: float) -> None:
+def test_equals_the_oracle(gemma: Tiny, arch: str, fused: bool, factor: float) -> None:
     config = tiny_config(attention_factor=factor)
     path = gemma(arch, lampe=config)
     oracle = TinyOracle(path)
     want = oracle.logits(TOKENS, config)
-    llm = opened(path, flash_attn, **F32)
-    assert llm.path == ("fused" if flash_attn else "portable")
+    llm = opened(path, fused, **F32)
+    assert llm.path == ("fused" if fused else "portable")
     got = all_logits(llm, TOKENS)
     # upstream's GELU is a table of half precision: as coarse as a cache of it
     cost = distance(want, oracle.logits(TOKENS, config, key_type=np.float16))
@@ -75,24 +75,24 @@ def test_equals_the_oracle(gemma: Tiny, arch: str, flash_attn: bool, factor: flo
 def test_identity_is_upstream(gemma: Tiny, arch: str, swa_full: bool) -> None:
     plain = gemma(arch, "plain.gguf", lampe=None, window=256)
     config = LampeConfig(**{**vars(default_config(256)), "method": "rope"})
-    for flash_attn in (True, False):
-        stock = all_logits(opened(plain, flash_attn, swa_full=swa_full, **F32), TOKENS)
-        llm = opened(plain, flash_attn, lampe=config, swa_full=swa_full, **F32)
+    for fused in (True, False):
+        stock = all_logits(opened(plain, fused, swa_full=swa_full, **F32), TOKENS)
+        llm = opened(plain, fused, lampe=config, swa_full=swa_full, **F32)
         assert distance(stock, all_logits(llm, TOKENS)) < 1e-3
 
 
-@pytest.mark.parametrize("flash_attn", [True, False])
+@pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("arch", ARCHS)
 def test_a_small_cache_of_the_windows_and_any_split_into_batches(
-    gemma: Tiny, arch: str, flash_attn: bool
+    gemma: Tiny, arch: str, fused: bool
 ) -> None:
     path = gemma(arch)
     tokens = [int(t) for t in np.random.default_rng(5).integers(3, 350, 460)]
-    whole = all_logits(opened(path, flash_attn, n_ctx=512, n_batch=512), tokens)
+    whole = all_logits(opened(path, fused, n_ctx=512, n_batch=512), tokens)
     # a cache of windows holds 256 cells, and forgets
-    llm = opened(path, flash_attn, n_ctx=512, n_batch=64, swa_full=False)
+    llm = opened(path, fused, n_ctx=512, n_batch=64, swa_full=False)
     assert distance(whole, all_logits(llm, tokens)) < 2e-3
-    llm = opened(path, flash_attn, n_ctx=512, n_batch=512)
+    llm = opened(path, fused, n_ctx=512, n_batch=512)
     found = []
     for start in (0, 1, 200, 207):
         stop = {0: 1, 1: 200, 200: 207, 207: 460}[start]
@@ -110,15 +110,15 @@ def test_both_paths_agree_with_any_cache(gemma: Tiny, type_k: int) -> None:
     assert distance(fused, portable) < (1e-2 if type_k == 8 else 2e-3)
 
 
-@pytest.mark.parametrize("flash_attn", [True, False])
-def test_what_was_removed_leaves_no_trace(gemma: Tiny, flash_attn: bool) -> None:
+@pytest.mark.parametrize("fused", [True, False])
+def test_what_was_removed_leaves_no_trace(gemma: Tiny, fused: bool) -> None:
     path = gemma("gemma3", n_swa=40)
-    llm = opened(path, flash_attn)
+    llm = opened(path, fused)
     llm.eval(TOKENS[:60])
     llm._ctx.kv_cache_seq_rm(0, 50, 60)
     llm.n_tokens = 50
     got = [logits.copy() for _, logits in llm.eval_logits(TOKENS[60:90])][0]
-    want = all_logits(opened(path, flash_attn), [*TOKENS[:50], *TOKENS[60:90]])[50:]
+    want = all_logits(opened(path, fused), [*TOKENS[:50], *TOKENS[60:90]])[50:]
     assert distance(want, got) < 2e-3
 
 

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import tiny_config
-from stock_side import all_logits
+from llama_cpp import llama_cpp as C
+from stock_side import all_logits, context_logits
 
-from lampe_gguf import evaluate
+from lampe_gguf import backend, evaluate
+from lampe_gguf.errors import LampeError
 from lampe_gguf.presets import default_config
 from lampe_gguf.runtime import LampeLlama
 
@@ -42,6 +44,73 @@ def test_off_is_upstream_to_the_bit(
     np.testing.assert_array_equal(all_logits(llm, TOKENS), want)
 
 
+@pytest.mark.parametrize("flash_attn", [-1, 0, 1])  # what a caller may ask for: auto, off, on
+@pytest.mark.parametrize("arch", ["llama", "gemma3"])
+def test_switching_off_gives_back_what_the_caller_asked_for(
+    tiny: Callable[..., Path], tmp_path: Path, run_stock: Any, flash_attn: int, arch: str
+) -> None:
+    extra = {"gemma3.attention.sliding_window": 12, "gemma3.attention.sliding_window_pattern": 2}
+    path = tiny(arch=arch, lampe=tiny_config(context_length=2048), window=1024,
+                extra=extra if arch == "gemma3" else {})
+    out = tmp_path / "stock.npz"
+    options = {"tokens": TOKENS, "flash_attn": flash_attn}
+    run_stock("context_to_file", model=str(path), out=str(out), **options)
+    stock = np.load(out)
+    memories = []
+
+    def switch(*ways: str) -> Callable[[Any], None]:
+        def prepare(context: Any) -> None:
+            memories.append(C.llama_get_memory(context))
+            for way in ways:
+                backend.set_path(context, way)
+                assert backend.get_path(context) == way
+            # callers keep the address
+            assert C.llama_get_memory(context) == memories[-1]
+
+        return prepare
+
+    llm = LampeLlama(path, n_ctx=256)
+    for ways in (["off"], ["portable", "off"], ["off", "portable", "fused", "off"]):
+        logits, state = context_logits(llm.model, prepare=switch(*ways), **options)
+        np.testing.assert_array_equal(logits, stock["logits"])
+        # the layout of the values, too
+        assert state == stock["state"].tobytes()
+    # LaMPE itself does not depend on it
+    want, _ = context_logits(llm.model, TOKENS, 1)
+    got, state = context_logits(llm.model, **options)
+    np.testing.assert_array_equal(got, want)
+    assert state != stock["state"].tobytes()
+    portable, _ = context_logits(llm.model, TOKENS, 1, switch("portable"))
+    got, _ = context_logits(llm.model, prepare=switch("off", "portable"), **options)
+    np.testing.assert_array_equal(got, portable)
+
+
+def test_flash_attention_shows_in_the_bits(tiny: Callable[..., Path]) -> None:
+    # or the test above would show nothing
+    llm = LampeLlama(tiny(lampe=None, window=1024), n_ctx=256)
+    on, off = (context_logits(llm.model, TOKENS, kind) for kind in (1, 0))
+    assert not np.array_equal(on[0], off[0]) and on[1] != off[1]
+
+
+@pytest.mark.parametrize("lampe", [None, False])
+def test_quantised_values_need_flash_attention_as_upstream(
+    tiny: Callable[..., Path], tmp_path: Path, run_stock: Any, lampe: Any
+) -> None:
+    path = tiny(lampe=tiny_config(context_length=2048), window=1024)
+    with pytest.raises(LampeError):
+        LampeLlama(path, lampe=lampe, n_ctx=1024, type_v=8, flash_attn=False)
+    llm = LampeLlama(path, lampe=lampe, n_ctx=1024, type_v=8, flash_attn=True)
+    if lampe is False:
+        want = stock_logits(run_stock, path, TOKENS, tmp_path / "stock.npy", type_v=8,
+                            flash_attn=True)
+        np.testing.assert_array_equal(all_logits(llm, TOKENS), want)
+    else:
+        assert llm.path == "fused"
+        with pytest.raises(LampeError, match="leave the values in f16"):
+            backend.set_path(llm.ctx, "portable")
+        assert llm.path == "fused"
+
+
 def test_identity_plan_is_upstream_within_the_noise_on_a_real_model(
     smollm2_path: Path, tmp_path: Path, run_stock: Any
 ) -> None:
@@ -51,7 +120,7 @@ def test_identity_plan_is_upstream_within_the_noise_on_a_real_model(
     tokens = llm.tokenize(Path(__file__).read_bytes() + text.encode())[:512]
     got = all_logits(llm, tokens)
     portable = all_logits(
-        LampeLlama(smollm2_path, lampe=config, n_ctx=1024, flash_attn=False), tokens
+        LampeLlama(smollm2_path, lampe=config, n_ctx=1024, attention="portable"), tokens
     )
     fused = stock_logits(run_stock, smollm2_path, tokens, tmp_path / "a.npy", flash_attn=True)
     plain = stock_logits(run_stock, smollm2_path, tokens, tmp_path / "b.npy", flash_attn=False)

@@ -81,7 +81,7 @@ def main() -> int:
         for line in lines:
             if found := re.search(wanted, line):
                 print("   " + found[0].strip())
-    plain = run("processor", config, n_tokens, flash_attn=False, op_offload=False)
+    plain = run("processor", config, n_tokens, attention="portable", op_offload=False)
     fused = run("processor, fused", config, n_tokens, op_offload=False)
     noise, away = distance(fused, plain), distance(fused, got)
     # what the device's own products cost, without LaMPE

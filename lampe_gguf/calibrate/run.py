@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..config import MAX_PROVENANCE_BYTES, LampeConfig
+from ..config import LampeConfig
 from ..errors import UsageError
+from ..fields import MAX_PROVENANCE_BYTES
 from ..progress import duration
 from .choice import choose_schedule, flat
 from .reading import OnTokens, Reader

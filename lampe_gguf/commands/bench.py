@@ -35,13 +35,14 @@ Examples:
 @click.option("--threads", type=click.IntRange(1), help="Processor threads.  [default: all]")
 @click.option("--stock", type=click.Path(path_type=Path), metavar="FOLDER",
               help="Upstream's own llama-cpp-python, as a folder for PYTHONPATH.")
-@click.option("--portable", is_flag=True,
-              help="Both sides with attention from stock operations (flash attention off).")
+@click.option("--portable", is_flag=True, help="LaMPE with attention from stock operations.")
+@click.option("--flash-attn/--no-flash-attn", default=True, show_default=True,
+              help="Stock with or without flash attention.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--plot", type=PICTURE, help="Draw the speeds into a PNG.")
 def command(
     model: Path, lengths: tuple[int, ...], rounds: int, decode: int, threads: int | None,
-    stock: Path | None, portable: bool, as_json: bool, plot: Path | None,
+    stock: Path | None, portable: bool, flash_attn: bool, as_json: bool, plot: Path | None,
 ) -> None:
     from ..bench import compare
     from ..progress import Progress
@@ -50,7 +51,7 @@ def command(
     with Progress("measuring", 2 * rounds * max(lengths), "tokens") as bar:
         found = compare(
             model, lengths, rounds=rounds, decode=decode, threads=threads, stock=stock,
-            flash_attn=not portable, on_work=bar.advance,
+            portable=portable, flash_attn=flash_attn, on_work=bar.advance,
         )
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(found), indent=2))

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..checkpoint import QUANTS, as_gguf, is_checkpoint
-from ..config import LENGTH_POLICIES, METHODS
 from ..errors import UsageError
+from ..fields import LENGTH_POLICIES, METHODS
 from ..presets import PRESETS
 from .options import called_by_option
 

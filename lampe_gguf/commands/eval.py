@@ -107,7 +107,7 @@ def ppl(
 
                 found.append(perplexity(
                     model, document.text, tokens, method=each, threads=threads,
-                    flash_attn=not portable, on_progress=show, **choices,
+                    portable=portable, on_progress=show, **choices,
                 ))
     except (KeyboardInterrupt, LampeError):
         if found:  # what there is by then

@@ -77,7 +77,7 @@ def run_tasks(
     from ..suite import Observer, Suite
 
     suite = Suite(
-        model, generate, lengths, methods, raw=raw, threads=threads, flash_attn=not portable,
+        model, generate, lengths, methods, raw=raw, threads=threads, portable=portable,
         choices=choices, resume=resume,
     )
     results: list[Result] = []

@@ -7,7 +7,8 @@
 extern "C" {
 #endif
 
-    #define LLAMA_LAMPE_VERSION 1 // of the metadata
+    // {arch}.rope.scaling.lampe.version; 0 as an override: a converted file is opened as upstream would
+    #define LLAMA_LAMPE_VERSION 1
 
     // of this header: moves whenever a struct, a signature or what a function promises does
     #define LLAMA_LAMPE_API_VERSION 2
@@ -92,7 +93,11 @@ extern "C" {
 
     LLAMA_API enum llama_lampe_path llama_lampe_get_path(const struct llama_context * ctx);
 
-    // why it is not the fused path, "" when it is; decided when the context is made, by asking the devices
+    // fused where every device with a layer has the operator, portable elsewhere, whatever flash_attn_type the context was made
+    // with: that one holds when LaMPE is off. another path by name: refused (-1) unless the memory is empty, and where it cannot be
+    LLAMA_API int32_t llama_lampe_set_path(struct llama_context * ctx, enum llama_lampe_path path);
+
+    // why it is not the fused path, "" when it is
     LLAMA_API const char * llama_lampe_get_path_reason(const struct llama_context * ctx);
 
     // whether the fused path runs on a device, for a common shape of attention

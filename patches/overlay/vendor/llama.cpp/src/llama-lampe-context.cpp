@@ -85,7 +85,7 @@ float llama_lampe_rope::get_attn_factor(float magnitude) const {
 //
 
 llama_lampe_context::llama_lampe_context(const llama_model & model, const llama_cparams & cparams, const llama_lampe_params & params) :
-    model(model), cparams(cparams), cur({ params, {} }) {
+    model(model), cparams(cparams), cur({ params, {} }), flash_attn(cparams.flash_attn), auto_fa(cparams.auto_fa) {
     n_pos = GGML_PAD((int32_t) cparams.n_ctx_seq + LLAMA_LAMPE_POS_SLACK, LLAMA_LAMPE_POS_PAD);
 
     const char * scores_max_env = getenv("LLAMA_LAMPE_SCORES_MAX");
@@ -287,10 +287,6 @@ int64_t llama_lampe_context::n_tokens_block(int64_t n_kv) const {
     return std::max<int64_t>(1, scores_max/(2*sizeof(float)*n_head*n_kv));
 }
 
-const std::string & llama_lampe_context::get_path_reason() const {
-    return path_reason;
-}
-
 uint32_t llama_lampe_context::n_nodes_max(uint32_t n_tokens) const {
     const int64_t n_block  = n_tokens_block(cparams.n_ctx);
     const int64_t n_full   = (n_tokens + n_block - 1)/n_block;
@@ -302,7 +298,7 @@ uint32_t llama_lampe_context::n_nodes_max(uint32_t n_tokens) const {
 
     if (n_nodes > LLAMA_LAMPE_NODES_MAX) {
         throw llama_lampe_error(format("attention composed of other operators would take %lld of them, more than %lld: "
-                    "have fewer sequences, smaller batches, larger length steps or flash attention",
+                    "have fewer sequences, smaller batches, larger length steps or the fused path",
                     (long long) n_nodes, (long long) LLAMA_LAMPE_NODES_MAX));
     }
 

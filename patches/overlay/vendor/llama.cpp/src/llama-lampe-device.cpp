@@ -2,6 +2,8 @@
 
 #include "llama-hparams.h"
 #include "llama-impl.h"
+#include "llama-kv-cache-iswa.h"
+#include "llama-kv-cache.h"
 #include "llama-model.h"
 
 #include "ggml-backend.h"
@@ -56,45 +58,88 @@ static bool lampe_dev_supports_fused(ggml_backend_dev_t dev, const lampe_attn_sh
     return ggml_backend_dev_supports_op(dev, op);
 }
 
-void llama_lampe_context::choose_path(llama_cparams & cparams, ggml_type type_k, ggml_type type_v) {
-    // not to be decided again, see llama_context::sched_reserve()
-    cparams.auto_fa = false;
-
-    if (!cparams.flash_attn) {
-        path_reason = "flash attention is off";
-        return;
+// why the device has no fused op for a layer, "" when it has
+static std::string lampe_why_not_fused(ggml_backend_dev_t dev, const lampe_attn_shape & shape) {
+    if (shape.n_embd_head_k % ggml_blck_size(shape.type_k) != 0 || shape.n_embd_head_v % ggml_blck_size(shape.type_v) != 0) {
+        return "the heads of this model are no whole blocks of the quantised cache";
+    }
+    if (!lampe_dev_supports_fused(dev, shape)) {
+        return format("%s has no fused attention with LaMPE for this model", ggml_backend_dev_name(dev));
     }
 
+    return "";
+}
+
+void llama_lampe_context::choose_path(ggml_type type_k, ggml_type type_v) {
     const auto & hparams = model.hparams;
 
-    for (uint32_t il = 0; il < hparams.n_layer(); ++il) {
+    v_quantized = ggml_is_quantized(type_v);
+
+    if (model.arch == LLM_ARCH_GROK) {
+        fused_reason = "fused attention does not cap the scores as Grok does";
+    } else if (!flash_attn && hparams.is_n_embd_v_gqa_variable()) {
+        // [TAG_V_CACHE_VARIABLE]
+        fused_reason = "without flash attention, values of different sizes across layers are padded";
+    }
+
+    for (uint32_t il = 0; il < hparams.n_layer() && fused_reason.empty(); ++il) {
         if (!hparams.has_kv(il) || hparams.n_head_kv(il) == 0) {
             continue;
         }
 
         ggml_backend_dev_t dev = cparams.offload_kqv ? model.dev_layer(il) : ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
 
-        const lampe_attn_shape shape = {
+        fused_reason = lampe_why_not_fused(dev, {
             hparams.n_embd_head_k(il), hparams.n_embd_head_v(il), hparams.n_head(il), hparams.n_head_kv(il), hparams.n_rot(il), type_k, type_v,
-        };
-
-        if (!lampe_dev_supports_fused(dev, shape)) {
-            path_reason = format("%s has no fused attention with LaMPE for this model", ggml_backend_dev_name(dev));
-            break;
-        }
+        });
     }
 
-    if (path_reason.empty()) {
+    if (!fused_reason.empty()) {
+        if (v_quantized) {
+            throw llama_lampe_error(format("%s, which a quantised cache of values needs: leave the values in f16, or keep the cache off the device", fused_reason.c_str()));
+        }
+
+        LLAMA_LOG_WARN("%s: %s: it is composed of other operators\n", __func__, fused_reason.c_str());
+    }
+}
+
+llama_lampe_path llama_lampe_context::get_path_chosen() const {
+    return fused_reason.empty() ? LLAMA_LAMPE_PATH_FUSED : LLAMA_LAMPE_PATH_PORTABLE;
+}
+
+const char * llama_lampe_context::get_path_reason() const {
+    if (cparams.flash_attn) {
+        return "";
+    }
+
+    return fused_reason.empty() ? "the portable path was asked for" : fused_reason.c_str();
+}
+
+void llama_lampe_context::set_path(llama_cparams & cparams, llama_memory_i * memory, llama_lampe_path path) {
+    const bool off = path == LLAMA_LAMPE_PATH_OFF;
+
+    if (path == LLAMA_LAMPE_PATH_FUSED && !fused_reason.empty()) {
+        throw llama_lampe_error(fused_reason);
+    }
+    if (path == LLAMA_LAMPE_PATH_PORTABLE && v_quantized) {
+        throw llama_lampe_error("the portable path cannot read a quantised cache of values: leave the values in f16");
+    }
+
+    cparams.lampe      = off ? nullptr    : this;
+    cparams.flash_attn = off ? flash_attn : path == LLAMA_LAMPE_PATH_FUSED;
+    cparams.auto_fa    = off && auto_fa; // otherwise not to be decided again, see llama_context::sched_reserve()
+
+    // [TAG_V_CACHE_VARIABLE] padded values stay transposed, others as they are: the portable path takes either
+    if (model.hparams.is_n_embd_v_gqa_variable()) {
         return;
     }
 
-    if (ggml_is_quantized(type_v)) {
-        throw llama_lampe_error(format("%s, which a quantised cache of values needs: leave the values in f16, or keep the cache off the device", path_reason.c_str()));
+    if (auto * kv = dynamic_cast<llama_kv_cache_iswa *>(memory)) {
+        kv->get_base()->set_v_trans(!cparams.flash_attn);
+        kv->get_swa() ->set_v_trans(!cparams.flash_attn);
+    } else if (auto * kv = dynamic_cast<llama_kv_cache *>(memory)) {
+        kv->set_v_trans(!cparams.flash_attn);
     }
-
-    LLAMA_LOG_WARN("%s: %s: it is composed of other operators\n", __func__, path_reason.c_str());
-
-    cparams.flash_attn = false;
 }
 
 bool llama_lampe_dev_supports_fused(ggml_backend_dev_t dev) {
@@ -180,8 +225,8 @@ void llama_lampe_check_n_ctx(
     }
     const size_t size_pos = n_rot*sizeof(float)*(hparams.swa_type == LLAMA_SWA_TYPE_NONE ? 1 : 2);
 
-    // and the mask of a batch
-    const size_t size_mask = (size_t) cparams.n_ubatch*(cparams.flash_attn ? sizeof(ggml_fp16_t) : sizeof(float));
+    // and the mask of a batch, which the portable path has in f32
+    const size_t size_mask = (size_t) cparams.n_ubatch*sizeof(ggml_fp16_t);
 
     for (const auto & [dev, size] : sizes) {
         const size_t available = lampe_memory_available(dev);

@@ -110,12 +110,19 @@ class llama_lampe_context {
 public:
     llama_lampe_context(const llama_model & model, const llama_cparams & cparams, const llama_lampe_params & params);
 
-    // fused where every device that has a layer supports the op; clears cparams.flash_attn where one does not
-    // throws when the types of the cache need the fused op
-    void choose_path(llama_cparams & cparams, ggml_type type_k, ggml_type type_v);
+    // ask the devices: fused where each that has a layer supports the op, portable elsewhere
+    // throws when the type of the values needs the fused op and a device lacks it
+    void choose_path(ggml_type type_k, ggml_type type_v);
+
+    // make the parameters and the empty memory of the context those of a path; off: as the caller of the context asked for
+    // throws, and changes nothing, when this path cannot be taken
+    void set_path(llama_cparams & cparams, llama_memory_i * memory, llama_lampe_path path);
+
+    // what choose_path() has found
+    llama_lampe_path get_path_chosen() const;
 
     // why the path is not the fused one, "" when it is
-    const std::string & get_path_reason() const;
+    const char * get_path_reason() const;
 
     const llama_lampe_params & get_params() const;
 
@@ -209,7 +216,13 @@ private:
 
     settings cur;
 
-    std::string path_reason;
+    // as the caller of the context asked for: what holds when LaMPE is off
+    const bool flash_attn;
+    const bool auto_fa;
+
+    std::string fused_reason; // why there is no fused op, "" when there is one
+
+    bool v_quantized = false;
 
     int32_t n_pos; // rows of the tables
 

@@ -1,4 +1,5 @@
 #include "llama-lampe-impl.h"
+#include "llama-lampe-fields.h"
 
 #include "llama-arch.h"
 #include "llama-hparams.h"
@@ -8,10 +9,10 @@
 
 #include <algorithm>
 #include <cinttypes>
-#include <limits>
+#include <cstring>
 
-static const char * const LLAMA_LAMPE_METHOD_NAMES[] = { "lampe", "rope", "rerope", "selfextend", "jetlong" };
-static const char * const LLAMA_LAMPE_POLICY_NAMES[] = { "causal", "prompt" };
+static const char * const LLAMA_LAMPE_METHODS[]         = { LLAMA_LAMPE_METHOD_NAMES };
+static const char * const LLAMA_LAMPE_LENGTH_POLICIES[] = { LLAMA_LAMPE_LENGTH_POLICY_NAMES };
 
 namespace {
 
@@ -29,7 +30,15 @@ public:
         return std::any_of(ml.kv_overrides.begin(), ml.kv_overrides.end(), [&](const auto & it) { return is_ours(it.first); });
     }
 
-    void get(const char * name, uint32_t & value, bool required = true) {
+    // version 0 as an override opens a converted file as upstream would
+    bool is_off() const {
+        const auto * ovrd = find_override("version");
+
+        return ovrd && ovrd->tag == LLAMA_KV_OVERRIDE_TYPE_INT && ovrd->val_i64 == 0;
+    }
+
+    // a whole number of any width
+    void get_u32(const char * name, uint32_t & value, bool required) const {
         int64_t val = 0;
 
         if (const auto * ovrd = find_override(name)) {
@@ -43,9 +52,15 @@ public:
                 return;
             }
             switch (gguf_get_kv_type(ml.metadata, id)) {
+                case GGUF_TYPE_UINT8:  val = gguf_get_val_u8 (ml.metadata, id); break;
+                case GGUF_TYPE_INT8:   val = gguf_get_val_i8 (ml.metadata, id); break;
+                case GGUF_TYPE_UINT16: val = gguf_get_val_u16(ml.metadata, id); break;
+                case GGUF_TYPE_INT16:  val = gguf_get_val_i16(ml.metadata, id); break;
                 case GGUF_TYPE_UINT32: val = gguf_get_val_u32(ml.metadata, id); break;
                 case GGUF_TYPE_INT32:  val = gguf_get_val_i32(ml.metadata, id); break;
-                default: throw wrong_type(name, "a whole number (u32)");
+                case GGUF_TYPE_INT64:  val = gguf_get_val_i64(ml.metadata, id); break;
+                case GGUF_TYPE_UINT64: val = std::min<uint64_t>(gguf_get_val_u64(ml.metadata, id), INT64_MAX); break;
+                default: throw wrong_type(name, "a whole number");
             }
         }
 
@@ -57,7 +72,7 @@ public:
         value = (uint32_t) val;
     }
 
-    void get(const char * name, double & value) {
+    void get_f64(const char * name, double & value, bool required) const {
         if (const auto * ovrd = find_override(name)) {
             switch (ovrd->tag) {
                 case LLAMA_KV_OVERRIDE_TYPE_INT:   value = (double) ovrd->val_i64; return;
@@ -66,45 +81,43 @@ public:
             }
         }
 
-        const int64_t id = find(name, true);
+        const int64_t id = find(name, required);
+        if (id < 0) {
+            return;
+        }
         switch (gguf_get_kv_type(ml.metadata, id)) {
             case GGUF_TYPE_FLOAT32: value = gguf_get_val_f32(ml.metadata, id); break;
             case GGUF_TYPE_FLOAT64: value = gguf_get_val_f64(ml.metadata, id); break;
-            default: throw wrong_type(name, "a number (f64)");
+            default: throw wrong_type(name, "a number (f32 or f64)");
         }
     }
 
     // the index of a string in a list of names
-    template<size_t N>
-    void get(const char * name, uint32_t & value, const char * const (& names)[N], bool required) {
-        std::string str;
-
-        if (const auto * ovrd = find_override(name)) {
-            if (ovrd->tag != LLAMA_KV_OVERRIDE_TYPE_STR) {
-                throw wrong_type(name, "a string");
-            }
-            str = ovrd->val_str;
-        } else {
-            const int64_t id = find(name, required);
-            if (id < 0) {
-                return;
-            }
-            if (gguf_get_kv_type(ml.metadata, id) != GGUF_TYPE_STRING) {
-                throw wrong_type(name, "a string");
-            }
-            str = gguf_get_val_str(ml.metadata, id);
+    void get_name(const char * name, uint32_t & value, bool required, const std::vector<const char *> & names) const {
+        const char * str = get_str(name, required);
+        if (!str) {
+            return;
         }
 
         std::string list;
-        for (size_t i = 0; i < N; ++i) {
-            if (str == names[i]) {
+        for (size_t i = 0; i < names.size(); ++i) {
+            if (strcmp(str, names[i]) == 0) {
                 value = i;
                 return;
             }
             list += (i ? ", " : "") + std::string(names[i]);
         }
 
-        throw llama_lampe_error(format("LaMPE metadata %s%s is '%s': it must be one of %s", prefix.c_str(), name, str.c_str(), list.c_str()));
+        throw llama_lampe_error(format("LaMPE metadata %s%s is '%.80s': it must be one of %s", prefix.c_str(), name, str, list.c_str()));
+    }
+
+    // a string that the backend has no use for
+    void check_text(const char * name, bool required, size_t n_max) const {
+        const char * str = get_str(name, required);
+
+        if (str && strlen(str) > n_max) {
+            throw llama_lampe_error(format("LaMPE metadata %s%s has %zu bytes: it must have at most %zu", prefix.c_str(), name, strlen(str), n_max));
+        }
     }
 
     // a misspelt key would be ignored in silence
@@ -124,6 +137,26 @@ public:
     }
 
 private:
+    // nullptr when it is missing
+    const char * get_str(const char * name, bool required) const {
+        if (const auto * ovrd = find_override(name)) {
+            if (ovrd->tag != LLAMA_KV_OVERRIDE_TYPE_STR) {
+                throw wrong_type(name, "a string");
+            }
+            return ovrd->val_str;
+        }
+
+        const int64_t id = find(name, required);
+        if (id < 0) {
+            return nullptr;
+        }
+        if (gguf_get_kv_type(ml.metadata, id) != GGUF_TYPE_STRING) {
+            throw wrong_type(name, "a string");
+        }
+
+        return gguf_get_val_str(ml.metadata, id);
+    }
+
     bool is_ours(const std::string & key) const {
         return key.compare(0, prefix.size(), prefix) == 0;
     }
@@ -214,31 +247,30 @@ void llama_lampe_load_hparams(llama_model_loader & ml, const llama_model & model
         return;
     }
 
+    if (reader.is_off()) {
+        LLAMA_LOG_INFO("%s: an override leaves LaMPE out\n", __func__);
+        return;
+    }
+
     llama_lampe_params params = {};
 
-    reader.get("version", params.version);
+    // the fields of other versions are not known
+    reader.get_u32("version", params.version, true);
     if (params.version != LLAMA_LAMPE_VERSION) {
         throw llama_lampe_error(format("LaMPE version is %u: this build reads version %d", params.version, LLAMA_LAMPE_VERSION));
     }
 
-    reader.get("method",               params.method, LLAMA_LAMPE_METHOD_NAMES, false);
-    reader.get("window",               params.window);
-    reader.get("context_length",       params.context_length);
-    reader.get("local_window",         params.local_window);
-    reader.get("tail_window",          params.tail_window);
-    reader.get("max_mapping_length",   params.max_mapping_length);
-    reader.get("slope",                params.slope);
-    reader.get("offset",               params.offset);
-    reader.get("short_length",         params.short_length);
-    reader.get("short_mapping_length", params.short_mapping_length);
-    reader.get("attention_factor",     params.attention_factor);
-    reader.get("length_policy",        params.length_policy, LLAMA_LAMPE_POLICY_NAMES, true);
-    reader.get("length_step",          params.length_step);
-    reader.get("group_size",           params.group_size, false);
+#define READ_U32( name, required, ...) reader.get_u32(#name, params.name, required);
+#define READ_F64( name, required, ...) reader.get_f64(#name, params.name, required);
+#define READ_NAME(name, required, ...) reader.get_name(#name, params.name, required, { __VA_ARGS__ });
+#define READ_TEXT(name, required, ...) reader.check_text(#name, required, __VA_ARGS__);
+
+    LLAMA_LAMPE_FIELDS(params, READ_U32, READ_F64, READ_NAME, READ_TEXT)
+
+#define FIELD_NAME(name, ...) #name,
 
     reader.check_names({
-        "version", "method", "window", "context_length", "local_window", "tail_window", "max_mapping_length", "slope", "offset",
-        "short_length", "short_mapping_length", "attention_factor", "length_policy", "length_step", "group_size", "provenance",
+        LLAMA_LAMPE_FIELDS(params, FIELD_NAME, FIELD_NAME, FIELD_NAME, FIELD_NAME)
         "padding", // filler of the converter's
     });
 
@@ -252,7 +284,7 @@ void llama_lampe_load_hparams(llama_model_loader & ml, const llama_model & model
     hparams.n_ctx_train = params.context_length;
 
     LLAMA_LOG_INFO("%s: method = %s, window = %u, context_length = %u, local_window = %u, tail_window = %u\n", __func__,
-            LLAMA_LAMPE_METHOD_NAMES[params.method], params.window, params.context_length, params.local_window, params.tail_window);
+            LLAMA_LAMPE_METHODS[params.method], params.window, params.context_length, params.local_window, params.tail_window);
     LLAMA_LOG_INFO("%s: max_mapping_length = %g, slope = %g, offset = %g, length_policy = %s, length_step = %u\n", __func__,
-            params.max_mapping_length, params.slope, params.offset, LLAMA_LAMPE_POLICY_NAMES[params.length_policy], params.length_step);
+            params.max_mapping_length, params.slope, params.offset, LLAMA_LAMPE_LENGTH_POLICIES[params.length_policy], params.length_step);
 }

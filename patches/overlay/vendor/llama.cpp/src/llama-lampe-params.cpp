@@ -1,22 +1,19 @@
 #include "llama-lampe-impl.h"
+#include "llama-lampe-fields.h"
 
 #include "llama-impl.h"
 
 #include <algorithm>
 #include <cinttypes>
 #include <cmath>
-#include <limits>
-
-static constexpr uint32_t LLAMA_LAMPE_MAX_LENGTH = 1u << 24;
-static constexpr uint32_t LLAMA_LAMPE_MAX_STEP   = 1u << 20;
 
 //
 // check
 //
 
-static void check_u32(const char * name, uint32_t value, uint64_t min, uint64_t max) {
-    if (value < min || value > max) {
-        throw llama_lampe_error(format("LaMPE %s is %u: it must be between %" PRIu64 " and %" PRIu64, name, value, min, max));
+static void check_u32(const char * name, uint32_t value, int64_t min, int64_t max, bool zero) {
+    if ((value < min || value > max) && !(zero && value == 0)) {
+        throw llama_lampe_error(format("LaMPE %s is %u: it must be between %" PRId64 " and %" PRId64, name, value, min, max));
     }
 }
 
@@ -32,29 +29,12 @@ void llama_lampe_params_check(const llama_lampe_params & params) {
         throw llama_lampe_error(format("LaMPE version is %u: this build reads version %d", params.version, LLAMA_LAMPE_VERSION));
     }
 
-    check_u32("method",         params.method,         0, LLAMA_LAMPE_METHOD_JETLONG);
-    check_u32("length_policy",  params.length_policy,  0, LLAMA_LAMPE_LENGTH_POLICY_PROMPT);
-    check_u32("window",         params.window,         16, LLAMA_LAMPE_MAX_LENGTH);
-    check_u32("context_length", params.context_length, params.window, LLAMA_LAMPE_MAX_LENGTH);
-    check_u32("local_window",   params.local_window,   1, params.window - 1);
-    check_u32("length_step",    params.length_step,    1, LLAMA_LAMPE_MAX_STEP);
+#define CHECK_U32( name, required, ...) check_u32(#name, params.name, __VA_ARGS__);
+#define CHECK_F64( name, required, ...) check_f64(#name, params.name, __VA_ARGS__);
+#define CHECK_NAME(name, required, ...) check_u32(#name, params.name, 0, std::vector<const char *>{ __VA_ARGS__ }.size() - 1, false);
+#define CHECK_TEXT(...)
 
-    const double inf = std::numeric_limits<double>::max();
-
-    check_f64("slope",            params.slope,            -inf, inf);
-    check_f64("offset",           params.offset,           -inf, inf);
-    check_f64("attention_factor", params.attention_factor,  0.1, 10.0);
-
-    check_u32("group_size",  params.group_size, params.method == LLAMA_LAMPE_METHOD_SELFEXTEND ? 1 : 0, LLAMA_LAMPE_MAX_LENGTH);
-    check_u32("tail_window", params.tail_window, 0, params.window - 1 - params.local_window);
-
-    const uint32_t mapping_length_min = params.local_window + params.tail_window + 1;
-
-    check_f64("max_mapping_length", params.max_mapping_length, mapping_length_min, params.window);
-
-    if (params.short_length > 0 || params.short_mapping_length > 0) {
-        check_u32("short_mapping_length", params.short_mapping_length, mapping_length_min, params.window);
-    }
+    LLAMA_LAMPE_FIELDS(params, CHECK_U32, CHECK_F64, CHECK_NAME, CHECK_TEXT)
 }
 
 //

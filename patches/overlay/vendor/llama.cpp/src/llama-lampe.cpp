@@ -187,10 +187,14 @@ enum llama_lampe_path llama_lampe_get_path(const llama_context * ctx) {
     return cparams.flash_attn ? LLAMA_LAMPE_PATH_FUSED : LLAMA_LAMPE_PATH_PORTABLE;
 }
 
+int32_t llama_lampe_set_path(llama_context * ctx, enum llama_lampe_path path) {
+    return lampe_try(__func__, [&]() { ctx->set_lampe_path(path); });
+}
+
 const char * llama_lampe_get_path_reason(const llama_context * ctx) {
     const auto * lampe = ctx->get_cparams().lampe;
 
-    return lampe ? lampe->get_path_reason().c_str() : "LaMPE is off";
+    return lampe ? lampe->get_path_reason() : "LaMPE is off";
 }
 
 void llama_lampe_set_abort_flag(llama_context * ctx, const bool * flag) {

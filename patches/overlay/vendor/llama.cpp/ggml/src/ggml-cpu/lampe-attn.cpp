@@ -63,8 +63,10 @@ lampe_shape::lampe_shape(const ggml_tensor * dst, int n_threads) {
 
     n_split = 1;
     if (n_item() < 4*n_threads) {
-        // every part rotates the queries anew
-        n_split = std::clamp<int64_t>(n_block_q*n_gqa <= LAMPE_FEW_ROWS ? n_tile : n_tile/4, 1, n_threads);
+        // every part rotates the queries anew, and no more of them are needed than give each thread a few
+        const int64_t n_part = std::min<int64_t>((4*n_threads + n_item() - 1)/n_item(), n_threads);
+
+        n_split = std::clamp<int64_t>(n_block_q*n_gqa <= LAMPE_FEW_ROWS ? n_tile : n_tile/4, 1, n_part);
     }
 }
 
