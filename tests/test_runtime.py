@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import tiny_config
+from llama_cpp._internals import LlamaContext
 from stock_side import all_logits
 
 from lampe_gguf import backend
@@ -122,7 +123,7 @@ def test_ctrl_c_leaves_nothing_running(
     llm = LampeLlama(smollm2_path, lampe="auto", n_ctx=2048)
     tokens = llm.tokenize(b"All work and no play makes Jack a dull boy. " * 150)[:1500]
     events: list[str] = []
-    original = llm._compute
+    original = LlamaContext.decode
 
     def watched(*arguments: Any) -> None:
         events.append("begins")
@@ -131,7 +132,7 @@ def test_ctrl_c_leaves_nothing_running(
         finally:
             events.append("ends")
 
-    monkeypatch.setattr(llm, "_compute", watched)
+    monkeypatch.setattr(LlamaContext, "decode", watched)
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
