@@ -252,6 +252,13 @@ def get_path_reason(context: Context) -> str:
     return reason.decode()
 
 
+def is_quantized(kind: int) -> bool:
+    """Whether a type of numbers (GGML_TYPE_*) is a quantised one."""
+    function = llama_cpp()._lib.ggml_is_quantized
+    function.restype, function.argtypes = ctypes.c_bool, [ctypes.c_int]
+    return bool(function(kind))
+
+
 def device_supports_fused(device: int) -> bool:
     """Whether fused attention runs on a device, by its address (ggml_backend_dev_t)."""
     return bool(_library().llama_lampe_dev_supports_fused(device))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from . import backend, metadata
+from . import backend, metadata, opening
 from .aside import run_aside
 from .calls import CLOSED, Calls, guarded
 from .calls import Cancelled as Cancelled
@@ -65,7 +64,7 @@ class _Context(LlamaContext):  # type: ignore[misc]
         except RuntimeError as error:
             if calls.cancelled and str(error).startswith(ABORTED):
                 raise Cancelled from None
-            raise Refused(_reason(str(error))) from None
+            raise Refused(opening.reason(str(error))) from None
         finally:
             calls.settle()
 
@@ -112,15 +111,18 @@ class LampeLlama(Llama):  # type: ignore[misc]
                 a LampeConfig: that, whatever the file says
                 False: plain RoPE, whatever the file says
     progress    called with (tokens read, tokens to read) while a prompt is read
+    on_load     called with the part of the model that is loaded, 0 to 1, in the thread that loads;
+                what it raises stops the loading
     n_ctx       0: the LaMPE context length, if the memory allows it; with lampe=False, the window
 
     One thread at a time computes with an object; another is refused, but may look at it, and call
     `cancel()` and `close()`. Raises LampeError with the reason where the backend refuses the
     model, the values or the context, and everywhere once it is closed. `with` closes it. A pickle
-    opens the file again, with the same values; `progress` stays behind.
+    opens the file again, with the same values; what is called back stays behind.
     """
 
     n_tokens: int  # in the context, as llama_cpp.Llama counts them
+    model_params = opening.ModelParams()
 
     def __init__(
         self,
@@ -128,6 +130,7 @@ class LampeLlama(Llama):  # type: ignore[misc]
         *,
         lampe: LampeConfig | Literal["auto", False] | None = None,
         progress: OnProgress | None = None,
+        on_load: opening.OnLoad | None = None,
         n_ctx: int = 0,
         n_batch: int = READ_BATCH,
         flash_attn: bool = True,
@@ -162,8 +165,9 @@ class LampeLlama(Llama):  # type: ignore[misc]
         elif lampe is not None:
             overrides = {**_overrides(path, lampe), **overrides}
 
+        self._loading = opening.Loading(on_load)
+
         def load() -> None:
-            # the reason of a failure is kept by thread
             try:
                 super(LampeLlama, self).__init__(
                     path,
@@ -175,7 +179,14 @@ class LampeLlama(Llama):  # type: ignore[misc]
                     **options,
                 )
             except ValueError as error:
-                raise LampeError(_reason(str(error), path)) from None
+                if self._loading.raised is not None:
+                    raise self._loading.raised from None
+                message = str(error)
+                if message == "Failed to create llama_context":
+                    raise LampeError(opening.context_reason(self, message)) from None
+                raise LampeError(opening.reason(message, path)) from None
+            except MemoryError:
+                raise opening.memory_error(self, bool(options.get("logits_all"))) from None
             except TemplateError as error:
                 raise LampeError(
                     f"the model's chat template cannot be read ({error}); get the file of another "
@@ -186,10 +197,16 @@ class LampeLlama(Llama):  # type: ignore[misc]
 
         # llama.cpp calls Python for each line of its log: in the main thread, Ctrl-C would be
         # raised there, printed and forgotten
-        if threading.current_thread() is threading.main_thread():
-            run_aside(load, lambda: None)
-        else:
-            load()
+        try:
+            if threading.current_thread() is threading.main_thread():
+                run_aside(load, self._loading.stop)
+            else:
+                load()
+        except BaseException:
+            self.close()  # the exception holds the object, and what it has by then
+            raise
+        finally:
+            self._loading.end()
         self._ctx.__class__ = _Context
         self._ctx.calls = self._calls
         backend.set_abort_flag(self._ctx.ctx, self._calls.abort)
@@ -227,6 +244,8 @@ class LampeLlama(Llama):  # type: ignore[misc]
 
     def plan(self) -> Plan | None:
         """The plan of the newest token, None where nothing was read or LaMPE is off."""
+        if self.n_tokens == 0:  # the backend's is of what was read last, forgotten or not
+            return None
         return backend.get_sequence_plan(self._ctx.ctx)
 
     def plan_for(self, length: int) -> Plan | None:
@@ -285,13 +304,23 @@ class LampeLlama(Llama):  # type: ignore[misc]
             pointer = self._ctx.get_logits()
             yield start, np.ctypeslib.as_array(pointer, shape=(len(batch), self.n_vocab()))
 
+    def reset(self) -> None:
+        """Forget what was read, with its plan and the length announced for it."""
+        self._calls.wrote()
+        super().reset()
+        if self._ctx.memory is not None:
+            self._ctx.kv_cache_seq_rm(-1, 0, -1)
+        if self._announced:
+            self._announced = 0
+            backend.set_prompt_length(self._ctx.ctx, 0)
+
     def load_state(self, state: Any) -> None:
         """As llama_cpp.Llama.load_state; LampeError for a state of the other kind of keys."""
         self._calls.wrote()
         try:
             super().load_state(state)
         except RuntimeError as error:
-            raise Refused(_reason(str(error))) from None
+            raise Refused(opening.reason(str(error))) from None
 
     def _announce(self, n_new: int) -> None:
         config = self.lampe_config
@@ -303,7 +332,7 @@ class LampeLlama(Llama):  # type: ignore[misc]
             return
         else:
             self._announced = 0  # of a longer prompt that is no longer there
-        backend.set_prompt_length(self.ctx, self._announced)
+        backend.set_prompt_length(self._ctx.ctx, self._announced)
 
     def _read_batch(self, read: Callable[[list[int]], None], batch: list[int]) -> None:
         try:
@@ -321,21 +350,3 @@ class LampeLlama(Llama):  # type: ignore[misc]
         self._ctx.decode(self._batch)
         self.input_ids[start : start + len(batch)] = batch
         self.n_tokens = start + len(batch)
-
-
-# what llama_cpp raises; the patched build says behind it why LaMPE refused
-SAID = ("(llama_decode returned -?[0-9]+|Failed to create llama_context|"
-        "Failed to set llama state data|Failed to load model from file: {path}): (.*)")
-
-
-def _reason(message: str, path: str = "") -> str:
-    """Why llama_cpp raised that, in one sentence. It comes with the exception: what is kept by
-    thread may be another call's."""
-    said = re.fullmatch(SAID.format(path=re.escape(path)), message, re.DOTALL)
-    if said:
-        return said[2]
-    if message == "llama_decode returned 1":
-        return "the context is full; open the model with a larger n_ctx"
-    if message == "Failed to create llama_context":
-        return f"{message}; is there memory for a context of that length? give a smaller n_ctx"
-    return message

@@ -213,6 +213,19 @@ def test_prompt_policy_announces_whole_prompts(tiny: Tiny) -> None:
     assert llm.plan() == config.plan(1)
 
 
+def test_reset_forgets_the_plan_and_the_announced_length(tiny: Tiny) -> None:
+    config = tiny_config(length_policy="prompt")
+    llm = LampeLlama(tiny(lampe=config), n_batch=32)
+    llm.eval(TOKENS[:100])
+    assert llm.plan() == config.plan(100)
+    llm.reset()
+    assert llm.plan() is None
+    # the backend's own announcement, which a program that calls it without LampeLlama meets
+    llm._batch.set_batch(batch=TOKENS[:2], n_past=0, logits_all=False)
+    llm._ctx.decode(llm._batch)
+    assert backend.get_sequence_plan(llm.ctx) == config.plan(2)
+
+
 def test_the_prefix_of_a_conversation_is_kept(tiny: Tiny) -> None:
     read: list[int] = []
     llm = LampeLlama(tiny(), progress=lambda done, total: read.append(total))
@@ -276,6 +289,36 @@ def test_summary_blocks_by_position_in_the_text() -> None:
     assert found["last_512"] == pytest.approx(np.exp((412 * np.log(4) + 100 * np.log(8)) / 512))
     later = summary(np.log(np.full(300, 3.0)), 4000)
     assert [end for end, _ in later["blocks"]] == [4096, 4301]
+
+
+def test_loading_is_reported_and_stops_with_what_that_raises(smollm2_path: Path) -> None:
+    parts: list[float] = []
+    LampeLlama(smollm2_path, n_ctx=64, on_load=parts.append).close()
+    assert len(parts) > 100 and parts == sorted(parts) and parts[0] == 0 and parts[-1] == 1
+
+    def fail(part: float) -> None:
+        if part > 0.5:
+            raise ZeroDivisionError(part)
+
+    with pytest.raises(ZeroDivisionError, match="0.5"):
+        LampeLlama(smollm2_path, n_ctx=64, on_load=fail)
+
+
+def test_ctrl_c_stops_a_model_that_loads(smollm2_path: Path) -> None:
+    import _thread
+
+    times: list[float] = []
+
+    def slowly(part: float) -> None:
+        if len(times) == 10:
+            _thread.interrupt_main()
+        times.append(time.monotonic())
+        time.sleep(0.1)
+
+    with pytest.raises(KeyboardInterrupt):
+        LampeLlama(smollm2_path, n_ctx=64, on_load=slowly)
+    assert 10 < len(times) < 15  # of hundreds
+    assert time.monotonic() - times[10] < 0.5
 
 
 def test_ctrl_c_is_not_lost_while_a_model_loads(tiny: Tiny) -> None:
