@@ -158,6 +158,10 @@ class Calls:
             self._closed = True
         return True
 
+    def abandon(self) -> None:
+        """Nobody holds the model any more, so nobody is inside, whatever was cut short."""
+        self._inside.clear()
+
     def _require_undisturbed(self, call: Call, me: int) -> None:
         writer, thread = self._writer or (call, me)
         if call.thread is not None and writer is not call and thread != call.thread:

@@ -278,6 +278,12 @@ class LampeLlama(Llama):  # type: ignore[misc]
                 left.__dict__.clear()
                 left.__class__ = _Closed
 
+    def __del__(self) -> None:
+        calls = self.__dict__.get("_calls")
+        if calls is not None:  # the object may never have come to be
+            calls.abandon()
+            self.close()
+
     def eval(self, tokens: Sequence[int]) -> None:
         """Read tokens; raises Cancelled, or LampeError where the backend refuses them."""
         tokens = list(tokens)
@@ -303,6 +309,14 @@ class LampeLlama(Llama):  # type: ignore[misc]
             self._read_batch(self._decode_all, batch)
             pointer = self._ctx.get_logits()
             yield start, np.ctypeslib.as_array(pointer, shape=(len(batch), self.n_vocab()))
+
+    def embed(self, *arguments: Any, **options: Any) -> Any:
+        """As llama_cpp.Llama.embed; whatever was read before is forgotten, even where it fails."""
+        try:
+            return super().embed(*arguments, **options)
+        except BaseException:
+            self.reset()  # the memory may be empty already
+            raise
 
     def reset(self) -> None:
         """Forget what was read, with its plan and the length announced for it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import threading
@@ -173,7 +174,7 @@ def test_a_stream_between_whose_steps_another_thread_reads_ends_with_a_sentence(
 
 def test_the_steps_of_a_stream_may_come_from_any_thread(tiny: Tiny) -> None:
     llm = LampeLlama(tiny(), n_ctx=256)
-    want = [token for token, _ in zip(llm.generate(TOKENS[:20], temp=0.0), range(6), strict=False)]
+    want = list(itertools.islice(llm.generate(TOKENS[:20], temp=0.0), 6))
     llm.reset()
     stream = llm.generate(TOKENS[:20], temp=0.0)
     assert [Other(lambda: next(stream)).end().found for _ in range(6)] == want
@@ -258,6 +259,19 @@ def test_cancel_while_embedding(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> 
             llm.cancel()
         assert isinstance(other.end().raised, Cancelled), name
     assert len(llm.embed("word")) > 0
+
+
+def test_what_a_cancelled_embedding_left_is_not_taken_for_what_was_read(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llm = LampeLlama(tiny(), n_ctx=256, embedding=True)
+    llm.eval(TOKENS[:20])
+    with slow(monkeypatch, LlamaContext, "decode") as begun:
+        other = Other(lambda: llm.embed("word"))
+        assert begun.wait(20)
+        llm.cancel()
+    assert isinstance(other.end().raised, Cancelled)
+    assert llm.n_tokens == 0  # so that the next prompt is read from its beginning
 
 
 def test_cancel_never_hits_the_next_call() -> None:
