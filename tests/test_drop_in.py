@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -76,3 +77,17 @@ def test_a_pickle_keeps_what_was_set_and_what_was_given(tiny: Tiny) -> None:
     given = LampeLlama(tiny(), lampe=tiny_config(local_window=5), n_ctx=128)
     given.set_config(tiny_config(local_window=7))
     assert again(again(given)).lampe_config == tiny_config(local_window=7)
+
+
+@pytest.mark.parametrize("cls", [Llama, LampeLlama])
+def test_a_draft_model_works_on_a_long_prompt(tiny: Tiny, cls: Callable[..., Llama]) -> None:
+    from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
+
+    path, prompt = str(tiny()), TOKENS[:20] * 10  # beyond a batch, and what to look up in it
+    options: dict[str, Any] = {"n_ctx": 512, "n_batch": 64, "verbose": False}
+    draft = LlamaPromptLookupDecoding(num_pred_tokens=10)
+    plain, drafting = cls(path, **options), cls(path, draft_model=draft, **options)
+    want, got = (list(itertools.islice(llm.generate(prompt, temp=0.0), 40))
+                 for llm in (plain, drafting))
+    assert got == want
+    assert drafting.scores.shape[0] == 64  # and not the whole context
