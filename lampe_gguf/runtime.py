@@ -35,10 +35,11 @@ OnProgress = Callable[[int, int], None]  # tokens read so far, tokens to read
 READ_BATCH = 512  # tokens per call while a prompt is read: what progress and cancel() wait for
 ABORTED = "llama_decode returned 2"
 
-# what may be called while another thread computes: it reads the vocabulary or the plan's numbers
+# what may be called while another thread computes: it looks at no more than the vocabulary and the
+# parameters; a property is of that kind
 LOOKS = frozenset({
     "tokenize", "detokenize", "tokenizer", "n_ctx", "n_embd", "n_vocab", "token_bos", "token_eos",
-    "token_nl", "pooling_type", "plan", "plan_for",
+    "token_nl", "pooling_type", "plan_for",
 })
 FREE = frozenset({"close", "cancel"})
 
@@ -346,6 +347,8 @@ class LampeLlama(Llama):  # type: ignore[misc]
             return
         else:
             self._announced = 0  # of a longer prompt that is no longer there
+        # what was rewound goes first: an announcement ends with tokens that are removed after it
+        self._ctx.kv_cache_seq_rm(-1, self.n_tokens, -1)
         backend.set_prompt_length(self._ctx.ctx, self._announced)
 
     def _read_batch(self, read: Callable[[list[int]], None], batch: list[int]) -> None:

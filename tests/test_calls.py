@@ -128,12 +128,12 @@ def test_a_second_thread_is_refused_while_one_computes(
         other = Other(lambda: llm.eval(TOKENS[:50]))
         assert begun.wait(20)
         for use in (lambda: llm.eval([5]), lambda: llm.generate([5]), llm.save_state, llm.reset,
-                    lambda: llm.create_completion("x")):
+                    llm.plan, lambda: llm.create_completion("x")):
             with pytest.raises(LampeError, match="another thread is computing with this model"):
                 use()
         # to look is harmless
         assert llm.path == "fused" and llm.n_ctx() == 256 and llm.tokenize(b"word")
-        assert llm.plan() is None and llm.lampe_config is not None
+        assert llm.plan_for(90) and llm.lampe_config is not None
     assert other.end().raised is None and llm.n_tokens == 50
     llm.eval([5])
 
