@@ -15,6 +15,9 @@ OnLoad = Callable[[float], None]  # the part of the file that is loaded, 0 to 1
 SAID = ("(llama_decode returned -?[0-9]+|Failed to create llama_context|"
         "Failed to set llama state data|Failed to load model from file: {path}): (.*)")
 
+NO_CONTEXT = "Failed to create llama_context"
+UPSTREAM_VALUES = "V cache quantization requires"  # what llama.cpp says of it
+
 
 class Loading:
     """What llama.cpp asks between two tensors; it stops loading where told to.
@@ -80,14 +83,17 @@ def reason(message: str, path: str = "") -> str:
 
 
 def context_reason(llm: Any, message: str) -> str:
-    """Why no context was made, with what was asked for: LlamaContext's own message says nothing."""
+    """Why no context was made: the reason that came with it, or what was asked for."""
+    given = reason(message)
+    if given != message and UPSTREAM_VALUES not in given:
+        return given
     module = backend.llama_cpp()
     params = llm.context_params
     off = params.flash_attn_type == module.LLAMA_FLASH_ATTN_TYPE_DISABLED
     if off and backend.is_quantized(params.type_v):
         return ("a quantised cache of values (type_v) needs flash attention here; pass "
                 "flash_attn=True, or leave type_v out")
-    return f"{message}; is there memory for a context of that length? give a smaller n_ctx"
+    return f"{given}; is there memory for a context of that length? give a smaller n_ctx"
 
 
 def memory_error(llm: Any, logits_all: bool) -> LampeError:

@@ -183,7 +183,7 @@ class LampeLlama(Llama):  # type: ignore[misc]
                 if self._loading.raised is not None:
                     raise self._loading.raised from None
                 message = str(error)
-                if message == "Failed to create llama_context":
+                if message.startswith(opening.NO_CONTEXT):
                     raise LampeError(opening.context_reason(self, message)) from None
                 raise LampeError(opening.reason(message, path)) from None
             except MemoryError:
