@@ -213,6 +213,17 @@ def test_prompt_policy_announces_whole_prompts(tiny: Tiny) -> None:
     assert llm.plan() == config.plan(1)
 
 
+def test_an_announcement_outlives_what_was_rewound_before_it(tiny: Tiny) -> None:
+    config = tiny_config(length_policy="prompt")
+    llm = LampeLlama(tiny(lampe=config), n_batch=16)
+    llm.eval(TOKENS[:100])
+    llm.n_tokens = 50
+    plans: list[Any] = []
+    llm.progress = lambda done, total: plans.append(llm.plan())
+    llm.eval(TOKENS[:30])
+    assert plans == [config.plan(80), config.plan(80)]
+
+
 def test_reset_forgets_the_plan_and_the_announced_length(tiny: Tiny) -> None:
     config = tiny_config(length_policy="prompt")
     llm = LampeLlama(tiny(lampe=config), n_batch=32)
