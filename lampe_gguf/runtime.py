@@ -288,7 +288,7 @@ class LampeLlama(Llama):  # type: ignore[misc]
     def eval(self, tokens: Sequence[int]) -> None:
         """Read tokens; raises Cancelled, or LampeError where the backend refuses them."""
         tokens = list(tokens)
-        self._announce(len(tokens))
+        self._begin(len(tokens))
         total = len(tokens)
         for start in range(0, max(total, 1), self.n_batch):
             self._read_batch(super().eval, tokens[start : start + self.n_batch])
@@ -304,7 +304,7 @@ class LampeLlama(Llama):  # type: ignore[misc]
         the backend's own and lasts until the next step. Raises as `eval` does.
         """
         tokens = list(tokens)
-        self._announce(len(tokens))
+        self._begin(len(tokens))
         for start in range(0, len(tokens), self.n_batch):
             batch = tokens[start : start + self.n_batch]
             self._read_batch(self._decode_all, batch)
@@ -337,6 +337,11 @@ class LampeLlama(Llama):  # type: ignore[misc]
         except RuntimeError as error:
             raise Refused(opening.reason(str(error))) from None
 
+    def _begin(self, n_new: int) -> None:
+        # what was rewound goes first: an announcement ends with tokens that are removed after it
+        self._ctx.kv_cache_seq_rm(-1, self.n_tokens, -1)
+        self._announce(n_new)
+
     def _announce(self, n_new: int) -> None:
         config = self.lampe_config
         if config is None or config.length_policy != "prompt":
@@ -347,8 +352,6 @@ class LampeLlama(Llama):  # type: ignore[misc]
             return
         else:
             self._announced = 0  # of a longer prompt that is no longer there
-        # what was rewound goes first: an announcement ends with tokens that are removed after it
-        self._ctx.kv_cache_seq_rm(-1, self.n_tokens, -1)
         backend.set_prompt_length(self._ctx.ctx, self._announced)
 
     def _read_batch(self, read: Callable[[list[int]], None], batch: list[int]) -> None:
