@@ -237,6 +237,19 @@ def test_reset_forgets_the_plan_and_the_announced_length(tiny: Tiny) -> None:
     assert backend.get_sequence_plan(llm.ctx) == config.plan(2)
 
 
+def test_a_cleared_memory_has_no_plan_whoever_clears_it(tiny: Tiny) -> None:
+    config = tiny_config(length_policy="prompt")
+    llm = LampeLlama(tiny(lampe=config), n_batch=32)
+    for clear in (llm._ctx.kv_cache_clear, lambda: llm._ctx.kv_cache_seq_rm(-1, 0, -1)):
+        llm.n_tokens = 0
+        llm.eval(TOKENS[:100])
+        clear()
+        assert llm.plan() is None
+        llm._batch.set_batch(batch=TOKENS[:2], n_past=0, logits_all=False)
+        llm._ctx.decode(llm._batch)
+        assert llm.plan() == config.plan(2)
+
+
 def test_the_prefix_of_a_conversation_is_kept(tiny: Tiny) -> None:
     read: list[int] = []
     llm = LampeLlama(tiny(), progress=lambda done, total: read.append(total))
