@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .presets import choose as choose_config  # noqa: F401
     from .presets import default_config as default_config
     from .presets import preset as preset
+    from .reply import plain_text as plain_text
     from .runtime import Cancelled as Cancelled
     from .runtime import LampeLlama as LampeLlama
     from .strip import strip as strip_gguf  # noqa: F401
@@ -35,6 +36,7 @@ _EXPORTS = {
     "choose_config": ("presets", "choose"),
     "default_config": ("presets", "default_config"),
     "preset": ("presets", "preset"),
+    "plain_text": ("reply", "plain_text"),
     "Cancelled": ("runtime", "Cancelled"),
     "LampeLlama": ("runtime", "LampeLlama"),
     "convert_gguf": ("convert", "convert"),

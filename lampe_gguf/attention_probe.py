@@ -117,11 +117,14 @@ class Probe:
     def take_over(self, llm: LampeLlama, length: int) -> None:
         """Begin with what `llm` has read of an input of `length` tokens, and forget all else."""
         self._context.kv_cache_clear()
+        self.n_tokens = 0
+        if llm.n_tokens:
+            self._copy(llm)
+        # last: setting a state withdraws it
         if self._config is not None and self._config.length_policy == "prompt":
             backend.set_prompt_length(self._context.ctx, length)
-        self.n_tokens = 0
-        if llm.n_tokens == 0:
-            return
+
+    def _copy(self, llm: LampeLlama) -> None:
         # what was rewound is still in there
         llm._ctx.kv_cache_seq_rm(-1, llm.n_tokens, -1)
         state = get_state(llm.ctx)

@@ -17,6 +17,8 @@ from .positions import Plan
 
 SETUP_COMMAND = "python3 tools/bootstrap.py setup"
 
+ABI_VERSION = 2  # of the C API that this module speaks; llama_lampe_version() tells the library's
+
 # the order of enum llama_lampe_method, llama_lampe_length_policy and llama_lampe_path
 PATHS = ("off", "portable", "fused")
 
@@ -133,18 +135,36 @@ def library_path() -> str:
     return str(llama_cpp()._lib._name)
 
 
+def abi_version() -> int:
+    """Version of LaMPE's C API in the installed build; 0: it has none, 1: it does not tell yet."""
+    library = llama_cpp()._lib
+    if hasattr(library, "llama_lampe_version"):
+        function = library.llama_lampe_version
+        function.restype, function.argtypes = ctypes.c_uint32, []
+        return int(function())
+    return 1 if hasattr(library, "llama_lampe_last_error") else 0
+
+
 def is_patched() -> bool:
-    """Whether the installed llama-cpp-python holds LaMPE's C API."""
-    return hasattr(llama_cpp()._lib, "llama_lampe_last_error")
+    """Whether the installed llama-cpp-python holds LaMPE's C API as this module speaks it."""
+    return abi_version() == ABI_VERSION
 
 
 def require_patched() -> None:
     """Raise LampeError, with the one command to run, unless the backend is the patched one."""
-    if not is_patched():
+    found = abi_version()
+    if found == ABI_VERSION:
+        return
+    if found == 0:
         raise LampeError(
             f"the installed llama-cpp-python {version()} is not the LaMPE build; "
             f"run {SETUP_COMMAND}, which builds and installs it"
         )
+    raise LampeError(
+        f"the installed llama-cpp-python {version()} speaks version {found} of LaMPE's C API and "
+        f"this lampe-gguf version {ABI_VERSION}; run {SETUP_COMMAND}, which builds and installs "
+        "the one that belongs to it"
+    )
 
 
 @functools.cache
@@ -258,6 +278,13 @@ def get_path_reason(context: Context) -> str:
         return "the backend is not the patched one"
     reason: bytes = _library().llama_lampe_get_path_reason(context)
     return reason.decode()
+
+
+def is_quantized(kind: int) -> bool:
+    """Whether a type of numbers (GGML_TYPE_*) is a quantised one."""
+    function = llama_cpp()._lib.ggml_is_quantized
+    function.restype, function.argtypes = ctypes.c_bool, [ctypes.c_int]
+    return bool(function(kind))
 
 
 def device_supports_fused(device: int) -> bool:

@@ -165,7 +165,7 @@ def score(
     """
     found = np.empty(len(tokens) - 1)
     llm.reset()
-    for start, logits in llm.eval_logits(tokens):
+    for start, logits in llm.read_logits(tokens):
         targets = np.array(tokens[start + 1 : start + 1 + len(logits)], dtype=np.int64)
         found[start : start + len(targets)] = negative_log_likelihood(
             logits[: len(targets)], targets

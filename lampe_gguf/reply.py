@@ -68,21 +68,29 @@ def _transcript(messages: list[Message]) -> str:
     return "\n\n".join([*lines, "Assistant:"])
 
 
-def plain_text(model: Any, text: str) -> str:
+def plain_text(llm: Any, text: str) -> str:
     """The text with a zero-width space inside whatever the tokenizer takes for a control token.
 
-    A document may hold "</s>" or "<|im_end|>": as a token it would end the user's message there.
+    A document may hold "</s>" or "<|im_end|>": as a token it would end the user's message there,
+    and what follows could speak for the system. For whatever is not one's own text, before it
+    becomes the content of a message. The command line does so by itself.
+
+    llm  a Llama, its internal LlamaModel (`_model`), or one with the vocabulary alone
     """
+    model = getattr(llm, "_model", llm)
     module = backend.llama_cpp()
-    data = text.encode()
-    tokens = model.tokenize(data, False, True)
-    if tokens == model.tokenize(data, False, False):
-        return text
     kinds = module.LLAMA_TOKEN_ATTR_CONTROL | module.LLAMA_TOKEN_ATTR_UNKNOWN
-    for token in set(tokens):
-        if model.token_get_attr(token) & kinds:
+    before = None
+    while text != before:  # what one token covered may begin or end another
+        before = text
+        data = text.encode()
+        tokens = model.tokenize(data, False, True)
+        if tokens == model.tokenize(data, False, False):
+            break
+        for token in set(tokens):
             name = model.token_get_text(token)
-            text = text.replace(name, name[:1] + ZERO_WIDTH_SPACE + name[1:])
+            if model.token_get_attr(token) & kinds and len(name) > 1:
+                text = text.replace(name, name[:1] + ZERO_WIDTH_SPACE + name[1:])
     return text
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from . import backend, metadata
+from . import backend, metadata, opening
 from .aside import run_aside
+from .calls import CLOSED, Calls, guarded
+from .calls import Cancelled as Cancelled
 from .config import LampeConfig
 from .convert import choose_config, require_qualified
 from .cores import usable_cores
@@ -27,15 +28,53 @@ if TYPE_CHECKING:
 backend.llama_cpp()  # a LampeError with the command to run, where it is missing
 from jinja2 import TemplateError  # noqa: E402  (llama_cpp needs it)
 from llama_cpp import Llama  # noqa: E402
+from llama_cpp._internals import LlamaContext  # noqa: E402
 
 OnProgress = Callable[[int, int], None]  # tokens read so far, tokens to read
 
 READ_BATCH = 512  # tokens per call while a prompt is read: what progress and cancel() wait for
 ABORTED = "llama_decode returned 2"
 
+# what may be called while another thread computes: it looks at no more than the vocabulary and the
+# parameters; a property is of that kind
+LOOKS = frozenset({
+    "tokenize", "detokenize", "tokenizer", "n_ctx", "n_embd", "n_vocab", "token_bos", "token_eos",
+    "token_nl", "pooling_type", "plan_for",
+})
+FREE = frozenset({"close", "cancel"})
 
-class Cancelled(LampeError):
-    """The work was cancelled with `cancel()`; the context can be used as before."""
+
+class Refused(LampeError, RuntimeError):
+    """What the backend did not compute, with its reason; llama_cpp.Llama's is a RuntimeError."""
+
+
+class _Context(LlamaContext):  # type: ignore[misc]
+    """A LlamaContext that computes so that Ctrl-C and cancel() need not wait for a batch's end."""
+
+    calls: Calls
+
+    def decode(self, batch: Any) -> None:
+        calls = self.calls
+        calls.check()
+        calls.wrote()
+        try:
+            if threading.current_thread() is threading.main_thread():
+                run_aside(lambda: LlamaContext.decode(self, batch), calls.interrupt)
+            else:
+                LlamaContext.decode(self, batch)
+        except RuntimeError as error:
+            if calls.cancelled and str(error).startswith(ABORTED):
+                raise Cancelled from None
+            raise Refused(opening.reason(str(error))) from None
+        finally:
+            calls.settle()
+
+
+class _Closed:
+    """What is left of llama_cpp's objects when theirs of C are freed, for whoever holds them."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise LampeError(CLOSED)
 
 
 def _overrides(
@@ -58,6 +97,7 @@ def _without(model_path: str, n_ctx: int) -> tuple[dict[str, int | float | str],
     return {metadata.prefix(model.architecture) + "version": 0}, n_ctx or config.window
 
 
+@guarded(LOOKS, FREE)
 class LampeLlama(Llama):  # type: ignore[misc]
     """A model with LaMPE positions; everything that llama_cpp.Llama does works as there.
 
@@ -67,16 +107,21 @@ class LampeLlama(Llama):  # type: ignore[misc]
                 a LampeConfig: that, whatever the file says
                 False: plain RoPE, whatever the file says
     progress    called with (tokens read, tokens to read) while a prompt is read
+    on_load     called with the part of the model that is loaded, 0 to 1, in the thread that loads;
+                what it raises stops the loading
     n_ctx       0: the LaMPE context length, if the memory allows it; with lampe=False, the window
     attention   None: "fused" where every device that holds a layer has it, "portable" elsewhere;
                 one of the two by name, LampeError where it cannot be. Where LaMPE is off, it means
                 nothing and `flash_attn` decides; where LaMPE is on, it is the other way round
 
-    One thread at a time may use an object, but `cancel()` may be called from any. Raises
-    LampeError with the reason where the backend refuses the model, the values or the context.
+    One thread at a time computes with an object; another is refused, but may look at it, and call
+    `cancel()` and `close()`. Raises LampeError with the reason where the backend refuses the
+    model, the values or the context, and everywhere once it is closed. `with` closes it. A pickle
+    opens the file again, with the same values; what is called back stays behind.
     """
 
     n_tokens: int  # in the context, as llama_cpp.Llama counts them
+    model_params = opening.ModelParams()
 
     def __init__(
         self,
@@ -84,6 +129,7 @@ class LampeLlama(Llama):  # type: ignore[misc]
         *,
         lampe: LampeConfig | Literal["auto", False] | None = None,
         progress: OnProgress | None = None,
+        on_load: opening.OnLoad | None = None,
         n_ctx: int = 0,
         n_batch: int = READ_BATCH,
         flash_attn: bool = True,
@@ -92,11 +138,10 @@ class LampeLlama(Llama):  # type: ignore[misc]
         kv_overrides: dict[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        self._stack = contextlib.ExitStack()  # Llama closes it, even where it never came to be
+        self._stack = contextlib.ExitStack()  # close() needs both, even where the rest never came
+        self._calls = Calls()
         backend.require_patched()
         self.progress = progress
-        self._cancel = ctypes.c_bool(False)
-        self._busy = False
         self._announced = 0
         path = os.fspath(model_path)
         if not os.path.exists(path):
@@ -115,6 +160,7 @@ class LampeLlama(Llama):  # type: ignore[misc]
         if options.get("n_threads") is None:
             # llama-cpp-python would take half of the processors, even where each is a core
             options["n_threads"] = usable_cores()
+        self._given = {"lampe": lampe, "attention": attention, "kv_overrides": kv_overrides}
         overrides = dict(kv_overrides or {})
         if lampe is False:
             given, n_ctx = _without(path, n_ctx)
@@ -122,8 +168,9 @@ class LampeLlama(Llama):  # type: ignore[misc]
         elif lampe is not None:
             overrides = {**_overrides(path, lampe), **overrides}
 
+        self._loading = opening.Loading(on_load)
+
         def load() -> None:
-            # the reason of a failure is kept by thread
             try:
                 super(LampeLlama, self).__init__(
                     path,
@@ -135,66 +182,122 @@ class LampeLlama(Llama):  # type: ignore[misc]
                     **options,
                 )
             except ValueError as error:
-                raise LampeError(_reason(str(error))) from None
+                if self._loading.raised is not None:
+                    raise self._loading.raised from None
+                message = str(error)
+                if message.startswith(opening.NO_CONTEXT):
+                    raise LampeError(opening.context_reason(self, message)) from None
+                raise LampeError(opening.reason(message, path)) from None
+            except MemoryError:
+                raise opening.memory_error(self, bool(options.get("logits_all"))) from None
             except TemplateError as error:
                 raise LampeError(
                     f"the model's chat template cannot be read ({error}); get the file of another "
                     "maker"
                 ) from None
-            if attention is not None and backend.is_enabled(self.ctx):
-                backend.set_path(self.ctx, attention)
+            if attention is not None and backend.is_enabled(self._ctx.ctx):
+                backend.set_path(self._ctx.ctx, attention)
 
         # llama.cpp calls Python for each line of its log: in the main thread, Ctrl-C would be
         # raised there, printed and forgotten
-        if threading.current_thread() is threading.main_thread():
-            run_aside(load, lambda: None)
-        else:
-            load()
-        backend.set_abort_flag(self.ctx, self._cancel)
+        try:
+            if threading.current_thread() is threading.main_thread():
+                run_aside(load, self._loading.stop)
+            else:
+                load()
+        except BaseException:
+            self.close()  # the exception holds the object, and what it has by then
+            raise
+        finally:
+            self._loading.end()
+        self._ctx.__class__ = _Context
+        self._ctx.calls = self._calls
+        backend.set_abort_flag(self._ctx.ctx, self._calls.abort)
+
+    def __enter__(self) -> LampeLlama:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        config = self.lampe_config
+        return {**super().__getstate__(), **self._given, "config": config}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        config = state["config"]
+        self.__init__(**{k: v for k, v in state.items() if k != "config"})  # type: ignore[misc]
+        if config is not None and config != self.lampe_config:
+            self.set_config(config)
 
     @property
     def lampe_config(self) -> LampeConfig | None:
         """The configuration in force, None for plain RoPE."""
-        return backend.get_config(self.ctx)
+        return backend.get_config(self._ctx.ctx)
 
     @property
     def path(self) -> str:
         """Which attention runs: "off" (plain RoPE), "portable" or "fused"."""
-        return backend.get_path(self.ctx)
+        return backend.get_path(self._ctx.ctx)
 
     @property
     def path_reason(self) -> str:
         """Why `path` is not "fused", as "Vulkan0 has no fused attention ..."; "" where it is."""
-        return backend.get_path_reason(self.ctx)
+        return backend.get_path_reason(self._ctx.ctx)
 
     def plan(self) -> Plan | None:
         """The plan of the newest token, None where nothing was read or LaMPE is off."""
-        return backend.get_sequence_plan(self.ctx)
+        if self.n_tokens == 0:  # the backend's is of what was read last, forgotten or not
+            return None
+        return backend.get_sequence_plan(self._ctx.ctx)
 
     def plan_for(self, length: int) -> Plan | None:
         """The plan for an input of `length` tokens, None where LaMPE is off."""
-        return backend.get_plan(self.ctx, length)
+        return backend.get_plan(self._ctx.ctx, length)
 
     def set_config(self, config: LampeConfig) -> None:
         """Use other values from the next token on; cached keys carry no positions."""
-        backend.set_config(self.ctx, config)
+        backend.set_config(self._ctx.ctx, config)
 
     def cancel(self) -> None:
-        """Stop the reading or generating that is under way; callable from any thread.
+        """Stop the call that is under way, be it reading, writing or not yet; from any thread.
 
-        It raises Cancelled there, within a second. Does nothing while nothing is under way.
+        It raises Cancelled there, within a second. Does nothing while nothing is under way, and
+        nothing to the calls that follow.
         """
-        if self._busy:
-            self._cancel.value = True
+        self._calls.cancel()
+
+    def close(self) -> None:
+        """Free the model. What another thread computes with it is cancelled and waited for.
+
+        From then on, whatever needs the model raises LampeError. Closing twice does nothing.
+        """
+        if not self._calls.close():
+            return
+        super().close()
+        for name in ("_batch", "_ctx", "_model"):
+            left = self.__dict__.get(name)
+            if left is not None:  # pointers into memory that was freed, some of them
+                left.__dict__.clear()
+                left.__class__ = _Closed
+
+    def __del__(self) -> None:
+        calls = self.__dict__.get("_calls")
+        if calls is not None:  # the object may never have come to be
+            calls.abandon()
+            self.close()
 
     def eval(self, tokens: Sequence[int]) -> None:
         """Read tokens; raises Cancelled, or LampeError where the backend refuses them."""
         tokens = list(tokens)
-        with self._under_way():
-            self._announce(len(tokens))
-            self._read(tokens)
+        self._begin(len(tokens))
+        total = len(tokens)
+        for start in range(0, max(total, 1), self.n_batch):
+            self._read_batch(super().eval, tokens[start : start + self.n_batch])
+            if total > 1 and self.progress is not None:
+                self.progress(min(start + self.n_batch, total), total)
 
-    def eval_logits(
+    def read_logits(
         self, tokens: Sequence[int]
     ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Read tokens and give the logits of all of them, batch by batch.
@@ -203,41 +306,43 @@ class LampeLlama(Llama):  # type: ignore[misc]
         the backend's own and lasts until the next step. Raises as `eval` does.
         """
         tokens = list(tokens)
-        with self._under_way():
-            self._announce(len(tokens))
-            for start in range(0, len(tokens), self.n_batch):
-                batch = tokens[start : start + self.n_batch]
-                self._read_batch(batch, logits_all=True)
-                pointer = self._ctx.get_logits()
-                yield start, np.ctypeslib.as_array(pointer, shape=(len(batch), self.n_vocab()))
+        self._begin(len(tokens))
+        for start in range(0, len(tokens), self.n_batch):
+            batch = tokens[start : start + self.n_batch]
+            self._read_batch(self._decode_all, batch)
+            pointer = self._ctx.get_logits()
+            yield start, np.ctypeslib.as_array(pointer, shape=(len(batch), self.n_vocab()))
 
-    def generate(
-        self, tokens: Sequence[int], *args: Any, **options: Any
-    ) -> Generator[int, Any, None]:
-        """As llama_cpp.Llama.generate; raises Cancelled after `cancel()`."""
-        with self._under_way():
-            self._cancel.value = False  # of a stream that nobody finished
-            yield from super().generate(tokens, *args, **options)
-
-    @contextlib.contextmanager
-    def _under_way(self) -> Iterator[None]:
-        """While the outermost of these lasts, there is something to cancel."""
-        if self._busy:
-            yield
-            return
-        self._busy = True
+    def embed(self, *arguments: Any, **options: Any) -> Any:
+        """As llama_cpp.Llama.embed; whatever was read before is forgotten, even where it fails."""
         try:
-            yield
-        finally:
-            self._busy = False
-            self._cancel.value = False
+            return super().embed(*arguments, **options)
+        except BaseException:
+            self.reset()  # the memory may be empty already
+            raise
+
+    def reset(self) -> None:
+        """Forget what was read, with its plan and the length announced for it."""
+        self._calls.wrote()
+        super().reset()
+        if self._ctx.memory is not None:
+            self._ctx.kv_cache_seq_rm(-1, 0, -1)
+        if self._announced:
+            self._announced = 0
+            backend.set_prompt_length(self._ctx.ctx, 0)
 
     def load_state(self, state: Any) -> None:
         """As llama_cpp.Llama.load_state; LampeError for a state of the other kind of keys."""
+        self._calls.wrote()
         try:
             super().load_state(state)
         except RuntimeError as error:
-            raise LampeError(_reason(str(error))) from None
+            raise Refused(opening.reason(str(error))) from None
+
+    def _begin(self, n_new: int) -> None:
+        # what was rewound goes first: an announcement ends with tokens that are removed after it
+        self._ctx.kv_cache_seq_rm(-1, self.n_tokens, -1)
+        self._announce(n_new)
 
     def _announce(self, n_new: int) -> None:
         config = self.lampe_config
@@ -249,40 +354,15 @@ class LampeLlama(Llama):  # type: ignore[misc]
             return
         else:
             self._announced = 0  # of a longer prompt that is no longer there
-        backend.set_prompt_length(self.ctx, self._announced)
+        backend.set_prompt_length(self._ctx.ctx, self._announced)
 
-    def _read(self, tokens: list[int]) -> None:
-        total = len(tokens)
-        for start in range(0, max(total, 1), self.n_batch):
-            self._read_batch(tokens[start : start + self.n_batch])
-            if total > 1 and self.progress is not None:
-                self.progress(min(start + self.n_batch, total), total)
-
-    def _read_batch(self, batch: list[int], logits_all: bool = False) -> None:
+    def _read_batch(self, read: Callable[[list[int]], None], batch: list[int]) -> None:
         try:
-            if self._cancel.value:
-                raise Cancelled("cancelled")
-            if threading.current_thread() is threading.main_thread():
-                self._compute_aside(batch, logits_all)
-            else:
-                self._compute(batch, logits_all)
+            self._calls.check()
+            read(batch)
         except BaseException:
-            # here and not only where the outermost call ends: that may be a stream that nobody
-            # finished, and its cancelling must not meet what comes after it
-            self._cancel.value = False
             self._requires_eval = True
             raise
-
-    def _compute(self, batch: list[int], logits_all: bool) -> None:
-        try:
-            if logits_all:
-                self._decode_all(batch)
-            else:
-                super().eval(batch)
-        except RuntimeError as error:
-            if self._cancel.value and str(error).startswith(ABORTED):
-                raise Cancelled("cancelled") from None
-            raise LampeError(_reason(str(error))) from None
 
     def _decode_all(self, batch: list[int]) -> None:
         """Llama.eval, but with all logits: Llama's own way holds those of the whole context."""
@@ -292,22 +372,3 @@ class LampeLlama(Llama):  # type: ignore[misc]
         self._ctx.decode(self._batch)
         self.input_ids[start : start + len(batch)] = batch
         self.n_tokens = start + len(batch)
-
-    def _compute_aside(self, batch: list[int], logits_all: bool) -> None:
-        """_compute in a thread of its own, so that Ctrl-C need not wait for a batch to end."""
-
-        def stop() -> None:
-            self._cancel.value = True
-
-        run_aside(lambda: self._compute(batch, logits_all), stop)
-
-
-def _reason(message: str) -> str:
-    reason = backend.last_error()
-    if reason:
-        return reason
-    if message.startswith("llama_decode returned 1"):
-        return "the context is full; open the model with a larger n_ctx"
-    if message.startswith("Failed to create llama_context"):
-        return f"{message}; is there memory for a context of that length? give a smaller n_ctx"
-    return message

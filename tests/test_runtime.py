@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import tiny_config
+from llama_cpp._internals import LlamaContext
 from stock_side import all_logits
 
 from lampe_gguf import backend
@@ -122,7 +123,7 @@ def test_ctrl_c_leaves_nothing_running(
     llm = LampeLlama(smollm2_path, lampe="auto", n_ctx=2048)
     tokens = llm.tokenize(b"All work and no play makes Jack a dull boy. " * 150)[:1500]
     events: list[str] = []
-    original = llm._compute
+    original = LlamaContext.decode
 
     def watched(*arguments: Any) -> None:
         events.append("begins")
@@ -131,7 +132,7 @@ def test_ctrl_c_leaves_nothing_running(
         finally:
             events.append("ends")
 
-    monkeypatch.setattr(llm, "_compute", watched)
+    monkeypatch.setattr(LlamaContext, "decode", watched)
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
@@ -212,6 +213,43 @@ def test_prompt_policy_announces_whole_prompts(tiny: Tiny) -> None:
     assert llm.plan() == config.plan(1)
 
 
+def test_an_announcement_outlives_what_was_rewound_before_it(tiny: Tiny) -> None:
+    config = tiny_config(length_policy="prompt")
+    llm = LampeLlama(tiny(lampe=config), n_batch=16)
+    llm.eval(TOKENS[:100])
+    llm.n_tokens = 50
+    plans: list[Any] = []
+    llm.progress = lambda done, total: plans.append(llm.plan())
+    llm.eval(TOKENS[:30])
+    assert plans == [config.plan(80), config.plan(80)]
+
+
+def test_reset_forgets_the_plan_and_the_announced_length(tiny: Tiny) -> None:
+    config = tiny_config(length_policy="prompt")
+    llm = LampeLlama(tiny(lampe=config), n_batch=32)
+    llm.eval(TOKENS[:100])
+    assert llm.plan() == config.plan(100)
+    llm.reset()
+    assert llm.plan() is None
+    # the backend's own announcement, which a program that calls it without LampeLlama meets
+    llm._batch.set_batch(batch=TOKENS[:2], n_past=0, logits_all=False)
+    llm._ctx.decode(llm._batch)
+    assert backend.get_sequence_plan(llm.ctx) == config.plan(2)
+
+
+def test_a_cleared_memory_has_no_plan_whoever_clears_it(tiny: Tiny) -> None:
+    config = tiny_config(length_policy="prompt")
+    llm = LampeLlama(tiny(lampe=config), n_batch=32)
+    for clear in (llm._ctx.kv_cache_clear, lambda: llm._ctx.kv_cache_seq_rm(-1, 0, -1)):
+        llm.n_tokens = 0
+        llm.eval(TOKENS[:100])
+        clear()
+        assert llm.plan() is None
+        llm._batch.set_batch(batch=TOKENS[:2], n_past=0, logits_all=False)
+        llm._ctx.decode(llm._batch)
+        assert llm.plan() == config.plan(2)
+
+
 def test_the_prefix_of_a_conversation_is_kept(tiny: Tiny) -> None:
     read: list[int] = []
     llm = LampeLlama(tiny(), progress=lambda done, total: read.append(total))
@@ -275,6 +313,36 @@ def test_summary_blocks_by_position_in_the_text() -> None:
     assert found["last_512"] == pytest.approx(np.exp((412 * np.log(4) + 100 * np.log(8)) / 512))
     later = summary(np.log(np.full(300, 3.0)), 4000)
     assert [end for end, _ in later["blocks"]] == [4096, 4301]
+
+
+def test_loading_is_reported_and_stops_with_what_that_raises(smollm2_path: Path) -> None:
+    parts: list[float] = []
+    LampeLlama(smollm2_path, n_ctx=64, on_load=parts.append).close()
+    assert len(parts) > 100 and parts == sorted(parts) and parts[0] == 0 and parts[-1] == 1
+
+    def fail(part: float) -> None:
+        if part > 0.5:
+            raise ZeroDivisionError(part)
+
+    with pytest.raises(ZeroDivisionError, match="0.5"):
+        LampeLlama(smollm2_path, n_ctx=64, on_load=fail)
+
+
+def test_ctrl_c_stops_a_model_that_loads(smollm2_path: Path) -> None:
+    import _thread
+
+    times: list[float] = []
+
+    def slowly(part: float) -> None:
+        if len(times) == 10:
+            _thread.interrupt_main()
+        times.append(time.monotonic())
+        time.sleep(0.1)
+
+    with pytest.raises(KeyboardInterrupt):
+        LampeLlama(smollm2_path, n_ctx=64, on_load=slowly)
+    assert 10 < len(times) < 15  # of hundreds
+    assert time.monotonic() - times[10] < 0.5
 
 
 def test_ctrl_c_is_not_lost_while_a_model_loads(tiny: Tiny) -> None:

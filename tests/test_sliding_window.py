@@ -96,7 +96,7 @@ def test_a_small_cache_of_the_windows_and_any_split_into_batches(
     found = []
     for start in (0, 1, 200, 207):
         stop = {0: 1, 1: 200, 200: 207, 207: 460}[start]
-        for _, logits in llm.eval_logits(tokens[start:stop]):
+        for _, logits in llm.read_logits(tokens[start:stop]):
             found.append(logits.copy())
     assert distance(whole, np.concatenate(found)) < 2e-3
 
@@ -117,7 +117,7 @@ def test_what_was_removed_leaves_no_trace(gemma: Tiny, fused: bool) -> None:
     llm.eval(TOKENS[:60])
     llm._ctx.kv_cache_seq_rm(0, 50, 60)
     llm.n_tokens = 50
-    got = [logits.copy() for _, logits in llm.eval_logits(TOKENS[60:90])][0]
+    got = [logits.copy() for _, logits in llm.read_logits(TOKENS[60:90])][0]
     want = all_logits(opened(path, fused), [*TOKENS[:50], *TOKENS[60:90]])[50:]
     assert distance(want, got) < 2e-3
 
@@ -127,10 +127,10 @@ def test_a_state_goes_on_where_it_was(gemma: Tiny) -> None:
     llm = opened(path, True)
     llm.eval(TOKENS[:60])
     state = llm.save_state()
-    want = [logits.copy() for _, logits in llm.eval_logits(TOKENS[60:])][0]
+    want = [logits.copy() for _, logits in llm.read_logits(TOKENS[60:])][0]
     other = opened(path, True)
     other.load_state(state)
-    got = [logits.copy() for _, logits in other.eval_logits(TOKENS[60:])][0]
+    got = [logits.copy() for _, logits in other.read_logits(TOKENS[60:])][0]
     # cells that no window reaches any more are not saved: sums come in another order
     assert distance(want, got) < 1e-3
 

@@ -39,7 +39,7 @@ def backend_logits(
     llm = LampeLlama(model, lampe=False if config is None else config, n_ctx=len(tokens))
     try:
         llm.eval(tokens[:-tail])
-        found = [logits.astype(np.float64) for _, logits in llm.eval_logits(tokens[-tail:])]
+        found = [logits.astype(np.float64) for _, logits in llm.read_logits(tokens[-tail:])]
         return np.concatenate(found)
     finally:
         llm.close()

@@ -49,7 +49,7 @@ def run(name: str, config: LampeConfig | None, n_tokens: int, **options: Any) ->
     llm.reset()
     rows = []
     start = time.perf_counter()
-    for _, logits in llm.eval_logits(tokens[:n_tokens]):
+    for _, logits in llm.read_logits(tokens[:n_tokens]):
         rows.append(logits.copy())  # [batch, n_vocab]
     read = time.perf_counter() - start
     start = time.perf_counter()

@@ -95,7 +95,7 @@ class Reader:
 
     def _losses(self, start: int, tokens: list[int], on_tokens: OnTokens) -> FloatArray:
         found = []
-        for at, logits in self.llm.eval_logits(tokens):
+        for at, logits in self.llm.read_logits(tokens):
             targets = self.tokens[start + at : start + at + len(logits)]
             found.append(negative_log_likelihood(logits[: len(targets)], np.array(targets)))
             on_tokens(len(logits))
