@@ -1,22 +1,18 @@
 """New files, put in place whole or not at all.
 
 Each is written under a hidden name in its own directory, synced, and renamed; whatever ends the
-work early (an error, Ctrl-C, a termination signal) removes what was written so far.
+work early with an exception removes what was written so far.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import errno
 import os
 import secrets
-import signal
 import stat
-import threading
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 
 from .copying import write_all
 from .errors import LampeError, UsageError
@@ -38,25 +34,15 @@ def check_target(target: Path, force: bool) -> None:
             raise UsageError(f"{target} exists already; add --force to replace it") from None
         return
     except OSError as error:
-        raise LampeError(f"cannot write {target}: {error.strerror}") from None
+        raise LampeError(
+            f"cannot write {target}: {error.strerror}; give another output path"
+        ) from None
+    except ValueError:
+        raise UsageError(f"{os.fspath(target)!r} can be no path; give another") from None
     if not stat.S_ISREG(status.st_mode):
         raise UsageError(f"{target} is not a regular file; give another output path")
     if not force:
         raise UsageError(f"{target} exists already; add --force to replace it")
-
-
-@contextlib.contextmanager
-def ending_cleanly() -> Iterator[None]:
-    """A termination signal unwinds the stack here, as Ctrl-C does, so that clean-up runs."""
-    in_main = threading.current_thread() is threading.main_thread()
-    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, _stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class NewFiles:
@@ -69,10 +55,8 @@ class NewFiles:
     def __init__(self, force: bool = False) -> None:
         self.force = force
         self.outputs: list[_Output] = []
-        self.cleanly = contextlib.ExitStack()
 
     def __enter__(self) -> NewFiles:
-        self.cleanly.enter_context(ending_cleanly())
         return self
 
     def __exit__(
@@ -85,7 +69,6 @@ class NewFiles:
             if output.fd is not None:
                 os.close(output.fd)
             output.hidden.unlink(missing_ok=True)
-        self.cleanly.close()
         if isinstance(error, OSError):
             target = self.outputs[-1].target if self.outputs else Path(error.filename or "")
             raise _explain(error, target) from error
@@ -172,15 +155,11 @@ def _sync_directory(directory: Path) -> None:
         os.close(fd)
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
-
-
 def _explain(error: OSError, target: Path) -> LampeError:
     directory = target.parent
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return LampeError(
-            f"the disk is full: {target} does not fit into {directory.resolve()}; "
+            f"the disk is full: {target} does not fit into {os.path.abspath(directory)}; "
             "free some space or give an output path on another disk"
         )
     if error.errno == errno.EFBIG:
@@ -188,6 +167,6 @@ def _explain(error: OSError, target: Path) -> LampeError:
             f"{target} becomes larger than the file system or the process limit (ulimit -f) "
             "allows; give an output path on another disk or raise the limit"
         )
-    if error.errno == errno.ENOENT and not directory.is_dir():
+    if error.errno == errno.ENOENT and not os.path.isdir(directory):
         return LampeError(f"there is no directory {directory}; make it or give another output path")
     return LampeError(f"cannot write {target}: {error.strerror}; give another output path")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .atomic import ending_cleanly
+from . import paths
 from .errors import LampeError, UsageError
 
 SCRIPT = "convert_hf_to_gguf.py"
@@ -26,7 +26,7 @@ OnStage = Callable[[str], None]
 
 def is_checkpoint(path: Path) -> bool:
     """Whether a path is a folder as Hugging Face lays out a model."""
-    return path.is_dir() and (path / "config.json").is_file()
+    return paths.is_dir(path) and paths.exists(path / "config.json")
 
 
 def find_converter() -> Path:
@@ -61,7 +61,7 @@ def as_gguf(
         raise UsageError(f"there is no type {kind!r}; it is one of {', '.join(QUANTS)}")
     if not is_checkpoint(folder):
         raise LampeError(f"{folder} is no checkpoint: it holds no config.json")
-    with ending_cleanly(), _folder(beside) as place:
+    with _folder(beside) as place:
         first = Path(place, f"{folder.resolve().name}.gguf")
         on_stage("converting the checkpoint")
         _run(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from .block_copy import BLOCK
 from .copying import OnProgress, copy_range, reserve, write_all
-from .gguf_file import MAGIC, SCALARS, U32, U64, GGUFFile, KeyValue, ValueType, padded
+from .errors import LampeError
+from .gguf_file import GGUFFile
+from .gguf_format import MAGIC, SCALARS, U32, U64, KeyValue, ValueType, padded
 
 
 def encode_pair(key: str, kind: ValueType, value: int | float | str) -> bytes:
@@ -88,6 +91,43 @@ def write_gguf(
     at = data_offset
     if source.size > source.data_offset:
         copy(source.data_offset, source.size)
+
+
+def check_written(
+    fd: int, source: GGUFFile, kept: Sequence[KeyValue], added: Sequence[bytes] = ()
+) -> None:
+    """Read what write_gguf wrote; raises LampeError where it is not the file that was meant.
+
+    The bytes come from the source one range after the other: where another program writes to it
+    meanwhile, the header read at first and the one copied need not be the same.
+    """
+    source.check_unchanged()
+    try:
+        with GGUFFile(source.path, fd) as made:
+            pairs = list(made.pairs.values())
+            whole = (
+                made.size == output_size(source, kept, added)
+                and len(pairs) == len(kept) + len(added)
+                and list(map(_form, pairs[: len(kept)])) == list(map(_form, kept))
+                and (made.alignment, made.tensors) == (source.alignment, source.tensors)
+                and all(_holds(made, *each) for each in zip(pairs[len(kept) :], added, strict=True))
+            )
+    except LampeError:
+        whole = False
+    if not whole:
+        raise LampeError(
+            f"what was copied from {source.path} is not what its header says: something writes to "
+            "it, or the disk is failing; try again"
+        )
+
+
+def _form(pair: KeyValue) -> tuple[str, ValueType, int]:
+    return pair.key, pair.type, pair.end - pair.offset
+
+
+def _holds(file: GGUFFile, pair: KeyValue, data: bytes) -> bool:
+    length = pair.end - pair.offset
+    return length == len(data) and os.pread(file.fd, length, pair.offset) == data
 
 
 def _runs(pairs: Sequence[KeyValue]) -> list[tuple[int, int]]:

@@ -42,7 +42,7 @@ sys.exit(cli.main(["convert", sys.argv[1]]))
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_leave_nothing_behind(plain: Path, number: int) -> None:
     done = child(INTERRUPTED.format(number=int(number)), plain)
     assert done.returncode == 128 + number, done.stderr

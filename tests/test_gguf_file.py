@@ -13,11 +13,12 @@ import gguf
 import numpy as np
 import pytest
 
-from lampe_gguf import copying
+from lampe_gguf import copying, gguf_file
 from lampe_gguf.architectures import QUALIFYING, REASONS, qualifies
 from lampe_gguf.convert import convert
 from lampe_gguf.errors import LampeError
 from lampe_gguf.gguf_file import GGUFFile
+from lampe_gguf.inspection import inspect
 from lampe_gguf.strip import strip
 
 
@@ -169,3 +170,53 @@ def test_granite_without_rope() -> None:
     key = "granite.rope.scaling.finetuned"
     assert qualifies("granite", {}) is None and qualifies("granite", {key: True}) is None
     assert qualifies("granite", {key: False}) == "it has no RoPE"
+
+
+LONG = (1 << 20) + 1  # bytes: more than this program decodes of one value
+
+
+def test_long_values_that_nobody_needs_are_carried_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.gguf"
+    strings = string("vendor.words") + struct.pack("<IIQ", 9, 8, 4) + 4 * string("w" * LONG)
+    path.write_bytes(by_hand(
+        pair("tokenizer.huggingface.json", "j" * LONG), *LLAMA,
+        pair("tokenizer.chat_template", "t" * LONG), strings,
+        string("llama.blob") + struct.pack("<IIQ", 9, 0, LONG) + bytes(LONG),
+        string("vendor.short") + struct.pack("<I", 8) + string("x"),
+    ))
+    asked = []
+    decode = GGUFFile._decode
+    monkeypatch.setattr(
+        GGUFFile, "_decode", lambda file, pair: asked.append(pair.key) or decode(file, pair)
+    )
+    assert inspect(path).config == convert(path).config
+    assert set(asked) == {"general.architecture", "llama.context_length"}
+    strip(tmp_path / "a.lampe.gguf", tmp_path / "b.gguf")
+    assert (tmp_path / "b.gguf").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("key, value", [
+    ("general.architecture", string("llama" * LONG)),
+    ("general.name", string("n" * LONG)),
+    ("llama.rope.dimension_sections", struct.pack("<IQ", 0, LONG) + bytes(LONG)),
+])
+def test_a_limit_says_that_it_is_ours(tmp_path: Path, key: str, value: bytes) -> None:
+    path = tmp_path / "a.gguf"
+    kind = 8 if key.startswith("general") else 9
+    others = [each for each in LLAMA if key.encode() not in each]
+    path.write_bytes(by_hand(*others, string(key) + struct.pack("<I", kind) + value))
+    with pytest.raises(LampeError, match=f"{key} in .* takes .* up to 1,048,576") as caught:
+        convert(path)
+    assert "damaged" not in str(caught.value)
+
+
+def test_more_entries_than_this_program_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.gguf"
+    path.write_bytes(by_hand(*LLAMA))
+    monkeypatch.setattr(gguf_file, "MAX_ENTRIES", 1)
+    with pytest.raises(LampeError, match="has 2 metadata keys, .* up to 1; the file itself may"):
+        convert(path)
