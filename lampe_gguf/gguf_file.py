@@ -138,7 +138,8 @@ class GGUFFile:
             return DEFAULT_ALIGNMENT
         kind = self.pairs[KEY_ALIGNMENT].type
         if kind is not ValueType.UINT32:
-            raise damaged(self.path, f"{KEY_ALIGNMENT} is a {kind.name.lower()}, not a uint32")
+            wrong = f"{KEY_ALIGNMENT} is of the type {kind.name.lower()}, not uint32"
+            raise damaged(self.path, wrong)
         value = self.value(KEY_ALIGNMENT)
         assert isinstance(value, int)
         if value == 0 or value & (value - 1):

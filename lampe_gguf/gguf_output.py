@@ -42,7 +42,7 @@ def encode_padding(
 
 def output_size(source: GGUFFile, kept: Sequence[KeyValue], added: Sequence[bytes]) -> int:
     """Size in bytes of what write_gguf writes, for progress."""
-    return _data_offset(source, kept, added) + max(0, source.size - source.data_offset)
+    return _rest_offset(source, kept, added) + source.size - _rest(source)
 
 
 def _header_end(source: GGUFFile, kept: Sequence[KeyValue], added: Sequence[bytes]) -> int:
@@ -50,10 +50,15 @@ def _header_end(source: GGUFFile, kept: Sequence[KeyValue], added: Sequence[byte
     return source.pairs_offset + pairs + source.tensors_end - source.tensors_offset
 
 
-def _data_offset(source: GGUFFile, kept: Sequence[KeyValue], added: Sequence[bytes]) -> int:
+def _rest(source: GGUFFile) -> int:
+    # without tensors there is no data, and what follows the header needs no alignment: a number
+    # in the file must not make gigabytes of it
+    return source.data_offset if source.tensors else source.tensors_end
+
+
+def _rest_offset(source: GGUFFile, kept: Sequence[KeyValue], added: Sequence[bytes]) -> int:
     end = _header_end(source, kept, added)
-    # a file that ends with its header (a vocabulary alone) is not padded
-    return padded(end, source.alignment) if source.size > source.tensors_end else end
+    return padded(end, source.alignment) if source.tensors else end
 
 
 def write_gguf(
@@ -86,11 +91,9 @@ def write_gguf(
         write_all(fd, data, at)
         at += len(data)
     copy(source.tensors_offset, source.tensors_end)
-    data_offset = _data_offset(source, kept, added)
-    write_all(fd, bytes(data_offset - at), at)
-    at = data_offset
-    if source.size > source.data_offset:
-        copy(source.data_offset, source.size)
+    at = _rest_offset(source, kept, added)  # what is between is a hole, which reads as zeros
+    os.truncate(fd, output_size(source, kept, added))
+    copy(_rest(source), source.size)
 
 
 def check_written(

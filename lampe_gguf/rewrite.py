@@ -62,7 +62,7 @@ def rewrite(
     start = prefix(file.architecture)
     kept = [pair for pair in file.pairs.values() if not pair.key.startswith(start)]
     added = list(added)
-    if added and file.size > file.tensors_end:
+    if added and file.tensors:
         added.append(encode_padding(start + PADDING, file, kept, added))
     meter = _Meter(output_size(file, kept, added), on_progress)
     with NewFiles(force) as files:

@@ -220,3 +220,31 @@ def test_more_entries_than_this_program_reads(
     monkeypatch.setattr(gguf_file, "MAX_ENTRIES", 1)
     with pytest.raises(LampeError, match="has 2 metadata keys, .* up to 1; the file itself may"):
         convert(path)
+
+
+def without_tensors(*pairs: bytes, rest: int = 0) -> bytes:
+    return b"GGUF" + struct.pack("<IQQ", 3, 0, len(pairs)) + b"".join(pairs) + bytes(rest)
+
+
+@pytest.mark.parametrize("alignment", [32, 1 << 13, 1 << 28, 1 << 31])
+@pytest.mark.parametrize("rest", [0, 1, 5, 28, 5000])
+def test_alignment_alone_makes_no_bytes(tmp_path: Path, alignment: int, rest: int) -> None:
+    path = tmp_path / "a.gguf"
+    path.write_bytes(without_tensors(*LLAMA, pair("general.alignment", alignment), rest=rest))
+    made = convert(path).outputs[0]
+    assert made.stat().st_size < path.stat().st_size + 5000
+    assert gguf.GGUFReader(str(made)).fields["llama.context_length"].contents() == 4096
+    strip(made, tmp_path / "b.gguf")
+    assert (tmp_path / "b.gguf").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("encoded, name", [
+    (struct.pack("<IQ", 10, 32), "uint64"), (struct.pack("<Ii", 5, 32), "int32"),
+    (struct.pack("<I", 8) + string("32"), "string"), (struct.pack("<IIQI", 9, 4, 1, 32), "array"),
+    (struct.pack("<If", 6, 32), "float32"), (struct.pack("<I?", 7, True), "bool"),
+])
+def test_an_alignment_of_a_wrong_type(tmp_path: Path, encoded: bytes, name: str) -> None:
+    path = tmp_path / "a.gguf"
+    path.write_bytes(by_hand(*LLAMA, string("general.alignment") + encoded))
+    with pytest.raises(LampeError, match=f"general.alignment is of the type {name}, not uint32"):
+        convert(path)
