@@ -11,9 +11,12 @@ only keep their positions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from .errors import LampeError
 
 QUALIFYING = frozenset(
     """
@@ -102,6 +105,60 @@ def table() -> list[Architecture]:
     return sorted(rows, key=lambda row: row.name)
 
 
+@dataclass(frozen=True)
+class Field:
+    """A value that decides: its Python types, the least number, and both in words."""
+
+    types: tuple[type, ...]
+    least: float
+    allowed: str
+
+    def holds(self, value: Any) -> bool:
+        # a bool is an int to Python, and none in a file
+        if type(value) not in self.types:
+            return False
+        if isinstance(value, list):
+            return all(type(each) in (int, bool) for each in value)
+        return isinstance(value, (str, bool)) or value >= self.least
+
+
+_COUNT = Field((int,), 0, "a whole number of at least 0")
+_YES_OR_NO = Field((bool,), 0, "true or false")
+_NUMBERS = Field((int, list), -math.inf, "a whole number, or an array of them")
+
+# what the reasons below look at, by key, without the architecture before it
+FIELDS = {
+    "attention.causal": _YES_OR_NO,
+    "attention.rope_pattern": _NUMBERS,
+    "attention.sliding_window": _COUNT,
+    "attention.sliding_window_pattern": _NUMBERS,
+    "attention.temperature_scale": Field((int, float), -math.inf, "a number"),
+    "block_count": _COUNT,
+    "context_length": _COUNT,
+    "rope.dimension_count": _COUNT,
+    "rope.dimension_sections": _NUMBERS,
+    "rope.scaling.finetuned": _YES_OR_NO,
+}
+_TYPE = Field((str,), 0, "a string")
+
+
+def field(arch: str, metadata: Mapping[str, Any], name: str) -> Any:
+    """One of FIELDS, None where the metadata lack it; LampeError where it is of a wrong type."""
+    return _checked(metadata, f"{arch}.{name}", FIELDS[name])
+
+
+def _checked(metadata: Mapping[str, Any], key: str, kind: Field) -> Any:
+    value = metadata.get(key)
+    if value is None or kind.holds(value):
+        return value
+    array = "an array of other things" if list in kind.types else "an array"
+    words: dict[type, str] = {str: "a string", list: array}
+    found = words.get(type(value), str(value).lower())
+    raise LampeError(
+        f"{key} is {found} in this file, and must be {kind.allowed}; make the file again"
+    )
+
+
 def _global_without_rope(value: Callable[[str], Any]) -> bool:
     """Whether the file's patterns of layers leave none with RoPE that sees the whole input."""
     windows = value("attention.sliding_window_pattern")
@@ -113,8 +170,9 @@ def _global_without_rope(value: Callable[[str], Any]) -> bool:
 
 def slides(arch: str, metadata: Mapping[str, Any]) -> bool:
     """Whether some layers of a model that qualifies see a sliding window only."""
-    window = metadata.get(f"{arch}.attention.sliding_window")
-    return arch in _SLIDE or (arch in _MAY_SLIDE and bool(window))
+    if arch in _SLIDE:
+        return True
+    return arch in _MAY_SLIDE and bool(field(arch, metadata, "attention.sliding_window"))
 
 
 def qualifies(arch: str, metadata: Mapping[str, Any]) -> str | None:
@@ -122,8 +180,10 @@ def qualifies(arch: str, metadata: Mapping[str, Any]) -> str | None:
 
     arch      its `general.architecture`
     metadata  its other values by key, as far as they are known
+
+    Raises LampeError where a value that decides is of a wrong type.
     """
-    kind = metadata.get("general.type")
+    kind = _checked(metadata, "general.type", _TYPE)
     if kind in ("adapter", "imatrix", "mmproj"):
         return f"its file holds no model but an addition to one ({kind})"
     if arch in REASONS:
@@ -132,21 +192,22 @@ def qualifies(arch: str, metadata: Mapping[str, Any]) -> str | None:
         return "this architecture is unknown to the backend"
 
     def value(name: str) -> Any:
-        return metadata.get(f"{arch}.{name}")
+        return field(arch, metadata, name)
 
     if value("attention.causal") is False:
         return "its attention is not causal"
     sections = value("rope.dimension_sections")
-    if isinstance(sections, list) and any(sections):
+    if any(sections) if isinstance(sections, list) else sections:
         return "its positions are M-RoPE"
-    sliding = value("attention.sliding_window") or 0
-    if arch == "smallthinker" and sliding:
+    if arch == "smallthinker" and value("attention.sliding_window"):
         return GLOBAL_WITHOUT_ROPE
     if arch == "granite_swa" and _global_without_rope(value):
         return GLOBAL_WITHOUT_ROPE
-    if arch in ("phi3", "phimoe") and 0 < sliding < (value("context_length") or 0):
-        # trained so, run by llama.cpp with full attention: nothing that LaMPE could extend
-        return SLIDING_WINDOW
+    if arch in ("phi3", "phimoe"):
+        window = value("attention.sliding_window") or 0
+        if 0 < window < (value("context_length") or 0):
+            # trained so, run by llama.cpp with full attention: nothing that LaMPE could extend
+            return SLIDING_WINDOW
     if arch == "exaone4" and value("block_count") == 64:
         return GLOBAL_WITHOUT_ROPE  # the 32B model
     if value("attention.temperature_scale"):
@@ -156,6 +217,6 @@ def qualifies(arch: str, metadata: Mapping[str, Any]) -> str | None:
     if arch == "baichuan" and value("block_count") == 40:
         return "it uses ALiBi"  # the 13B model
     n_rot = value("rope.dimension_count")
-    if isinstance(n_rot, int) and (n_rot < 2 or n_rot % 2):
+    if n_rot is not None and (n_rot < 2 or n_rot % 2):
         return "it rotates an odd number of dimensions"
     return None

@@ -1,32 +1,41 @@
 """New files, put in place whole or not at all.
 
 Each is written under a hidden name in its own directory, synced, and renamed; whatever ends the
-work early (an error, Ctrl-C, a termination signal) removes what was written so far.
+work early with an exception removes what was written so far. What ends the program itself (a kill,
+a power failure) leaves every name with a whole file, the old one or the new one, and hidden files
+that the next run in that directory removes.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import errno
 import os
-import secrets
-import signal
 import stat
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 
-from .copying import write_all
+from .copying import copy_range, write_all
 from .errors import LampeError, UsageError
+from .leftovers import hidden_path, hold, look, remove_leftovers
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class _Output:
+    """One file to come. Whatever is made is recorded here first: an exception may come between.
+
+    fd      open for as long as the hidden name must be kept from other runs
+    backup  a hidden name of the old file, which has to come back where another output fails
+    """
+
     target: Path
     hidden: Path
-    fd: int | None  # None for a link to a file that exists already
+    fd: int | None = None
+    is_new: bool = True  # or a link to a file that exists already
+    backup: Path | None = None
+    backup_fd: int | None = None
+    is_due: bool = False  # the next step is the rename, or it was done
 
 
 def check_target(target: Path, force: bool) -> None:
@@ -38,25 +47,15 @@ def check_target(target: Path, force: bool) -> None:
             raise UsageError(f"{target} exists already; add --force to replace it") from None
         return
     except OSError as error:
-        raise LampeError(f"cannot write {target}: {error.strerror}") from None
+        raise LampeError(
+            f"cannot write {target}: {error.strerror}; give another output path"
+        ) from None
+    except ValueError:
+        raise UsageError(f"{os.fspath(target)!r} can be no path; give another") from None
     if not stat.S_ISREG(status.st_mode):
         raise UsageError(f"{target} is not a regular file; give another output path")
     if not force:
         raise UsageError(f"{target} exists already; add --force to replace it")
-
-
-@contextlib.contextmanager
-def ending_cleanly() -> Iterator[None]:
-    """A termination signal unwinds the stack here, as Ctrl-C does, so that clean-up runs."""
-    in_main = threading.current_thread() is threading.main_thread()
-    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, _stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class NewFiles:
@@ -69,10 +68,9 @@ class NewFiles:
     def __init__(self, force: bool = False) -> None:
         self.force = force
         self.outputs: list[_Output] = []
-        self.cleanly = contextlib.ExitStack()
+        self.cleaned: set[Path] = set()
 
     def __enter__(self) -> NewFiles:
-        self.cleanly.enter_context(ending_cleanly())
         return self
 
     def __exit__(
@@ -81,63 +79,161 @@ class NewFiles:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for output in self.outputs:
-            if output.fd is not None:
-                os.close(output.fd)
-            output.hidden.unlink(missing_ok=True)
-        self.cleanly.close()
+        _insist(self._clear)
         if isinstance(error, OSError):
             target = self.outputs[-1].target if self.outputs else Path(error.filename or "")
             raise _explain(error, target) from error
 
     def create(self, target: Path, mode: int = 0o666) -> int:
         """Open an empty file that will become `target`; its permissions are `mode` less umask."""
-        check_target(target, self.force)
-        hidden = _hidden(target)
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+        output = self._begin(target)
         try:
-            fd = os.open(hidden, flags, mode)
+            output.fd = self._open(output, mode)
         except OSError as error:
             raise _explain(error, target) from error
-        self.outputs.append(_Output(target, hidden, fd))
-        return fd
+        return output.fd
 
     def link(self, source: Path, target: Path) -> bool:
         """Have `target` name the very file `source`; False where the file system cannot."""
-        check_target(target, self.force)
-        hidden = _hidden(target)
+        output = self._begin(target)
+        output.is_new = False
+        real = Path(os.path.realpath(source))
+        output.fd = look(real)
         try:
-            os.link(os.path.realpath(source), hidden)
+            if output.fd is not None:
+                hold(output.fd, real)  # before the hidden name is there to be removed
+            os.link(real, output.hidden)
         except OSError:
+            _close(output)
+            self.outputs.remove(output)
             return False
-        self.outputs.append(_Output(target, hidden, None))
         return True
+
+    def _begin(self, target: Path) -> _Output:
+        check_target(target, self.force)
+        if target.parent not in self.cleaned:
+            self.cleaned.add(target.parent)
+            remove_leftovers(target.parent)
+        output = _Output(target, hidden_path(target.parent))
+        self.outputs.append(output)
+        return output
+
+    def _open(self, output: _Output, mode: int) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+        while True:
+            fd = os.open(output.hidden, flags, mode)
+            if hold(fd, output.hidden):
+                return fd
+            os.close(fd)
+            output.hidden = hidden_path(output.target.parent)
 
     def commit(self) -> None:
         """Sync all files and give them their names: all of them, or none where one fails."""
         for output in self.outputs:
-            if output.fd is not None:
+            if output.is_new and output.fd is not None:
                 os.fsync(output.fd)
-        several = len(self.outputs) > 1
-        done: list[tuple[Path, Path | None]] = []
         try:
+            if len(self.outputs) > 1:
+                for output in self.outputs:
+                    _back_up(output)
             for output in self.outputs:
                 check_target(output.target, self.force)
-                backup = _backup(output.target) if several else None
-                done.append((output.target, backup))
+                output.is_due = True
                 os.replace(output.hidden, output.target)
         except BaseException:
-            for target, backup in done:
-                if backup is not None:
-                    os.replace(backup, target)
-                elif several:
-                    target.unlink(missing_ok=True)
+            _insist(self._restore)
             raise
-        for _, backup in done:
-            if backup is not None:
-                backup.unlink(missing_ok=True)
+        _insist(self._clear)
         for directory in {output.target.parent for output in self.outputs}:
             _sync_directory(directory)
+
+    def _restore(self) -> None:
+        """Give back what has been replaced: the hidden name is gone then, whoever interrupted."""
+        if len(self.outputs) == 1:
+            return  # one rename, which was done or was not
+        for output in reversed(self.outputs):
+            if not output.is_due or os.path.lexists(output.hidden):
+                continue
+            if output.backup is None:
+                output.target.unlink(missing_ok=True)
+            elif os.path.lexists(output.backup):
+                _put_back(output.backup, output)
+
+    def _clear(self) -> None:
+        for output in self.outputs:
+            for path in filter(None, (output.hidden, output.backup)):
+                try:
+                    os.unlink(path)
+                except OSError:
+                    pass  # renamed; what cannot be removed now is removed by the next run
+            _close(output)
+
+
+def _close(output: _Output) -> None:
+    fds = (output.fd, output.backup_fd)
+    output.fd = output.backup_fd = None  # at first: nothing may be closed twice
+    for fd in fds:
+        if fd is not None:
+            os.close(fd)
+
+
+def _put_back(backup: Path, output: _Output) -> None:
+    try:
+        os.replace(backup, output.target)
+    except OSError as error:
+        output.backup = None  # not to be removed
+        raise LampeError(
+            f"cannot put the old {output.target} back: {error.strerror}; it is {backup}, and has "
+            "to be renamed by hand"
+        ) from error
+
+
+def _back_up(output: _Output) -> None:
+    """A second name of the old file, which keeps its own until the new one takes it."""
+    target = output.target
+    if not os.path.lexists(target):
+        return
+    output.backup_fd = look(target)
+    if output.backup_fd is not None:
+        hold(output.backup_fd, target)
+    output.backup = hidden_path(target.parent)
+    try:
+        os.link(target, output.backup, follow_symlinks=False)
+    except (OSError, NotImplementedError):
+        _copy(target, output)
+
+
+def _copy(target: Path, output: _Output) -> None:
+    # a file system without links (FAT): a copy takes its time, and a rename would for a moment
+    # leave no file of that name
+    assert output.backup is not None
+    if target.is_symlink():
+        os.symlink(os.readlink(target), output.backup)
+        return
+    with open(target, "rb") as old:
+        status = os.fstat(old.fileno())
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+        if output.backup_fd is not None:
+            os.close(output.backup_fd)
+        fd = output.backup_fd = os.open(output.backup, flags, stat.S_IMODE(status.st_mode))
+        hold(fd, output.backup)
+        copy_range(old.fileno(), 0, fd, 0, status.st_size)
+        os.fsync(fd)
+
+
+def _insist(step: Callable[[], None]) -> None:
+    """Do a step that undoes or cleans up to its end; what interrupts it (Ctrl-C) comes after it."""
+    interruption: BaseException | None = None
+    while True:
+        try:
+            step()
+            break
+        except Exception:
+            raise
+        except BaseException as error:
+            interruption = error
+    if interruption is not None:
+        raise interruption
 
 
 def write_file(target: Path, data: bytes, *, force: bool = False) -> None:
@@ -145,18 +241,6 @@ def write_file(target: Path, data: bytes, *, force: bool = False) -> None:
     with NewFiles(force) as files:
         write_all(files.create(target), data, 0)
         files.commit()
-
-
-def _hidden(target: Path) -> Path:
-    return target.parent / f".lampe-gguf-{secrets.token_hex(8)}.tmp"
-
-
-def _backup(target: Path) -> Path | None:
-    if not os.path.lexists(target):
-        return None
-    backup = _hidden(target)
-    os.rename(target, backup)
-    return backup
 
 
 def _sync_directory(directory: Path) -> None:
@@ -172,15 +256,11 @@ def _sync_directory(directory: Path) -> None:
         os.close(fd)
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
-
-
 def _explain(error: OSError, target: Path) -> LampeError:
     directory = target.parent
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return LampeError(
-            f"the disk is full: {target} does not fit into {directory.resolve()}; "
+            f"the disk is full: {target} does not fit into {os.path.abspath(directory)}; "
             "free some space or give an output path on another disk"
         )
     if error.errno == errno.EFBIG:
@@ -188,6 +268,6 @@ def _explain(error: OSError, target: Path) -> LampeError:
             f"{target} becomes larger than the file system or the process limit (ulimit -f) "
             "allows; give an output path on another disk or raise the limit"
         )
-    if error.errno == errno.ENOENT and not directory.is_dir():
+    if error.errno == errno.ENOENT and not os.path.isdir(directory):
         return LampeError(f"there is no directory {directory}; make it or give another output path")
     return LampeError(f"cannot write {target}: {error.strerror}; give another output path")

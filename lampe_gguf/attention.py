@@ -20,7 +20,8 @@ from .attention_reader import OnProgress, PrefixModel, Reader, Rows, Work
 from .config import LampeConfig
 from .errors import LampeError, UsageError
 from .evaluate import FOR_LENGTH, Setting, model_rope, setting
-from .gguf_file import GGUFFile, padded
+from .gguf_file import GGUFFile
+from .gguf_format import padded
 from .model import read_model
 from .reply import beginning
 from .session import PAD, excerpt, file_config, read_tokens

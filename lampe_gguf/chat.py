@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import paths
 from .atomic import write_file
 from .documents import Document, as_message, read_document
 from .errors import LampeError
@@ -73,7 +74,7 @@ class Chat:
         elif name == "/save":
             if not argument:
                 raise LampeError("name the file: /save FILE")
-            if Path(argument).exists():
+            if paths.exists(Path(argument)):
                 raise LampeError(f"{argument} exists already; name another file")
             self.save(Path(argument))
             self.show(f"saved {argument}\n")

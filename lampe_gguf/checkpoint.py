@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from .atomic import ending_cleanly
+from . import paths
 from .errors import LampeError, UsageError
+from .leftovers import hidden_folder
 
 SCRIPT = "convert_hf_to_gguf.py"
 DIRECT = ("f32", "f16", "bf16", "q8_0")  # what the converter writes by itself
@@ -26,7 +26,7 @@ OnStage = Callable[[str], None]
 
 def is_checkpoint(path: Path) -> bool:
     """Whether a path is a folder as Hugging Face lays out a model."""
-    return path.is_dir() and (path / "config.json").is_file()
+    return paths.is_dir(path) and paths.exists(path / "config.json")
 
 
 def find_converter() -> Path:
@@ -61,8 +61,8 @@ def as_gguf(
         raise UsageError(f"there is no type {kind!r}; it is one of {', '.join(QUANTS)}")
     if not is_checkpoint(folder):
         raise LampeError(f"{folder} is no checkpoint: it holds no config.json")
-    with ending_cleanly(), _folder(beside) as place:
-        first = Path(place, f"{folder.resolve().name}.gguf")
+    with _folder(beside) as place:
+        first = place / f"{folder.resolve().name}.gguf"
         on_stage("converting the checkpoint")
         _run(
             [sys.executable, os.fspath(find_converter()), os.fspath(folder), "--outfile",
@@ -83,13 +83,16 @@ def as_gguf(
         yield second
 
 
-def _folder(beside: Path) -> tempfile.TemporaryDirectory[str]:
-    try:
-        return tempfile.TemporaryDirectory(prefix=".lampe-gguf-", dir=beside)
-    except OSError as error:
-        raise LampeError(
-            f"cannot make files in {beside}: {error.strerror}; give an output in another folder"
-        ) from None
+@contextmanager
+def _folder(beside: Path) -> Iterator[Path]:
+    with ExitStack() as stack:
+        try:
+            place = stack.enter_context(hidden_folder(beside))
+        except OSError as error:
+            raise LampeError(
+                f"cannot make files in {beside}: {error.strerror}; give an output in another folder"
+            ) from None
+        yield place
 
 
 def _run(command: list[str], what: str) -> None:

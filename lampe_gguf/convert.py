@@ -15,7 +15,7 @@ from .errors import LampeError, UsageError
 from .fields import MAX_PROVENANCE_BYTES
 from .gguf_file import GGUFFile
 from .model import ModelInfo, read_model
-from .rewrite import resolve_target, rewrite
+from .rewrite import OnProgress, resolve_target, rewrite
 from .split import SHARD, other_shards
 
 
@@ -36,12 +36,15 @@ def convert(
     preset: str | None = None,
     config: LampeConfig | None = None,
     force: bool = False,
+    on_progress: OnProgress | None = None,
     **values: Any,
 ) -> Conversion:
     """Write `source` again with LaMPE metadata, to `target` or `NAME.lampe.gguf` beside it.
 
     The values are `config`'s, or those of choose_config with `preset` and `values`. Every other
-    key and all tensors are carried over byte for byte, in constant memory. Raises LampeError where
+    key and all tensors are carried over byte for byte, in constant memory; `on_progress` is called
+    with (bytes written, bytes to write), and both are the same once the disk has the rest to do.
+    Neither terminal nor signals are touched. Raises LampeError where
     the model does not qualify, the input is damaged or the output cannot be written, UsageError
     for an output that exists (without `force`), FieldError for values that make no sense; no file
     is left behind then.
@@ -56,7 +59,7 @@ def convert(
             raise UsageError("give either a whole configuration or single values, not both")
         added = metadata.encode(model.architecture, config)
         path = resolve_target(file.path, Path(target) if target else None, default_target(file))
-        outputs = rewrite(file, path, added, force=force)
+        outputs = rewrite(file, path, added, force=force, on_progress=on_progress)
     replaced = any(key.startswith(metadata.prefix(model.architecture)) for key in file.pairs)
     return Conversion(outputs, model.architecture, config, replaced)
 

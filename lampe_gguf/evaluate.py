@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from .config import LampeConfig
 from .errors import UsageError
-from .gguf_file import GGUFFile, padded
-from .model import read_model
+from .gguf_file import GGUFFile
+from .gguf_format import padded
 from .presets import default_config
 from .reply import beginning
 from .session import PAD, excerpt, file_config, read_tokens, vocabulary
@@ -264,15 +264,14 @@ def check(model: Path, text: str, jobs: Iterable[tuple[str, int]], **choices: An
 def model_rope(path: Path) -> dict[str, Any]:
     """A model's own freq_base and n_rot, as llama.cpp finds them where the file does not say."""
     with GGUFFile(path) as file:
-        model = read_model(file)
 
-    def number(key: str, default: Any) -> Any:
-        value = model.values.get(f"{model.architecture}.{key}")
-        return value if isinstance(value, (int, float)) and value else default
+        def number(key: str, default: Any) -> Any:
+            value = file.value(f"{file.architecture}.{key}")
+            return value if isinstance(value, (int, float)) and value else default
 
-    n_head = number("attention.head_count", 1)
-    head_dim = number("attention.key_length", number("embedding_length", 64) // n_head)
-    return {
-        "freq_base": float(number("rope.freq_base", 10000.0)),
-        "n_rot": int(number("rope.dimension_count", head_dim)),
-    }
+        n_head = number("attention.head_count", 1)
+        head_dim = number("attention.key_length", number("embedding_length", 64) // n_head)
+        return {
+            "freq_base": float(number("rope.freq_base", 10000.0)),
+            "n_rot": int(number("rope.dimension_count", head_dim)),
+        }

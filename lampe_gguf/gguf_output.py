@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from .block_copy import BLOCK
 from .copying import OnProgress, copy_range, reserve, write_all
-from .gguf_file import MAGIC, SCALARS, U32, U64, GGUFFile, KeyValue, ValueType, padded
+from .errors import LampeError
+from .gguf_file import GGUFFile
+from .gguf_format import MAGIC, SCALARS, U32, U64, KeyValue, ValueType, padded
 
 
 def encode_pair(key: str, kind: ValueType, value: int | float | str) -> bytes:
@@ -39,7 +42,7 @@ def encode_padding(
 
 def output_size(source: GGUFFile, kept: Sequence[KeyValue], added: Sequence[bytes]) -> int:
     """Size in bytes of what write_gguf writes, for progress."""
-    return _data_offset(source, kept, added) + max(0, source.size - source.data_offset)
+    return _rest_offset(source, kept, added) + source.size - _rest(source)
 
 
 def _header_end(source: GGUFFile, kept: Sequence[KeyValue], added: Sequence[bytes]) -> int:
@@ -47,10 +50,15 @@ def _header_end(source: GGUFFile, kept: Sequence[KeyValue], added: Sequence[byte
     return source.pairs_offset + pairs + source.tensors_end - source.tensors_offset
 
 
-def _data_offset(source: GGUFFile, kept: Sequence[KeyValue], added: Sequence[bytes]) -> int:
+def _rest(source: GGUFFile) -> int:
+    # without tensors there is no data, and what follows the header needs no alignment: a number
+    # in the file must not make gigabytes of it
+    return source.data_offset if source.tensors else source.tensors_end
+
+
+def _rest_offset(source: GGUFFile, kept: Sequence[KeyValue], added: Sequence[bytes]) -> int:
     end = _header_end(source, kept, added)
-    # a file that ends with its header (a vocabulary alone) is not padded
-    return padded(end, source.alignment) if source.size > source.tensors_end else end
+    return padded(end, source.alignment) if source.tensors else end
 
 
 def write_gguf(
@@ -83,11 +91,46 @@ def write_gguf(
         write_all(fd, data, at)
         at += len(data)
     copy(source.tensors_offset, source.tensors_end)
-    data_offset = _data_offset(source, kept, added)
-    write_all(fd, bytes(data_offset - at), at)
-    at = data_offset
-    if source.size > source.data_offset:
-        copy(source.data_offset, source.size)
+    at = _rest_offset(source, kept, added)  # what is between is a hole, which reads as zeros
+    os.truncate(fd, output_size(source, kept, added))
+    copy(_rest(source), source.size)
+
+
+def check_written(
+    fd: int, source: GGUFFile, kept: Sequence[KeyValue], added: Sequence[bytes] = ()
+) -> None:
+    """Read what write_gguf wrote; raises LampeError where it is not the file that was meant.
+
+    The bytes come from the source one range after the other: where another program writes to it
+    meanwhile, the header read at first and the one copied need not be the same.
+    """
+    source.check_unchanged()
+    try:
+        with GGUFFile(source.path, fd) as made:
+            pairs = list(made.pairs.values())
+            whole = (
+                made.size == output_size(source, kept, added)
+                and len(pairs) == len(kept) + len(added)
+                and list(map(_form, pairs[: len(kept)])) == list(map(_form, kept))
+                and (made.alignment, made.tensors) == (source.alignment, source.tensors)
+                and all(_holds(made, *each) for each in zip(pairs[len(kept) :], added, strict=True))
+            )
+    except LampeError:
+        whole = False
+    if not whole:
+        raise LampeError(
+            f"what was copied from {source.path} is not what its header says: something writes to "
+            "it, or the disk is failing; try again"
+        )
+
+
+def _form(pair: KeyValue) -> tuple[str, ValueType, int]:
+    return pair.key, pair.type, pair.end - pair.offset
+
+
+def _holds(file: GGUFFile, pair: KeyValue, data: bytes) -> bool:
+    length = pair.end - pair.offset
+    return length == len(data) and os.pread(file.fd, length, pair.offset) == data
 
 
 def _runs(pairs: Sequence[KeyValue]) -> list[tuple[int, int]]:

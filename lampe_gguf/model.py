@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 
-from .errors import LampeError
-from .gguf_file import GGUFFile, Value
-
-MAX_ARRAY = 1024  # elements; longer arrays (vocabularies) say nothing about positions
+from .architectures import FIELDS, field
+from .gguf_file import GGUFFile
+from .gguf_format import Value
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelInfo:
     """Facts about one model; `window` in tokens, None where the file does not say.
 
-    `values` holds every metadata value but long arrays.
+    `values` holds the metadata, by key, that architectures.py judges a model by.
     """
 
     architecture: str
@@ -26,31 +25,31 @@ class ModelInfo:
 
 
 def read_model(file: GGUFFile) -> ModelInfo:
-    """Facts of an open file; raises LampeError where it describes no model."""
+    """Facts of an open file, from the few values that say them; all others are left alone.
+
+    Raises LampeError where it describes no model, or one of these values is of a wrong type.
+    """
     arch = file.architecture
     values: dict[str, Value] = {}
-    for key in file.pairs:
-        if file.array_length(key) <= MAX_ARRAY:
-            value = file.value(key)
-            assert value is not None
+    for key in ("general.type", *(f"{arch}.{name}" for name in FIELDS)):
+        value = file.value(key)
+        if value is not None:
             values[key] = value
-    window = values.get(f"{arch}.context_length")
-    if window is not None and (isinstance(window, bool) or not isinstance(window, int)):
-        raise LampeError(f"{file.path} has a {arch}.context_length that is no whole number")
-    n_vocab = file.array_length("tokenizer.ggml.tokens") or values.get(f"{arch}.vocab_size")
+    n_vocab = file.array_length("tokenizer.ggml.tokens") or file.value(f"{arch}.vocab_size")
     return ModelInfo(
         architecture=arch,
-        name=_name(values),
-        window=window,
+        name=_name(file),
+        window=field(arch, values, "context_length"),
         n_vocab=n_vocab if isinstance(n_vocab, int) else None,
         n_tensors=len(file.tensors),
         values=values,
     )
 
 
-def _name(values: dict[str, Value]) -> str:
+def _name(file: GGUFFile) -> str:
     """Name and base name together: files differ in which of them names the family."""
-    name, base = (str(values.get(f"general.{key}", "")) for key in ("name", "basename"))
+    found = (file.value(f"general.{key}") for key in ("name", "basename"))
+    name, base = (value if isinstance(value, str) else "" for value in found)
     if base.lower() in name.lower():
         return name
     return f"{name} ({base})" if name else base

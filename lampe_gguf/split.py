@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .errors import LampeError, UsageError
 from .gguf_file import GGUFFile
+from .paths import exists
 
 SHARD = re.compile(r"(?P<prefix>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$", re.DOTALL)
 
@@ -38,7 +39,7 @@ def other_shards(file: GGUFFile) -> list[Path]:
         raise UsageError(f"{file.path} is not the first part of its model; give {first}")
     paths = [shard_path(file.path, prefix, number, count) for number in range(2, count + 1)]
     for path in paths:
-        if not path.exists():
+        if not exists(path):
             raise LampeError(f"{path} is missing, one of the {count} parts; fetch it")
     return paths
 

@@ -8,15 +8,20 @@ from pathlib import Path
 from .errors import LampeError
 from .gguf_file import GGUFFile
 from .metadata import prefix
-from .rewrite import resolve_target, rewrite
+from .rewrite import OnProgress, resolve_target, rewrite
 
 
 def strip(
-    source: str | os.PathLike[str], target: str | os.PathLike[str], *, force: bool = False
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    force: bool = False,
+    on_progress: OnProgress | None = None,
 ) -> list[Path]:
     """Write `source` to `target` without its LaMPE keys; returns the paths written.
 
-    Keys, their order and all tensors are those of the file that was converted, byte for byte.
+    Keys, their order and all tensors are those of the file that was converted, byte for byte;
+    `on_progress` is called with (bytes written, bytes to write).
     Raises LampeError where the input carries no LaMPE metadata, is damaged, or the output cannot
     be written, UsageError for an output that exists (without `force`).
     """
@@ -25,4 +30,4 @@ def strip(
         if not any(key.startswith(start) for key in file.pairs):
             raise LampeError(f"{file.path} carries no LaMPE metadata; there is nothing to strip")
         path = resolve_target(file.path, Path(target), file.path)
-        return rewrite(file, path, force=force)
+        return rewrite(file, path, force=force, on_progress=on_progress)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from test_convert import assert_converted, leftovers, split
 
-from lampe_gguf import atomic, rewrite
+from lampe_gguf import atomic, block_copy, rewrite
 from lampe_gguf.atomic import NewFiles
 from lampe_gguf.convert import convert
 from lampe_gguf.errors import LampeError, UsageError
@@ -42,7 +42,7 @@ sys.exit(cli.main(["convert", sys.argv[1]]))
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_leave_nothing_behind(plain: Path, number: int) -> None:
     done = child(INTERRUPTED.format(number=int(number)), plain)
     assert done.returncode == 128 + number, done.stderr
@@ -76,7 +76,8 @@ def test_memory_does_not_grow_with_the_file(plain: Path) -> None:
     os.truncate(plain, 300_000_000)
     large = int(child(code, plain).stdout)
     assert plain.with_name("plain.lampe.gguf").stat().st_size > 300_000_000
-    assert large - small < 8000  # kB
+    # a window of the source, where it can be mapped, counts as the process's
+    assert large - small < 8000 + block_copy.WINDOW // 1000  # kB
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link])

@@ -13,11 +13,12 @@ import gguf
 import numpy as np
 import pytest
 
-from lampe_gguf import copying
+from lampe_gguf import copying, gguf_file
 from lampe_gguf.architectures import QUALIFYING, REASONS, qualifies
 from lampe_gguf.convert import convert
 from lampe_gguf.errors import LampeError
 from lampe_gguf.gguf_file import GGUFFile
+from lampe_gguf.inspection import inspect
 from lampe_gguf.strip import strip
 
 
@@ -169,3 +170,81 @@ def test_granite_without_rope() -> None:
     key = "granite.rope.scaling.finetuned"
     assert qualifies("granite", {}) is None and qualifies("granite", {key: True}) is None
     assert qualifies("granite", {key: False}) == "it has no RoPE"
+
+
+LONG = (1 << 20) + 1  # bytes: more than this program decodes of one value
+
+
+def test_long_values_that_nobody_needs_are_carried_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.gguf"
+    strings = string("vendor.words") + struct.pack("<IIQ", 9, 8, 4) + 4 * string("w" * LONG)
+    path.write_bytes(by_hand(
+        pair("tokenizer.huggingface.json", "j" * LONG), *LLAMA,
+        pair("tokenizer.chat_template", "t" * LONG), strings,
+        string("llama.blob") + struct.pack("<IIQ", 9, 0, LONG) + bytes(LONG),
+        string("vendor.short") + struct.pack("<I", 8) + string("x"),
+    ))
+    asked = []
+    decode = GGUFFile._decode
+    monkeypatch.setattr(
+        GGUFFile, "_decode", lambda file, pair: asked.append(pair.key) or decode(file, pair)
+    )
+    assert inspect(path).config == convert(path).config
+    assert set(asked) == {"general.architecture", "llama.context_length"}
+    strip(tmp_path / "a.lampe.gguf", tmp_path / "b.gguf")
+    assert (tmp_path / "b.gguf").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("key, value", [
+    ("general.architecture", string("llama" * LONG)),
+    ("general.name", string("n" * LONG)),
+    ("llama.rope.dimension_sections", struct.pack("<IQ", 0, LONG) + bytes(LONG)),
+])
+def test_a_limit_says_that_it_is_ours(tmp_path: Path, key: str, value: bytes) -> None:
+    path = tmp_path / "a.gguf"
+    kind = 8 if key.startswith("general") else 9
+    others = [each for each in LLAMA if key.encode() not in each]
+    path.write_bytes(by_hand(*others, string(key) + struct.pack("<I", kind) + value))
+    with pytest.raises(LampeError, match=f"{key} in .* takes .* up to 1,048,576") as caught:
+        convert(path)
+    assert "damaged" not in str(caught.value)
+
+
+def test_more_entries_than_this_program_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.gguf"
+    path.write_bytes(by_hand(*LLAMA))
+    monkeypatch.setattr(gguf_file, "MAX_ENTRIES", 1)
+    with pytest.raises(LampeError, match="has 2 metadata keys, .* up to 1; the file itself may"):
+        convert(path)
+
+
+def without_tensors(*pairs: bytes, rest: int = 0) -> bytes:
+    return b"GGUF" + struct.pack("<IQQ", 3, 0, len(pairs)) + b"".join(pairs) + bytes(rest)
+
+
+@pytest.mark.parametrize("alignment", [32, 1 << 13, 1 << 28, 1 << 31])
+@pytest.mark.parametrize("rest", [0, 1, 5, 28, 5000])
+def test_alignment_alone_makes_no_bytes(tmp_path: Path, alignment: int, rest: int) -> None:
+    path = tmp_path / "a.gguf"
+    path.write_bytes(without_tensors(*LLAMA, pair("general.alignment", alignment), rest=rest))
+    made = convert(path).outputs[0]
+    assert made.stat().st_size < path.stat().st_size + 5000
+    assert gguf.GGUFReader(str(made)).fields["llama.context_length"].contents() == 4096
+    strip(made, tmp_path / "b.gguf")
+    assert (tmp_path / "b.gguf").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("encoded, name", [
+    (struct.pack("<IQ", 10, 32), "uint64"), (struct.pack("<Ii", 5, 32), "int32"),
+    (struct.pack("<I", 8) + string("32"), "string"), (struct.pack("<IIQI", 9, 4, 1, 32), "array"),
+    (struct.pack("<If", 6, 32), "float32"), (struct.pack("<I?", 7, True), "bool"),
+])
+def test_an_alignment_of_a_wrong_type(tmp_path: Path, encoded: bytes, name: str) -> None:
+    path = tmp_path / "a.gguf"
+    path.write_bytes(by_hand(*LLAMA, string("general.alignment") + encoded))
+    with pytest.raises(LampeError, match=f"general.alignment is of the type {name}, not uint32"):
+        convert(path)

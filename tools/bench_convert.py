@@ -35,7 +35,8 @@ def real_model() -> Path:
 
 def make_file(target: Path, size: int) -> None:
     """Write a GGUF of about `size` bytes: a real model's keys, its data as tensors of bytes."""
-    from lampe_gguf.gguf_file import MAGIC, U32, U64, GGUFFile, padded
+    from lampe_gguf.gguf_file import GGUFFile
+    from lampe_gguf.gguf_format import MAGIC, U32, U64, padded
 
     int8 = 24  # ggml's tensor type of one byte an element
     with GGUFFile(real_model()) as model, open(target, "wb") as out:

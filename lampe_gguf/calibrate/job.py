@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import paths
 from ..convert import choose_config, require_qualified
 from ..documents import Document
 from ..errors import LampeError, UsageError
-from ..gguf_file import GGUFFile, padded
+from ..gguf_file import GGUFFile
+from ..gguf_format import padded
 from ..model import read_model
 from ..presets import default_config
 from ..reply import beginning
@@ -83,7 +85,7 @@ def calibrate_model(
         info = read_model(file)
         require_qualified(info)
         baseline = choose_config(info)
-    if report_path.exists() and not resume:
+    if paths.exists(report_path) and not resume:
         raise UsageError(f"{report_path} exists; add --resume to go on from it, or --report FILE")
     window = baseline.window
     if window < MIN_WINDOW:

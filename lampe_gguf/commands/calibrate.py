@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .. import paths
 from .options import NEW_FILE, PICTURE, THREADS
+from .writing import writing
 
 if TYPE_CHECKING:
     from ..calibrate.report import Report
@@ -71,11 +73,11 @@ def command(
     from ..errors import UsageError
     from ..progress import Progress, duration
 
-    if write is not None and write.exists() and not force:
+    if write is not None and paths.exists(write) and not force:
         raise UsageError(f"{write} exists; add --force to replace it")
     documents = read_documents(texts) if texts else [python_documentation()]
     path = report_path or model.with_name(model.name + ".calibration.json")
-    if resume and not path.exists():
+    if resume and not paths.exists(path):
         click.echo(f"there is no {path} to go on from: starting anew", err=True)
 
     with Progress("calibrating", 0, "tokens") as bar:
@@ -104,7 +106,8 @@ def command(
         show(report)
         click.echo(f"report       {path}")
     if write is not None:
-        done = convert(model, write, config=report.config, force=force)
+        with writing() as on_progress:
+            done = convert(model, write, config=report.config, force=force, on_progress=on_progress)
         click.echo(f"wrote        {done.outputs[0]}", err=as_json)
     if plot is not None:
         from ..calibrate.plot import plot_calibration

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .. import paths
 from ..checkpoint import QUANTS, as_gguf, is_checkpoint
 from ..errors import UsageError
 from ..fields import LENGTH_POLICIES, METHODS
 from ..presets import PRESETS
 from .options import called_by_option
+from .writing import writing
 
 if TYPE_CHECKING:
     from ..convert import Conversion
@@ -65,7 +67,7 @@ def command(
 
     given = {name: value for name, value in values.items() if value is not None}
     options = {"preset": preset, "force": force, **given}
-    if model.is_dir() and not is_checkpoint(model):
+    if paths.is_dir(model) and not is_checkpoint(model):
         raise UsageError(f"{model} is a folder without config.json; give a GGUF file, or the "
                          "folder of a Hugging Face checkpoint")
     if quantize is not None and not is_checkpoint(model):
@@ -73,7 +75,7 @@ def command(
             f"--quantize is for checkpoint folders, and {model} is none; convert keeps the "
             "tensors of a GGUF as they are"
         )
-    with called_by_option(values):
+    with called_by_option(values), writing() as options["on_progress"]:
         if is_checkpoint(model):
             done = _convert_checkpoint(model, output, quantize, options)
         else:
@@ -112,7 +114,7 @@ def _convert_checkpoint(
     folder = folder.resolve()
     name = f"{folder.name}-{quantize or DEFAULT}.lampe.gguf"
     target = folder.with_name(name) if output is None else output
-    if target.is_dir():
+    if paths.is_dir(target):
         target = target / name
     # converting takes minutes: say now what would be said after it
     check_target(target, options["force"])

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from .. import paths
 from ..errors import FieldError, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -21,9 +22,9 @@ class NewFile(click.Path):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Path:
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
-        if path.is_dir():
+        if paths.is_dir(path):
             self.fail(f"{path} is a directory; give the path of a file", param, ctx)
-        if not path.parent.is_dir():
+        if not paths.is_dir(path.parent):
             self.fail(f"there is no directory {path.parent}; make it, or give another path",
                       param, ctx)
         return path

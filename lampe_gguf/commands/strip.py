@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from .writing import writing
+
 HELP = """Write MODEL to OUTPUT without its LaMPE metadata: the file that was converted.
 
 \b
@@ -23,5 +25,7 @@ Example:
 def command(model: Path, output: Path, force: bool, as_json: bool) -> None:
     from ..strip import strip
 
-    paths = [str(path) for path in strip(model, output, force=force)]
+    with writing() as on_progress:
+        done = strip(model, output, force=force, on_progress=on_progress)
+    paths = [str(path) for path in done]
     click.echo(json.dumps({"outputs": paths}, indent=2) if as_json else f"wrote {paths[0]}")
