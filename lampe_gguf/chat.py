@@ -59,8 +59,10 @@ class Chat:
         if name == "/doc":
             if not argument:
                 raise LampeError("name the document: /doc FILE")
-            document = read_document(argument)
+            document = read_document(argument, replace=True)
             self.pending.append(document)
+            if (damage := document.damage()) is not None:
+                self.show(f"{damage}\n")
             self.show(f"{document.name} goes along with your next message\n")
         elif name == "/stats":
             self.show(self.stats() + "\n")

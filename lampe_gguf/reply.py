@@ -37,11 +37,22 @@ def chat_tokens(model: Any, messages: Sequence[Message]) -> list[int]:
     Without a template: a plain transcript. Raises LampeError for a template that fails.
     """
     safe = [message | {"content": plain_text(model, message["content"])} for message in messages]
-    template = model.metadata().get("tokenizer.chat_template")
+    template = _template(model)
     text = _transcript(safe) if template is None else _render(model, template, safe)
-    tokens: list[int] = model.tokenize(text.encode(), False, True)
+    tokens: list[int] = model.tokenize(text.encode(errors="replace"), False, True)
     begin = beginning(model)
     return tokens if begin is None or tokens[:1] == [begin] else [begin, *tokens]
+
+
+def _template(model: Any) -> str | None:
+    """The model's own; not from its metadata() as text, all of which must be UTF-8 for that."""
+    module = backend.llama_cpp()
+    name, buffer = b"tokenizer.chat_template", ctypes.create_string_buffer(4096)
+    size = module.llama_model_meta_val_str(model.model, name, buffer, len(buffer))
+    if size >= len(buffer):
+        buffer = ctypes.create_string_buffer(size + 1)
+        size = module.llama_model_meta_val_str(model.model, name, buffer, len(buffer))
+    return None if size < 0 else buffer.value.decode("utf-8", "replace")
 
 
 def _render(model: Any, template: str, messages: list[Message]) -> str:
@@ -74,7 +85,7 @@ def plain_text(model: Any, text: str) -> str:
     A document may hold "</s>" or "<|im_end|>": as a token it would end the user's message there.
     """
     module = backend.llama_cpp()
-    data = text.encode()
+    data = text.encode(errors="replace")
     tokens = model.tokenize(data, False, True)
     if tokens == model.tokenize(data, False, False):
         return text

@@ -19,6 +19,7 @@ from .cores import usable_cores
 from .errors import LampeError
 from .gguf_file import GGUFFile, padded
 from .model import read_model
+from .native_path import NativePath
 from .positions import Plan
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class LampeLlama(Llama):  # type: ignore[misc]
         self._cancel = ctypes.c_bool(False)
         self._busy = False
         self._announced = 0
-        path = os.fspath(model_path)
+        path = NativePath(os.fspath(model_path))
         if not os.path.exists(path):
             raise LampeError(f"there is no file {path}; give the path of a GGUF model")
         if not (lampe is None or lampe is False or lampe == "auto"

@@ -8,16 +8,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from . import backend, metadata
 from .config import LampeConfig
+from .console import say
 from .convert import choose_config, require_qualified
 from .errors import LampeError, UsageError
 from .gguf_file import GGUFFile
 from .model import read_model
+from .native_path import NativePath
 from .progress import Progress
 from .reply import chat_tokens
+from .shown import shown
 
 if TYPE_CHECKING:
     from .runtime import LampeLlama
@@ -51,7 +52,9 @@ def vocabulary(path: Path) -> Iterator[Any]:
     params = module.llama_model_default_params()
     params.vocab_only = True
     try:
-        model = internals.LlamaModel(path_model=os.fspath(path), params=params, verbose=False)
+        model = internals.LlamaModel(
+            path_model=NativePath(os.fspath(path)), params=params, verbose=False
+        )
     except ValueError as error:
         raise LampeError(str(error)) from None
     try:
@@ -130,10 +133,9 @@ def open_model(
         found, config = file_config(path)
         lampe = None if found is not None else config
         if found is None:
-            click.echo(
+            say(
                 f"{path.name} carries no LaMPE metadata; using what 'lampe-gguf convert' would "
-                f"write ({config.provenance})",
-                err=True,
+                f"write ({shown(config.provenance)})"
             )
     if threads is not None:
         options |= {"n_threads": threads, "n_threads_batch": threads}
