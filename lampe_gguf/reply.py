@@ -109,12 +109,24 @@ def token_bytes(model: Any, token: int) -> bytes:
         size = -n
 
 
+class ContextFull(LampeError):
+    """A conversation that does not fit: it needs `needed` tokens and the context holds `holds`."""
+
+    def __init__(self, needed: int, holds: int) -> None:
+        super().__init__(
+            f"the conversation has {needed:,} tokens and the context holds {holds:,}; give less "
+            "text or a larger --n-ctx; in a chat, /reset forgets what was said"
+        )
+        self.needed = needed
+        self.holds = holds
+
+
 @dataclass
 class Reply:
     """The model's answer; iterate for its text as it comes, in whole characters.
 
     Fills in, as it goes: the text so far, how many tokens were read and answered, the seconds
-    that each took. Raises LampeError where the conversation does not fit into the context.
+    that each took. Raises ContextFull where the conversation does not fit into the context.
     """
 
     llm: LampeLlama
@@ -136,11 +148,7 @@ class Reply:
         self.prompt_tokens = len(prompt)
         room = llm.n_ctx() - len(prompt)
         if room < 1:
-            raise LampeError(
-                f"the conversation has {len(prompt):,} tokens and the context holds "
-                f"{llm.n_ctx():,}; give less text or a larger --n-ctx; in a chat, "
-                "/reset forgets what was said"
-            )
+            raise ContextFull(len(prompt), llm.n_ctx())
         # the same every time without a seed would look as if there were one
         llm.set_seed(random.getrandbits(31) if self.seed is None else self.seed)
         decoder = codecs.getincrementaldecoder("utf-8")("replace")

@@ -166,11 +166,11 @@ def test_how_much_of_a_document_may_be_no_text(tmp_path: Path) -> None:
     path.write_bytes(b"caf\xe9 \xef\xbf\xbd is a word" * 3)
     with pytest.raises(LampeError, match="not UTF-8 text"):
         read_document(str(path))
-    found = read_document(str(path), replace=True)
+    found = read_document(str(path), to_ask=True)
     assert found.replaced == 3 and found.text.startswith("caf\ufffd")
     path.write_bytes(b"caf\xe9\xe8")
     with pytest.raises(LampeError, match="not UTF-8 text"):
-        read_document(str(path), replace=True)
+        read_document(str(path), to_ask=True)
 
 
 @posix

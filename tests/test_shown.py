@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import PROGRAM, call
+from conftest import PROGRAM, call, tiny_config
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -111,3 +111,39 @@ def test_paths_are_tamed(tiny: Callable[..., Path], kind: str, tmp_path: Path) -
     assert chat.returncode == 0
     # what a pipe typed is echoed; the rest is the program's own
     check(subprocess.CompletedProcess([], 0, b"", chat.stderr.encode()))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="terminals of Unix")
+@pytest.mark.parametrize("command", ["ask", "chat"])
+def test_an_answer_on_a_terminal_shows_its_control_characters(
+    tiny: Callable[..., Path], command: str
+) -> None:
+    import pty
+    import termios
+
+    path = tiny(lampe=tiny_config(context_length=4096))
+    options = ["--max-tokens", "1500", "--temperature", "9", "--seed", "3"]
+    # a random model says random bytes: two in three tokens are one
+    words = [*PROGRAM, command, path, *options, *["?"] * (command == "ask")]
+    ours, theirs = pty.openpty()
+    modes = termios.tcgetattr(theirs)
+    modes[1] &= ~termios.OPOST  # a line's end as it was written
+    termios.tcsetattr(theirs, termios.TCSANOW, modes)
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=theirs,
+                               stderr=subprocess.DEVNULL)
+    os.close(theirs)
+    assert process.stdin is not None
+    process.stdin.write(b"?\n" if command == "chat" else b"")
+    process.stdin.close()
+    said = b""
+    try:
+        while piece := os.read(ours, 65536):
+            said += piece
+    except OSError:  # how Linux says that nobody is at the other end
+        pass
+    os.close(ours)
+    assert process.wait(60) == 0
+    text = said.decode("utf-8")
+    controls = {c for c in text if not c.isprintable() and c not in "\t\n"}
+    assert not {c for c in controls if ord(c) < 32 or 127 <= ord(c) < 160}
+    assert "\\x1b" in text or "\\x07" in text or "\\x0" in text

@@ -41,7 +41,7 @@ def command(
         if not as_json:
             out(visible(text) if on_terminal else text, end="")
 
-    documents = read_documents(docs, replace=True)
+    documents = read_documents(docs, to_ask=True)
     for document in documents:
         if (damage := document.damage()) is not None:
             say(damage)

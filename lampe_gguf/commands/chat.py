@@ -33,20 +33,21 @@ def command(
     threads: int | None, n_ctx: int | None, no_lampe: bool,
 ) -> int:
     from ..chat import Chat
-    from ..documents import as_message, read_documents
+    from ..documents import read_documents
     from ..errors import LampeError
-    from ..session import count_tokens, file_config, open_model, reading_progress
+    from ..session import longest_input, open_model, reading_progress, tokens_to_ask
 
-    documents = read_documents(docs, replace=True)
+    documents = read_documents(docs, to_ask=True)
     for document in documents:
         if (damage := document.damage()) is not None:
             say(damage)
+    n_documents = 0
+    if documents:
+        n_documents = tokens_to_ask(model, documents, "", use_lampe=not no_lampe, n_ctx=n_ctx)
     if n_ctx is None:
-        n_ctx = DEFAULT_N_CTX
-        if documents:
-            n_ctx += count_tokens(model, as_message(documents, ""))
-        if not no_lampe:
-            n_ctx = min(n_ctx, file_config(model)[1].context_length)
+        n_ctx = DEFAULT_N_CTX + n_documents
+        limit, _ = longest_input(model, not no_lampe)
+        n_ctx = n_ctx if limit is None else min(n_ctx, limit)
     llm = open_model(model, n_ctx=n_ctx, use_lampe=not no_lampe, threads=threads)
 
     on_terminal = sys.stdout.isatty()
