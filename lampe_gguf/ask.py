@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .documents import Document, as_message
 from .reply import Reply
-from .session import context_for, count_tokens, file_config, open_model, reading_progress
+from .session import context_for, longest_input, open_model, reading_progress, tokens_to_ask
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,11 @@ def ask(
 
     Raises LampeError where the text does not fit, or the model or the values are refused.
     """
+    n_needed = tokens_to_ask(
+        model, documents, question, use_lampe=use_lampe, n_answer=max_tokens, n_ctx=n_ctx
+    )
+    length = n_ctx or context_for(n_needed, longest_input(model, use_lampe)[0])
     message = as_message(documents, question)
-    n_needed = count_tokens(model, message) + max_tokens
-    limit = file_config(model)[1].context_length if use_lampe else None
-    length = context_for(n_needed, n_ctx, limit)
     llm = open_model(model, n_ctx=length, use_lampe=use_lampe, threads=threads)
     reply = Reply(llm, [{"role": "user", "content": message}], max_tokens, temperature, seed)
     with reading_progress(llm):

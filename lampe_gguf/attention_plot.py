@@ -10,6 +10,7 @@ import numpy as np
 from .attention import Reading, Report
 from .attention_passkey import Trial
 from .plot import new_figure, save_figure
+from .shown import title
 
 STYLE: dict[str, Any] = {
     "trained": ":", "rope": "--", "lampe": "-", "jetlong": "-.", "rerope": (0, (5, 1)),
@@ -54,7 +55,7 @@ def _by_layer(report: Report, axes: Any) -> None:
                   label=f"{reading.length:,}, {_label(reading.method)}")
     axes.set_xlabel("layer")
     axes.set_ylabel("attention uncertainty, nats")
-    axes.set_title(f"{report.model}: entropy of attention rows")
+    axes.set_title(f"{title(report.model)}: entropy of attention rows")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, title="input, tokens", title_fontsize=7, handlelength=4)

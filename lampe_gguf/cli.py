@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import os
+import io
 import sys
 
 import click
 
-from . import __version__
+from . import __version__, console
 from .errors import LampeError
 
 # name -> summary: --help must not load the commands to list them
@@ -62,25 +62,32 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 1 for a failure, 2 for wrong usage."""
     try:
         result = group.main(arguments, prog_name="lampe-gguf", standalone_mode=False)
-        sys.stdout.flush()
+        console.out(end="")
     except click.ClickException as error:
-        error.show()
+        usage = io.StringIO()
+        error.show(usage)
+        message = error.format_message()
+        words = " ".join(message.split())  # a line of what was typed is no line of ours
+        console.say(usage.getvalue().rstrip().replace(message, words), keep="\n")
+        return error.exit_code
+    except console.OutputError as error:
+        console.discard_output()
+        if error.reader_is_gone:  # | head: nothing to say
+            return 141
+        console.say(f"error: {error}")
         return error.exit_code
     except LampeError as error:
-        click.echo(f"error: {error}", err=True)
+        console.say(f"error: {error}")
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("\nstopped", err=True)
+        console.say("stopped", new_line=True)
         return 130
-    except BrokenPipeError:
-        # the reader has gone (| head): nothing to say, and nothing more to flush
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     return result if isinstance(result, int) else 0
 
 
 def run() -> None:
     """Entry point of the installed program."""
+    console.prepare()
     sys.exit(main())
 
 

@@ -13,6 +13,7 @@ from .convert import choose_config
 from .errors import LampeError
 from .gguf_file import GGUFFile
 from .model import ModelInfo, read_model
+from .shown import MESSAGE_LIMIT, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,17 +105,18 @@ def as_text(found: Inspection) -> str:
     """For people."""
     model = found.model
     lines = [
-        f"architecture  {model.architecture}",
-        f"name          {model.name or '(none)'}",
+        f"architecture  {shown(model.architecture)}",
+        f"name          {shown(model.name) if model.name else '(none)'}",
         f"window        {model.window if model.window is not None else '(not given)'}",
     ]
     if found.reason is not None:
-        lines.append(f"LaMPE         cannot extend this model: {found.reason}")
+        reason = shown(found.reason, MESSAGE_LIMIT)
+        lines.append(f"LaMPE         cannot extend this model: {reason}")
     elif not found.converted:
         lines.append("LaMPE         not converted yet; 'lampe-gguf convert' would write:")
     if found.config is not None:
         values = dataclasses.asdict(found.config)
-        lines += [f"  {name:<21} {value}" for name, value in values.items()]
+        lines += [f"  {name:<21} {shown(value)}" for name, value in values.items()]
         lines += ["", _table(found.rows)]
     return "\n".join(lines)
 

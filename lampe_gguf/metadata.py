@@ -8,7 +8,8 @@ from typing import Any
 from .config import LampeConfig
 from .errors import LampeError
 from .fields import BY_NAME, FIELDS, Field
-from .gguf_file import GGUFFile, KeyValue, ValueType
+from .gguf_file import GGUFFile
+from .gguf_format import KeyValue, ValueType
 from .gguf_output import encode_pair
 
 PADDING = "padding"  # holds no setting: see gguf_output.encode_padding

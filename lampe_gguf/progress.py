@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TextIO
 
@@ -19,7 +21,8 @@ class Progress:
     total   amount of work, in `unit`; 0 where it is not known
     unit    "B" for bytes (shown as MB, GB), else a plural noun such as "tokens"
 
-    Rewrites its line on a terminal, adds a line every ten seconds elsewhere.
+    Rewrites its line on a terminal, adds a line every ten seconds elsewhere. Silent where there
+    is no standard error (a program without a console), and from when it cannot be written.
     """
 
     def __init__(
@@ -28,8 +31,10 @@ class Progress:
         self.label = label
         self.total = total
         self.unit = unit
-        self.stream = sys.stderr if stream is None else stream
-        self.is_terminal = self.stream.isatty()
+        self.stream: TextIO | None = sys.stderr if stream is None else stream
+        self.is_terminal = False
+        with self._silent_if_it_fails():
+            self.is_terminal = self.stream is not None and self.stream.isatty()
         self.done = 0
         self.start = time.monotonic()
         self.next = self.start + DELAY
@@ -65,11 +70,24 @@ class Progress:
         self.next = now + (INTERVAL_TERMINAL if self.is_terminal else INTERVAL_LOG)
         text = self.text(now - self.start)
         if self.is_terminal:
-            self.stream.write("\r" + text.ljust(self.width))
+            self._write("\r" + text.ljust(self.width))
             self.width = len(text)
         else:
-            self.stream.write(text + "\n")
-        self.stream.flush()
+            self._write(text + "\n")
+
+    def _write(self, text: str) -> None:
+        if self.stream is None:
+            return
+        with self._silent_if_it_fails():
+            self.stream.write(text)
+            self.stream.flush()
+
+    @contextlib.contextmanager
+    def _silent_if_it_fails(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError):  # full, gone; closed, or of an encoding that lacks it
+            self.stream = None
 
     def text(self, seconds: float) -> str:
         """The line, `seconds` after the start."""
@@ -91,8 +109,7 @@ class Progress:
     def clear(self) -> None:
         """Take the line off the terminal."""
         if self.width:
-            self.stream.write("\r" + " " * self.width + "\r")
-            self.stream.flush()
+            self._write("\r" + " " * self.width + "\r")
             self.width = 0
 
 

@@ -37,11 +37,22 @@ def chat_tokens(model: Any, messages: Sequence[Message]) -> list[int]:
     Without a template: a plain transcript. Raises LampeError for a template that fails.
     """
     safe = [message | {"content": plain_text(model, message["content"])} for message in messages]
-    template = model.metadata().get("tokenizer.chat_template")
+    template = _template(model)
     text = _transcript(safe) if template is None else _render(model, template, safe)
-    tokens: list[int] = model.tokenize(text.encode(), False, True)
+    tokens: list[int] = model.tokenize(text.encode(errors="replace"), False, True)
     begin = beginning(model)
     return tokens if begin is None or tokens[:1] == [begin] else [begin, *tokens]
+
+
+def _template(model: Any) -> str | None:
+    """The model's own; not from its metadata() as text, all of which must be UTF-8 for that."""
+    module = backend.llama_cpp()
+    name, buffer = b"tokenizer.chat_template", ctypes.create_string_buffer(4096)
+    size = module.llama_model_meta_val_str(model.model, name, buffer, len(buffer))
+    if size >= len(buffer):
+        buffer = ctypes.create_string_buffer(size + 1)
+        size = module.llama_model_meta_val_str(model.model, name, buffer, len(buffer))
+    return None if size < 0 else buffer.value.decode("utf-8", "replace")
 
 
 def _render(model: Any, template: str, messages: list[Message]) -> str:
@@ -83,7 +94,7 @@ def plain_text(llm: Any, text: str) -> str:
     before = None
     while text != before:  # what one token covered may begin or end another
         before = text
-        data = text.encode()
+        data = text.encode(errors="replace")
         tokens = model.tokenize(data, False, True)
         if tokens == model.tokenize(data, False, False):
             break
@@ -106,12 +117,24 @@ def token_bytes(model: Any, token: int) -> bytes:
         size = -n
 
 
+class ContextFull(LampeError):
+    """A conversation that does not fit: it needs `needed` tokens and the context holds `holds`."""
+
+    def __init__(self, needed: int, holds: int) -> None:
+        super().__init__(
+            f"the conversation has {needed:,} tokens and the context holds {holds:,}; give less "
+            "text or a larger --n-ctx; in a chat, /reset forgets what was said"
+        )
+        self.needed = needed
+        self.holds = holds
+
+
 @dataclass
 class Reply:
     """The model's answer; iterate for its text as it comes, in whole characters.
 
     Fills in, as it goes: the text so far, how many tokens were read and answered, the seconds
-    that each took. Raises LampeError where the conversation does not fit into the context.
+    that each took. Raises ContextFull where the conversation does not fit into the context.
     """
 
     llm: LampeLlama
@@ -133,11 +156,7 @@ class Reply:
         self.prompt_tokens = len(prompt)
         room = llm.n_ctx() - len(prompt)
         if room < 1:
-            raise LampeError(
-                f"the conversation has {len(prompt):,} tokens and the context holds "
-                f"{llm.n_ctx():,}; give less text or a larger --n-ctx; in a chat, "
-                "/reset forgets what was said"
-            )
+            raise ContextFull(len(prompt), llm.n_ctx())
         # the same every time without a seed would look as if there were one
         llm.set_seed(random.getrandbits(31) if self.seed is None else self.seed)
         decoder = codecs.getincrementaldecoder("utf-8")("replace")

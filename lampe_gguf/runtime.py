@@ -20,6 +20,7 @@ from .cores import usable_cores
 from .errors import LampeError
 from .gguf_file import GGUFFile
 from .model import read_model
+from .native_path import NativePath
 from .positions import Plan
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class LampeLlama(Llama):  # type: ignore[misc]
         backend.require_patched()
         self.progress = progress
         self._announced = 0
-        path = os.fspath(model_path)
+        path = NativePath(os.fspath(model_path))
         if not os.path.exists(path):
             raise LampeError(f"there is no file {path}; give the path of a GGUF model")
         if not (lampe is None or lampe is False or lampe == "auto"

@@ -89,6 +89,9 @@ class Suite:
             for length in ordered:
                 setting(method, config, length, **rope | self.choices)  # refuses before any work
         with Journal(self.resume, settings) as journal, vocabulary(self.model) as vocab:
+            damage = journal.damage()
+            if damage is not None:
+                tell.note(damage)
             prompter = Prompter(vocab, self.raw)
             outlook = _Outlook(ordered, tell)
             for length in ordered:

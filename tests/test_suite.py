@@ -137,6 +137,16 @@ def test_a_line_that_was_cut_off_is_dropped(model: Path, tmp_path: Path) -> None
     assert len(run(model, lengths=(128,), resume=journal)) == 6
 
 
+def test_a_damaged_line_is_said_and_asked_again(model: Path, tmp_path: Path) -> None:
+    journal, notes = tmp_path / "j.jsonl", list[str]()
+    run(model, lengths=(128,), resume=journal)
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([*lines[:3], b"\0" * 40 + b"\n", *lines[4:]]))
+    suite = Suite(model, questions, (128,), raw=True, resume=journal)
+    assert len(list(suite.run(Observer(note=notes.append)))) == 6
+    assert len(notes) == 1 and notes[0].startswith(f"line 4 of {journal} is damaged")
+
+
 def test_a_journal_of_something_else_is_refused(model: Path, tmp_path: Path) -> None:
     journal = tmp_path / "j.jsonl"
     run(model, lengths=(128,), resume=journal)
@@ -150,7 +160,7 @@ def test_a_journal_of_something_else_is_refused(model: Path, tmp_path: Path) -> 
     make_tiny_model(model, window=64, lampe=tiny_config(window=64, local_window=9))
     with pytest.raises(UsageError, match="local_window=8 .* now it is .*local_window=9 "):
         run(model, lengths=(128,), resume=journal)
-    for content in ("important\n", "important", '{"a": 1}\n', '{"journal": "lampe-gguf eval", '
+    for content in ("important\n", "important", '{"a": 1}\n', '{"journal": "another", '
                     '"settings": {}}\n{"task": 1}\n'):
         journal.write_text(content)
         with pytest.raises(LampeError, match="not a journal"):

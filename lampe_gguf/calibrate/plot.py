@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..plot import new_figure, save_figure
+from ..shown import title
 from .report import Report
 from .run import FITTED
 from .search import FloatArray
@@ -44,7 +45,7 @@ def plot_calibration(report: Report, path: Path) -> None:
     left.set_ylabel("perplexity above that length's best, %")
     left.set_yscale("symlog", linthresh=1)
     left.set_ylim(0, max(1.0, left.get_ylim()[1]))  # one reading alone has no differences
-    left.set_title(f"{report.model_name}: constant mapping lengths")
+    left.set_title(f"{title(report.model_name)}: constant mapping lengths")
     left.legend(title="input, tokens")
 
     at = [point.length for point in report.points]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 
 import click
 
-from .options import generation_options
+from ..console import out, say
+from ..shown import json_text, visible
+from .options import TEXT, generation_options
 
 HELP = """Have MODEL read documents of any length and answer QUESTION.
 
@@ -22,7 +23,7 @@ Examples:
 
 @click.command(name="ask", help=HELP)
 @click.argument("model", type=click.Path(path_type=Path))
-@click.argument("question")
+@click.argument("question", type=TEXT)
 @click.option("--doc", "docs", multiple=True, metavar="FILE",
               help="A text to read; may be given several times; - is standard input.")
 @generation_options
@@ -34,26 +35,28 @@ def command(
     from ..ask import ask
     from ..documents import read_documents
 
+    on_terminal = sys.stdout.isatty()
+
     def show(text: str) -> None:
         if not as_json:
-            sys.stdout.write(text)
-            sys.stdout.flush()
+            out(visible(text) if on_terminal else text, end="")
 
-    # bytes of an argument that are no UTF-8 come as surrogates, which no tokenizer takes
-    question = question.encode(errors="surrogateescape").decode(errors="replace")
+    documents = read_documents(docs, to_ask=True)
+    for document in documents:
+        if (damage := document.damage()) is not None:
+            say(damage)
     answer = ask(
-        model, question, read_documents(docs), max_tokens=max_tokens, temperature=temperature,
+        model, question, documents, max_tokens=max_tokens, temperature=temperature,
         seed=seed, threads=threads, n_ctx=n_ctx, use_lampe=not no_lampe, on_text=show,
     )
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(answer), indent=2))
+        out(json_text(dataclasses.asdict(answer)))
         return
-    click.echo()
+    out()
     attention = "LaMPE off" if no_lampe else f"attention {answer.path}"
     rate = answer.prompt_tokens / answer.seconds_reading if answer.seconds_reading else 0
-    click.echo(
+    say(
         f"[read {answer.prompt_tokens:,} tokens in {answer.seconds_reading:.1f} s "
         f"({rate:,.0f} tokens/s), {attention}, "
-        f"compression {answer.compression:.2f}]",
-        err=True,
+        f"compression {answer.compression:.2f}]"
     )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from ..console import out
 from ..evaluate import METHODS
-from .options import PICTURE, THREADS, Listed
+from ..shown import json_text, shown
+from .options import PICTURE, THREAD_COUNT, THREADS, Listed, Number
 
 if TYPE_CHECKING:
     from ..attention import Report
@@ -45,10 +46,10 @@ Examples:
               help="What to compare with.  [default: the model's window]")
 @click.option("--passkey", is_flag=True, help="Hide a key at each depth, and ask for it.")
 @click.option("--depths", default="0.1,0.3,0.5,0.7,0.9", show_default=True,
-              type=Listed(click.FloatRange(0, 1)), metavar="SHARE,...",
+              type=Listed(Number(0, 1)), metavar="SHARE,...",
               help="Where keys are hidden: 0 the text's beginning, 1 its end.")
 @click.option("--seed", default=0, show_default=True, help="Of the keys.")
-@click.option("--threads", type=click.IntRange(1), help=THREADS)
+@click.option("--threads", type=THREAD_COUNT, help=THREADS)
 @click.option("--json", "as_json", is_flag=True, help="As JSON, with every layer and head.")
 @click.option("--plot", type=PICTURE, help="Draw it into a PNG.")
 def command(
@@ -73,7 +74,7 @@ def command(
             threads=threads, on_progress=show,
         )
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(report), indent=2))
+        out(json_text(dataclasses.asdict(report)))
     else:
         print_report(report)
     if plot is not None:
@@ -84,29 +85,29 @@ def command(
 
 def print_report(report: Report) -> None:
     """For people: a line for each reading, one for each trial, and the trials' means."""
-    click.echo(f"{len(report.queries)} queries in the last {report.queries[0]} tokens; trained: "
-               f"plain RoPE, the last {report.trained_length:,} tokens at most")
+    out(f"{len(report.queries)} queries in the last {report.queries[0]} tokens; trained: "
+        f"plain RoPE, the last {report.trained_length:,} tokens at most")
     near = [x for x in (16, 256, 4096) if x <= report.distances[-1]]
     ranges = ["<16" if not near else f"<{near[0]}",
               *(f"<{bound:,}" for bound in near[1:]), "beyond"]
-    click.echo(f"{'input':>9}  {'positions':<10} {'entropy':>8} {'divergence':>11}   "
-               f"mass: {'first':>6} " + " ".join(f"{name:>7}" for name in ranges))
+    out(f"{'input':>9}  {'positions':<10} {'entropy':>8} {'divergence':>11}   "
+        f"mass: {'first':>6} " + " ".join(f"{name:>7}" for name in ranges))
     for reading in report.readings:
         masses = [0.0] * len(ranges)
         for distance, mass in zip(report.distances, reading.pattern[1:], strict=True):
             masses[sum(distance >= bound for bound in near)] += mass
         divergence = "" if reading.method == "trained" else f"{reading.divergence:.4f} bits"
-        click.echo(f"{reading.length:>9,}  {reading.method:<10} {reading.uncertainty:>8.3f} "
-                   f"{divergence:>11}         {reading.pattern[0]:>6.3f} "
-                   + " ".join(f"{mass:>7.3f}" for mass in masses))
+        out(f"{reading.length:>9,}  {reading.method:<10} {reading.uncertainty:>8.3f} "
+            f"{divergence:>11}         {reading.pattern[0]:>6.3f} "
+            + " ".join(f"{mass:>7.3f}" for mass in masses))
     if not report.trials:
         return
-    click.echo("passkey")
+    out("passkey")
     for trial in report.trials:
-        click.echo(f"{trial.length:>9,}  {trial.method:<10} {trial.entropy:>8.3f}  depth "
-                   f"{trial.depth:.2f}  {'hit ' if trial.hit else 'miss'}  "
-                   f"{trial.key}: {trial.answer!r}")
+        out(f"{trial.length:>9,}  {trial.method:<10} {trial.entropy:>8.3f}  depth "
+            f"{trial.depth:.2f}  {'hit ' if trial.hit else 'miss'}  "
+            f"{trial.key}: {shown(trial.answer)}")
     for hit, name in ((True, "hits"), (False, "misses")):
         found = [trial.entropy for trial in report.trials if trial.hit == hit]
         if found:
-            click.echo(f"{name:<21} {sum(found) / len(found):>8.3f}  mean of {len(found)}")
+            out(f"{name:<21} {sum(found) / len(found):>8.3f}  mean of {len(found)}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import click
 
-from .options import PICTURE
+from ..console import out
+from ..shown import json_text
+from .options import PICTURE, THREAD_COUNT
 
 HELP = """Time MODEL reading and writing, LaMPE against stock attention.
 
@@ -32,7 +33,7 @@ Examples:
               help="Runs of either side.")
 @click.option("--decode", default=32, show_default=True, type=click.IntRange(1),
               help="Tokens to write at each length.")
-@click.option("--threads", type=click.IntRange(1), help="Processor threads.  [default: all]")
+@click.option("--threads", type=THREAD_COUNT, help="Processor threads.  [default: all]")
 @click.option("--stock", type=click.Path(path_type=Path), metavar="FOLDER",
               help="Upstream's own llama-cpp-python, as a folder for PYTHONPATH.")
 @click.option("--portable", is_flag=True, help="LaMPE with attention from stock operations.")
@@ -54,22 +55,22 @@ def command(
             portable=portable, flash_attn=flash_attn, on_work=bar.advance,
         )
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(found), indent=2))
+        out(json_text(dataclasses.asdict(found)))
     else:
-        click.echo(f"LaMPE ({found.paths[0]}, {found.versions[0]}) against {found.stock} "
-                   f"({found.versions[1]})")
-        click.echo(f"{found.rounds} rounds in turn, {found.threads} threads; medians in tokens/s, "
-                   "ratio above 1 where LaMPE is faster")
-        click.echo(f"{'length':>8}  {'what':<8}{'LaMPE':>9}{'stock':>9}{'ratio':>7}  least to most")
+        out(f"LaMPE ({found.paths[0]}, {found.versions[0]}) against {found.stock} "
+            f"({found.versions[1]})")
+        out(f"{found.rounds} rounds in turn, {found.threads} threads; medians in tokens/s, "
+            "ratio above 1 where LaMPE is faster")
+        out(f"{'length':>8}  {'what':<8}{'LaMPE':>9}{'stock':>9}{'ratio':>7}  least to most")
         for at in found.comparisons:
             for what, speed in (("prefill", at.prefill), ("decode", at.decode)):
                 least, most = speed.spread
-                click.echo(f"{at.length:>8,}  {what:<8}{speed.lampe:>9.1f}{speed.stock:>9.1f}"
-                           f"{speed.ratio:>7.2f}  {least:.2f} to {most:.2f}")
+                out(f"{at.length:>8,}  {what:<8}{speed.lampe:>9.1f}{speed.stock:>9.1f}"
+                    f"{speed.ratio:>7.2f}  {least:.2f} to {most:.2f}")
         ours, theirs = found.peak_rss_mb
         if ours is not None and theirs is not None:
-            click.echo(f"peak memory  LaMPE {ours:,.0f} MB, stock {theirs:,.0f} MB "
-                       f"({ours / theirs:.3f})")
+            out(f"peak memory  LaMPE {ours:,.0f} MB, stock {theirs:,.0f} MB "
+                f"({ours / theirs:.3f})")
     if plot is not None:
         from ..plot import plot_speed
 

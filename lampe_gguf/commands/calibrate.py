@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import paths
-from .options import NEW_FILE, PICTURE, THREADS
+from ..console import out, say
+from ..shown import MESSAGE_LIMIT, json_text, shown
+from .options import NEW_FILE, PICTURE, THREAD_COUNT, THREADS
 from .writing import writing
 
 if TYPE_CHECKING:
@@ -39,9 +43,10 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
         match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", str(value))
-        if match is None or float(match[1]) == 0:
-            self.fail(f"{value!r} is no time; say 45m, 2h or 90s", param, ctx)
-        return float(match[1]) * UNITS[match[2]]
+        seconds = float(match[1]) * UNITS[match[2]] if match else 0.0
+        if not 0 < seconds < math.inf:
+            self.fail(f"{value!r:.80} is no time; say 45m, 2h or 90s", param, ctx)
+        return seconds
 
 
 @click.command(name="calibrate", help=HELP)
@@ -59,7 +64,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 @click.option("--write", type=NEW_FILE, metavar="OUTPUT",
               help="Write MODEL with the constants to OUTPUT, as convert does.")
 @click.option("--force", is_flag=True, help="Replace OUTPUT if it exists.")
-@click.option("--threads", type=click.IntRange(1), help=THREADS)
+@click.option("--threads", type=THREAD_COUNT, help=THREADS)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--plot", type=PICTURE, help="Draw points and curve into a PNG.")
 def command(
@@ -78,16 +83,15 @@ def command(
     documents = read_documents(texts) if texts else [python_documentation()]
     path = report_path or model.with_name(model.name + ".calibration.json")
     if resume and not paths.exists(path):
-        click.echo(f"there is no {path} to go on from: starting anew", err=True)
+        say(f"there is no {path} to go on from: starting anew")
 
     with Progress("calibrating", 0, "tokens") as bar:
 
         def outlook(found: Outlook) -> None:
             bar.total = found.readings * found.lengths[-1]
-            shown = ", ".join(f"{length:,}" for length in found.lengths)
-            click.echo(f"lengths {shown} tokens; about {found.readings} readings of about "
-                       f"{duration(found.seconds_reading)}, at most {duration(found.seconds)}",
-                       err=True)
+            listed = ", ".join(f"{length:,}" for length in found.lengths)
+            say(f"lengths {listed} tokens; about {found.readings} readings of about "
+                f"{duration(found.seconds_reading)}, at most {duration(found.seconds)}")
 
         try:
             report = calibrate_model(
@@ -98,17 +102,17 @@ def command(
         except KeyboardInterrupt:
             bar.clear()
             if path.exists():
-                click.echo(f"\nwhat was read is in {path}; --resume goes on from there", err=True)
+                say(f"what was read is in {path}; --resume goes on from there", new_line=True)
             raise
     if as_json:
-        click.echo(path.read_text())
+        out(json_text(json.loads(path.read_text(encoding="utf-8")), indent=1))
     else:
         show(report)
-        click.echo(f"report       {path}")
+        out(f"report       {shown(path)}")
     if write is not None:
         with writing() as on_progress:
             done = convert(model, write, config=report.config, force=force, on_progress=on_progress)
-        click.echo(f"wrote        {done.outputs[0]}", err=as_json)
+        (say if as_json else out)(f"wrote        {shown(done.outputs[0])}")
     if plot is not None:
         from ..calibrate.plot import plot_calibration
 
@@ -121,8 +125,8 @@ def python_documentation() -> Any:
 
     from ..documents import Document
 
-    click.echo("no --text: reading Python's own documentation; text of the kind that the model "
-               "will read is better", err=True)
+    say("no --text: reading Python's own documentation; text of the kind that the model "
+        "will read is better")
     return Document("pydoc_data", "\n\n".join(topics[name] for name in sorted(topics)))
 
 
@@ -131,18 +135,18 @@ def show(report: Report) -> None:
     for point in report.points:
         least, most = point.tied
         same = "" if least == most else f"  (no worse: {least:,} to {most:,})"
-        click.echo(f"{point.length:>8,} tokens  best m {point.best:>7,}{same}")
+        out(f"{point.length:>8,} tokens  best m {point.best:>7,}{same}")
     for reason in report.reasons:
-        click.echo(f"- {reason}")
+        out(f"- {shown(reason, MESSAGE_LIMIT)}")
     if report.held_out:
-        shown = "".join(f"{length:>9,}" for length in report.task.lengths)
-        click.echo(f"held out, perplexity {shown}   against the baseline")
+        heads = "".join(f"{length:>9,}" for length in report.task.lengths)
+        out(f"held out, perplexity {heads}   against the baseline")
         for each in report.held_out:
             # under `prompt` only the longest length is read as it would be
             numbers = "".join("        -" if x != x else f"{x:9.3f}" for x in each.perplexity)
-            click.echo(f"  {each.name:<18} {numbers}   {each.difference:+.4f} +- {each.error:.4f}")
+            out(f"  {each.name:<18} {numbers}   {each.difference:+.4f} +- {each.error:.4f}")
     if report.config is not None:
         names = ("local_window", "tail_window", "max_mapping_length", "slope", "offset",
                  "short_length", "short_mapping_length", "attention_factor", "length_policy")
         values = dataclasses.asdict(report.config)
-        click.echo("values       " + ", ".join(f"{name}={values[name]}" for name in names))
+        out("values       " + ", ".join(f"{name}={values[name]}" for name in names))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
+from ..console import OutputError, out, say
+from ..shown import visible
 from .options import generation_options
 
 HELP = """Chat with MODEL; /help lists the commands inside.
@@ -29,47 +31,61 @@ DEFAULT_N_CTX = 16384  # besides the documents
 def command(
     model: Path, docs: tuple[str, ...], max_tokens: int, temperature: float, seed: int | None,
     threads: int | None, n_ctx: int | None, no_lampe: bool,
-) -> None:
+) -> int:
     from ..chat import Chat
-    from ..documents import as_message, read_documents
+    from ..documents import read_documents
     from ..errors import LampeError
-    from ..session import count_tokens, file_config, open_model, reading_progress
+    from ..session import longest_input, open_model, reading_progress, tokens_to_ask
 
-    documents = read_documents(docs)
+    documents = read_documents(docs, to_ask=True)
+    for document in documents:
+        if (damage := document.damage()) is not None:
+            say(damage)
+    n_documents = 0
+    if documents:
+        n_documents = tokens_to_ask(model, documents, "", use_lampe=not no_lampe, n_ctx=n_ctx)
     if n_ctx is None:
-        n_ctx = DEFAULT_N_CTX
-        if documents:
-            n_ctx += count_tokens(model, as_message(documents, ""))
-        if not no_lampe:
-            n_ctx = min(n_ctx, file_config(model)[1].context_length)
+        n_ctx = DEFAULT_N_CTX + n_documents
+        limit, _ = longest_input(model, not no_lampe)
+        n_ctx = n_ctx if limit is None else min(n_ctx, limit)
     llm = open_model(model, n_ctx=n_ctx, use_lampe=not no_lampe, threads=threads)
 
-    def show(text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+    on_terminal = sys.stdout.isatty()
+    lost: list[OutputError] = []
 
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="replace")  # a byte that is no UTF-8 costs itself alone
+    def show(text: str) -> None:
+        try:
+            out(visible(text) if on_terminal else text, end="")
+        except OutputError as error:
+            if error.reader_is_gone:
+                raise
+            if not lost:  # the conversation is worth more than what cannot be shown of it
+                say(f"error: {error}; the chat goes on, and /save keeps it")
+            lost.append(error)
+
     chat = Chat(llm, show, max_tokens, temperature, seed, pending=documents)
     if documents:
         show(f"{len(documents)} document(s) go along with your first message\n")
     with reading_progress(llm):
         while True:
             try:
-                line = _ask(chat.prompt())
+                line = _ask(chat.prompt(), show)
             except KeyboardInterrupt:
                 show("\n")
                 if _typed():
                     continue
-                return
+                break
             except EOFError:
                 show("\n")
-                return
+                break
             try:
                 if not chat.handle(line):
-                    return
+                    break
+            except OutputError:
+                raise
             except LampeError as error:
-                click.echo(f"error: {error}", err=True)
+                say(f"error: {error}")
+    return 1 if lost else 0
 
 
 def _typed() -> str:
@@ -78,13 +94,18 @@ def _typed() -> str:
     return str(readline.get_line_buffer()) if readline is not None else ""
 
 
-def _ask(prompt: str) -> str:
-    if sys.stdin.isatty():
+def _ask(prompt: str, show: Callable[[str], None]) -> str:
+    if sys.stdin.isatty() and sys.stdout.isatty():
         with contextlib.suppress(ImportError):  # Windows edits lines by itself
             import readline  # noqa: F401  # input() edits lines with it and remembers them
         return input(prompt)
-    line = sys.stdin.readline()
+    show(prompt)
+    try:
+        line = sys.stdin.readline()
+    except OSError:  # a terminal that has gone
+        line = ""
     if not line:
         raise EOFError
-    sys.stdout.write(prompt + line)
+    if not sys.stdin.isatty():
+        show(line)
     return line

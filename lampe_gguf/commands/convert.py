@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +9,12 @@ import click
 
 from .. import paths
 from ..checkpoint import QUANTS, as_gguf, is_checkpoint
+from ..console import out, say
 from ..errors import UsageError
 from ..fields import LENGTH_POLICIES, METHODS
 from ..presets import PRESETS
-from .options import called_by_option
+from ..shown import json_text, shown
+from .options import TEXT, called_by_option
 from .writing import writing
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ Examples:
 @click.option("--length-policy", type=click.Choice(LENGTH_POLICIES), help="Which length counts.")
 @click.option("--length-step", type=int, help="Granularity of the length under 'causal'.")
 @click.option("--group-size", type=int, help="G of the method 'selfextend'.")
-@click.option("--provenance", help="Where the values come from, in your own words.")
+@click.option("--provenance", type=TEXT, help="Where the values come from, in your own words.")
 def command(
     model: Path, output: Path | None, force: bool, as_json: bool, quantize: str | None,
     preset: str | None, **values: Any,
@@ -90,17 +91,16 @@ def command(
             "replaced": done.replaced,
             "config": dataclasses.asdict(config),
         }
-        click.echo(json.dumps(result, indent=2))
+        out(json_text(result))
         return
-    click.echo(f"{config.provenance}", err=True)
-    click.echo(
+    say(config.provenance)
+    say(
         f"window {config.window}, up to {config.context_length} tokens; "
         f"local {config.local_window}, tail {config.tail_window}, "
-        f"mapping length up to {config.max_mapping_length:g}, {config.length_policy}",
-        err=True,
+        f"mapping length up to {config.max_mapping_length:g}, {config.length_policy}"
     )
     verb = "replaced the LaMPE metadata in" if done.replaced else "wrote"
-    click.echo(f"{verb} {done.outputs[0]}")
+    out(f"{verb} {shown(done.outputs[0])}")
 
 
 def _convert_checkpoint(
@@ -120,7 +120,7 @@ def _convert_checkpoint(
     check_target(target, options["force"])
 
     def say(stage: str) -> None:
-        click.echo(f"{stage} ...", err=True)
+        say(f"{stage} ...")
 
     with as_gguf(folder, quantize, target.resolve().parent, say) as made:
         return convert(made, target, **options)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import click
+
+from ..console import out
+from ..shown import MESSAGE_LIMIT, json_text, shown
 
 HELP = """Say whether the patched backend is installed, and what would run on this machine.
 
@@ -30,18 +32,19 @@ def command(architectures: bool, as_json: bool) -> int:
         return 0
     report = examine()
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(report), indent=2))
+        out(json_text(dataclasses.asdict(report)))
     else:
-        click.echo(f"backend    {report.version or 'none'}")
+        out(f"backend    {shown(report.version or 'none')}")
         if report.library:
-            click.echo(f"library    {report.library}")
+            out(f"library    {shown(report.library)}")
         for device in report.devices:
-            click.echo(f"device     {device}")
+            out(f"device     {shown(device)}")
         if report.cpu_features:
-            click.echo(f"cpu        {' '.join(report.cpu_features)}")
+            out(f"cpu        {' '.join(report.cpu_features)}")
         if report.path:
-            click.echo(f"attention  {report.path}")
-        click.echo(f"problem    {report.problem}" if report.problem else "all is right")
+            out(f"attention  {shown(report.path)}")
+        problem = f"problem    {shown(report.problem, MESSAGE_LIMIT)}"
+        out(problem if report.problem else "all is right")
     return 0 if report.ok else 1
 
 
@@ -51,8 +54,8 @@ def show_architectures(as_json: bool) -> None:
 
     rows = table()
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(row) for row in rows], indent=2))
+        out(json_text([dataclasses.asdict(row) for row in rows]))
         return
     for row in rows:
         verdict = "yes" if row.qualifies else "no"
-        click.echo(f"{row.name:<18} {verdict:<4} {row.remark}".rstrip())
+        out(f"{row.name:<18} {verdict:<4} {row.remark}".rstrip())

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ..console import out
 from ..errors import LampeError, UsageError
 from ..evaluate import METHODS, SCALINGS, Perplexity, check, perplexity
+from ..shown import json_text
 from .eval_tasks import (
     kv_command,
     niah_command,
@@ -19,7 +20,7 @@ from .eval_tasks import (
     ruler_command,
     tasks_command,
 )
-from .options import PICTURE, THREADS, Listed, called_by_option
+from .options import MAX_FACTOR, PICTURE, THREAD_COUNT, THREADS, Listed, Number, called_by_option
 
 HELP = """Measure MODEL far beyond its training window, LaMPE against the alternatives.
 
@@ -59,10 +60,10 @@ def command() -> None:
 @click.option("--method", type=click.Choice(METHODS), help="[default: lampe]")
 @click.option("--methods", type=Listed(click.Choice(METHODS)), metavar="NAME,...",
               help="Several methods, in one table.")
-@click.option("--factor", type=float, help="Of linear, yarn and ntk.")
+@click.option("--factor", type=Number(max=MAX_FACTOR), help="Of linear, yarn and ntk.")
 @click.option("--local-window", type=int, help="Of lampe and its neighbours.")
 @click.option("--group-size", type=int, help="Of selfextend.")
-@click.option("--threads", type=click.IntRange(1), help=THREADS)
+@click.option("--threads", type=THREAD_COUNT, help=THREADS)
 @click.option("--portable", is_flag=True, help="Attention from stock operations (slower).")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--plot", type=PICTURE, help="Draw it by position into a PNG.")
@@ -131,7 +132,7 @@ def show_found(
     """All of the runs, or those there are."""
     if as_json:
         listed = [dataclasses.asdict(each) for each in found]
-        click.echo(json.dumps({"runs": listed} if several else listed[0], indent=2))
+        out(json_text({"runs": listed} if several else listed[0]))
     elif several:
         show_table(jobs, found)
     else:
@@ -141,16 +142,16 @@ def show_found(
 def show_one(found: Perplexity) -> None:
     """One run, block by block."""
     values = ", ".join(f"{name}={value}" for name, value in found.parameters.items())
-    click.echo(f"method       {found.method}" + (f" ({values})" if values else ""))
-    click.echo(f"attention    {found.path}")
-    click.echo(f"tokens       {found.tokens:,} in {found.seconds:.1f} s "
-               f"({found.tokens_per_second:.0f} tokens/s)")
-    click.echo(f"perplexity   {found.all:.3f}")
+    out(f"method       {found.method}" + (f" ({values})" if values else ""))
+    out(f"attention    {found.path}")
+    out(f"tokens       {found.tokens:,} in {found.seconds:.1f} s "
+        f"({found.tokens_per_second:.0f} tokens/s)")
+    out(f"perplexity   {found.all:.3f}")
     for name, value in (("last 2,048", found.last_2048), ("last 512", found.last_512)):
         if value is not None:
-            click.echo(f"{name:<12} {value:.3f}")
+            out(f"{name:<12} {value:.3f}")
     for end, block in found.blocks:
-        click.echo(f"  to {end:>7,}  {block:.3f}")
+        out(f"  to {end:>7,}  {block:.3f}")
 
 
 def show_table(jobs: Sequence[tuple[str, int]], found: Sequence[Perplexity]) -> None:
@@ -159,11 +160,11 @@ def show_table(jobs: Sequence[tuple[str, int]], found: Sequence[Perplexity]) -> 
     def shown(value: float | None) -> str:
         return f"{'-' if value is None else format(value, '.3f'):>12}"
 
-    click.echo(f"{'length':>9}  {'method':<11}{'all':>12}{'last 2,048':>12}{'last 512':>12}"
-               f"{'tokens/s':>12}")
+    out(f"{'length':>9}  {'method':<11}{'all':>12}{'last 2,048':>12}{'last 512':>12}"
+        f"{'tokens/s':>12}")
     for (method, length), each in zip(jobs, found, strict=False):
-        click.echo(f"{length:>9,}  {method:<11}{shown(each.all)}{shown(each.last_2048)}"
-                   f"{shown(each.last_512)}{each.tokens_per_second:>12.0f}")
+        out(f"{length:>9,}  {method:<11}{shown(each.all)}{shown(each.last_2048)}"
+            f"{shown(each.last_512)}{each.tokens_per_second:>12.0f}")
 
 
 for each in (passkey_command, niah_command, kv_command, ruler_command, tasks_command):

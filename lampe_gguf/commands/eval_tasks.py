@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import Listed
+from ..console import say
+from .options import Listed, Number
 from .task_options import HAYSTACK, LENGTHS, LIMIT, SEED, read_haystack, run_tasks, task_options
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def passkey_command(
 @click.command(name="niah", help=NIAH_HELP)
 @task_options(
     LENGTHS,
-    click.option("--depths", type=Listed(click.FloatRange(0, 1)), default="0,0.25,0.5,0.75,1",
+    click.option("--depths", type=Listed(Number(0, 1)), default="0,0.25,0.5,0.75,1",
                  show_default=True, metavar="SHARE,...", help="Where the needle is."),
     click.option("--limit", type=click.IntRange(1), default=3, show_default=True,
                  help="Questions for each length and depth."),
@@ -143,7 +144,7 @@ def ruler_command(
         chosen = tuple(task for task in TASKS if task not in left)
         need = ("need --qa-passages FILE" if passages is None else
                 f"have no question in {qa_passages}")
-        click.echo(f"left out, as they {need}: {', '.join(left)}", err=True)
+        say(f"left out, as they {need}: {', '.join(left)}")
     hay = read_haystack(haystack)
 
     def generate(length: int, count: Count) -> Iterator[Item]:
@@ -175,8 +176,8 @@ def tasks_command(
     with vocabulary(model) as vocab:
         items = list(place(read, Prompter(vocab, options["raw"]).count, max_length))
     if len(items) < len(read):
-        click.echo(f"{len(read) - len(items)} of {len(read)} questions need more than "
-                   f"{max_length:,} tokens and are left out", err=True)
+        say(f"{len(read) - len(items)} of {len(read)} questions need more than "
+            f"{max_length:,} tokens and are left out")
     if not items:
         raise UsageError(
             f"there is no question left to ask of {', '.join(files)}; give a greater --max-length"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
+from ..console import out, say
+from ..shown import json_text
 from .options import PICTURE
 
 HELP = """Show what MODEL's file says about LaMPE, and the mapping by length.
@@ -29,9 +30,9 @@ def command(model: Path, as_json: bool, plot: Path | None) -> None:
 
     found = inspection.inspect(model)
     if as_json:
-        click.echo(json.dumps(inspection.as_dict(found), indent=2))
+        out(json_text(inspection.as_dict(found)))
     else:
-        click.echo(inspection.as_text(found))
+        out(inspection.as_text(found))
     if plot is not None:
         from ..errors import LampeError
         from ..plot import plot_mapping
@@ -39,4 +40,4 @@ def command(model: Path, as_json: bool, plot: Path | None) -> None:
         if found.config is None:
             raise LampeError(f"there is no mapping to draw: {found.reason}")
         plot_mapping(found.config, [row.length for row in found.rows], plot)
-        click.echo(f"wrote {plot}", err=True)
+        say(f"wrote {plot}")

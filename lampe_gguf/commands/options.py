@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -40,10 +41,36 @@ class Picture(NewFile):
         return super().convert(value, param, ctx)
 
 
+THREAD_COUNT = click.IntRange(1, 512)  # as many as the backend takes
+MAX_TOKENS = 2**24  # the longest context there can be
+MAX_FACTOR = 2**16
+
 NEW_FILE = NewFile(path_type=Path)
 PICTURE = Picture(path_type=Path)
 THREADS = ("Processor threads; fewer where other programs compute too.  "
            "[default: all to read, one for each core to write]")
+
+
+class Text(click.ParamType):  # type: ignore[type-arg]
+    """Words for a model or a file: bytes that are no UTF-8 are replaced, which nothing takes."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        return str(value).encode(errors="surrogateescape").decode(errors="replace")
+
+
+TEXT = Text()
+
+
+class Number(click.FloatRange):
+    """A number that is one: "nan" passes every comparison, and "inf" most."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r:.80} is not a finite number", param, ctx)
+        return number
 
 
 class Listed(click.ParamType):  # type: ignore[type-arg]
@@ -85,13 +112,13 @@ def called_by_option(given: Mapping[str, Any]) -> Iterator[None]:
 
 
 _OPTIONS = (
-    click.option("--max-tokens", default=256, show_default=True, type=click.IntRange(1),
-                 help="Longest answer."),
-    click.option("--temperature", default=0.2, show_default=True, type=click.FloatRange(0, 10),
+    click.option("--max-tokens", default=256, show_default=True,
+                 type=click.IntRange(1, MAX_TOKENS), help="Longest answer."),
+    click.option("--temperature", default=0.2, show_default=True, type=Number(0, 10),
                  help="0 for the likeliest answer."),
-    click.option("--seed", type=int, help="For the same answer again."),
-    click.option("--threads", type=click.IntRange(1), help=THREADS),
-    click.option("--n-ctx", type=click.IntRange(1), help="Context length, tokens."),
+    click.option("--seed", type=click.IntRange(0, 2**32 - 2), help="For the same answer again."),
+    click.option("--threads", type=THREAD_COUNT, help=THREADS),
+    click.option("--n-ctx", type=click.IntRange(1, MAX_TOKENS), help="Context length, tokens."),
     click.option("--no-lampe", is_flag=True, help="Plain RoPE, to see the difference."),
 )
 

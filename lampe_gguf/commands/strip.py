@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
+from ..console import out
+from ..shown import json_text, shown
 from .writing import writing
 
 HELP = """Write MODEL to OUTPUT without its LaMPE metadata: the file that was converted.
@@ -28,4 +29,4 @@ def command(model: Path, output: Path, force: bool, as_json: bool) -> None:
     with writing() as on_progress:
         done = strip(model, output, force=force, on_progress=on_progress)
     paths = [str(path) for path in done]
-    click.echo(json.dumps({"outputs": paths}, indent=2) if as_json else f"wrote {paths[0]}")
+    out(json_text({"outputs": paths}) if as_json else f"wrote {shown(paths[0])}")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ..console import out, say
 from ..errors import LampeError
 from ..evaluate import METHODS
-from .options import PICTURE, THREADS, Listed, called_by_option
+from ..shown import json_text
+from .options import MAX_FACTOR, PICTURE, THREAD_COUNT, THREADS, Listed, Number, called_by_option
 
 if TYPE_CHECKING:
     from ..suite import Generator
@@ -38,10 +39,10 @@ _COMMON = (
                                              "continue a text better than they answer."),
     click.option("--resume", type=click.Path(path_type=Path), metavar="FILE",
                  help="Keep each answer in FILE as it comes, and ask nothing again that it holds."),
-    click.option("--factor", type=float, help="Of linear, yarn and ntk."),
+    click.option("--factor", type=Number(max=MAX_FACTOR), help="Of linear, yarn and ntk."),
     click.option("--local-window", type=int, help="Of lampe and its neighbours."),
     click.option("--group-size", type=int, help="Of selfextend."),
-    click.option("--threads", type=click.IntRange(1), help=THREADS),
+    click.option("--threads", type=THREAD_COUNT, help=THREADS),
     click.option("--portable", is_flag=True, help="Attention from stock operations (slower)."),
     click.option("--json", "as_json", is_flag=True, help="Everything as JSON, single answers too."),
     click.option("--plot", type=PICTURE, help="Draw the scores into a PNG."),
@@ -89,7 +90,7 @@ def run_tasks(
 
             def note(text: str) -> None:
                 bar.clear()
-                click.echo(text, err=True)
+                say(text)
 
             observer = Observer(outlook, bar.advance, bar.relabel, note)
             with called_by_option(choices):
@@ -100,7 +101,7 @@ def run_tasks(
             where = ("the same command goes on from there" if resume is not None else
                      "with --resume FILE, nothing would have to be asked again")
             kept = f" are in {resume}" if resume is not None else ""
-            click.echo(f"\n{len(results)} answers{kept}; {where}", err=True)
+            say(f"{len(results)} answers{kept}; {where}", new_line=True)
             _show(results, suite, as_json, by_depth, seed)
         raise
     _show(results, suite, as_json, by_depth, seed)
@@ -122,11 +123,11 @@ def _show(
     if as_json:
         about = {"model": str(suite.model), "window": suite.window, "raw": suite.raw, "seed": seed,
                  "parameters": suite.parameters}
-        click.echo(json.dumps(as_dict(results, by_depth, **about), indent=2))
+        out(json_text(as_dict(results, by_depth, **about)))
         return
-    click.echo(table(cells(results, seed=seed), suite.methods))
+    out(table(cells(results, seed=seed), suite.methods))
     if by_depth:
-        click.echo()
-        click.echo(grid(cells(results, by_depth=True, seed=seed), suite.methods))
-    click.echo("\nmean score (95 % interval); prompts of the same tokens for every method, "
-               f"truncate's cut to the window of {suite.window:,}")
+        out()
+        out(grid(cells(results, by_depth=True, seed=seed), suite.methods))
+    out("\nmean score (95 % interval); prompts of the same tokens for every method, "
+        f"truncate's cut to the window of {suite.window:,}")

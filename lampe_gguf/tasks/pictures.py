@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..plot import new_figure, save_figure
+from ..shown import title
 from .report import Cell
 
 
@@ -67,7 +68,7 @@ def plot_scores(
         lengths = sorted({c.length for c in found if c.task == task})
         axes.set_xticks(lengths, [f"{n:,}" for n in lengths])
         axes.set_ylim(-0.03, 1.03)
-        axes.set_title(task, fontsize=9)
+        axes.set_title(title(task), fontsize=9)
         axes.grid(alpha=0.3)
     for axes in panels[len(tasks):]:
         axes.set_visible(False)

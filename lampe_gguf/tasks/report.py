@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..shown import shown
 from .intervals import bootstrap, wilson
 from .journal import Result
 
@@ -75,7 +76,7 @@ def table(found: Sequence[Cell], methods: Sequence[str]) -> str:
             row = [by_key.get((task, length, method)) for method in methods]
             n = max((each.n for each in row if each is not None), default=0)
             if n:
-                rows.append([task, f"{length:,}", str(n), *map(_shown, row)])
+                rows.append([shown(task, 60), f"{length:,}", str(n), *map(_shown, row)])
     if len(tasks) > 1:
         for length in lengths:
             means = []
