@@ -19,7 +19,8 @@ from lampe_gguf import backend, metadata
 from lampe_gguf.config import LampeConfig
 from lampe_gguf.errors import LampeError
 from lampe_gguf.fields import FIELDS, MAX_F64, Field
-from lampe_gguf.gguf_file import SCALARS, U64, GGUFFile, ValueType
+from lampe_gguf.gguf_file import GGUFFile
+from lampe_gguf.gguf_format import SCALARS, U64, ValueType
 from lampe_gguf.gguf_output import encode_pair, write_gguf
 
 PREFIX = metadata.prefix("llama")
