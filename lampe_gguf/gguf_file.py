@@ -19,7 +19,6 @@ import os
 import stat
 import struct
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from .errors import LampeError
@@ -221,12 +220,7 @@ class GGUFFile:
     def __enter__(self) -> GGUFFile:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _read(self) -> None:
