@@ -14,7 +14,6 @@ import math
 import os
 import stat
 from pathlib import Path
-from types import TracebackType
 
 from .errors import LampeError, UsageError
 from .gguf_format import (
@@ -72,12 +71,7 @@ class GGUFFile:
     def __enter__(self) -> GGUFFile:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _read(self) -> None:

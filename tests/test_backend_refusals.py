@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import tiny_config
+from llama_cpp import _logger
 from llama_cpp import llama_cpp as C
 
 from lampe_gguf import backend
@@ -17,6 +19,7 @@ from lampe_gguf.errors import LampeError
 from lampe_gguf.runtime import LampeLlama
 
 Tiny = Callable[..., Path]
+WARNING = 3  # ggml_log_level
 TOKENS = [int(t) for t in np.random.default_rng(7).integers(3, 350, 120)]
 
 BAD_VALUES = [
@@ -130,3 +133,27 @@ def test_model_without_metadata_cannot_be_switched_on(tiny: Tiny) -> None:
     llm = opened(tiny(lampe=None))
     with pytest.raises(LampeError, match="no LaMPE metadata"):
         backend.set_enabled(llm.ctx, True)
+
+
+@pytest.mark.parametrize("lampe", [None, False])
+def test_what_a_stopped_batch_left_is_no_warning_under_lampe(tiny: Tiny, lampe: Any) -> None:
+    said: list[tuple[int, str]] = []
+
+    def keep(level: int, text: bytes, _: Any) -> None:
+        said.append((level, text.decode("utf-8", "replace")))
+
+    llm = opened(tiny(), lampe=lampe)
+    callback = C.llama_log_callback(keep)
+    C.llama_log_set(callback, ctypes.c_void_p(0))
+    try:
+        stop = ctypes.c_bool(True)
+        backend.set_abort_flag(llm.ctx, stop)
+        llm._batch.set_batch(batch=TOKENS[:10], n_past=0, logits_all=False)
+        with pytest.raises(RuntimeError, match="llama_decode returned 2"):
+            llm._ctx.decode(llm._batch)
+    finally:
+        C.llama_log_set(_logger.llama_log_callback, ctypes.c_void_p(0))
+    warned = [text for level, text in said
+              if level == WARNING and "removing memory module entries" in text]
+    # upstream's own where LaMPE is off
+    assert len(warned) == (0 if lampe is None else 1)

@@ -18,13 +18,14 @@ from patched import wheel as wheels
 from patched.refresh import least_diff, refresh
 from patched.report import Failure, run
 from patched.sdist import Sdist
-from patched.series import parse_patch, patched_files, problems, split_lines
+from patched.series import parse_patch, patched_files, problems, read_series, split_lines
 from patched.tree import Tree
 
 FILE = "".join(f"line {n}\n" for n in range(1, 31))
 VERSION = '__version__ = "0.3.36"\n'
 DIFF = """\
 Say which lines are ours, because the test needs one.
+Not offered upstream.
 
 --- a/vendor/llama.cpp/a.c
 +++ b/vendor/llama.cpp/a.c
@@ -76,7 +77,9 @@ def test_the_stock_build_gets_fixes_alone(source: Sdist, patches: Path) -> None:
 @pytest.mark.parametrize("old, new, message", [
     ("@@ -9,2 +9,3 @@", "@@ -8,2 +8,3 @@", "does not apply"),  # an offset
     (" line 10", " line ten", "does not apply"),  # fuzz
-    ("Say which lines are ours, because the test needs one.\n", "", "says why"),
+    ("Say which lines are ours, because the test needs one.\nNot offered upstream.\n", "",
+     "says why"),
+    ("Not offered upstream.\n", "", "whether it was offered upstream"),
     ("@@ -9,2 +9,3 @@", "@@ -9,5 +9,6 @@", "ends too early"),
     ("vendor/llama.cpp/a.c", "vendor/llama.cpp/b.c", "upstream does not have"),
 ])
@@ -111,6 +114,20 @@ def test_refresh_gives_back_what_was_edited(source: Sdist, patches: Path, tmp_pa
     files = patched_files(source, patches)
     assert files["vendor/llama.cpp/a.c"].decode() == edited
     assert (patches / "0001-line.patch").read_text().startswith("Say which lines are ours")
+
+
+def test_a_new_patch_was_not_offered_upstream(
+    source: Sdist, patches: Path, tmp_path: Path
+) -> None:
+    (patches / "0001-line.patch").unlink()
+    (patches / "series").write_text("")
+    root = tmp_path / "tree"
+    source.unpack(root)
+    (root / "vendor/llama.cpp/a.c").write_text(FILE.replace("line 20", "line twenty"))
+    refresh(source, patches, root, new=("twenty", "Write numbers as words, for the test."))
+    [patch] = read_series(patches)
+    assert patch.why == "Write numbers as words, for the test. Not offered upstream."
+    assert problems(source, patches) == []
 
 
 def test_a_diff_fits_one_place_and_git_agrees(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ TESTS = {
                            "-c", "256", "-ub", "32", "-np", "4", "-t", "2"],
     "test-backend-sampler": ["--model", "{model}"],
     "test-backend-ops": ["test", "-b", "CPU", "-o",
-                         "FLASH_ATTN_EXT,MUL_MAT,ROPE,SOFT_MAX,CONCAT,CPY,SET_ROWS,ADD"],
+                         "LAMPE_ATTN,FLASH_ATTN_EXT,MUL_MAT,ROPE,SOFT_MAX,CONCAT,CPY,SET_ROWS,ADD"],
 }
 LIMIT = 1500  # seconds for one test
 SIDES = ("stock", "patched", "patched, LaMPE on")

@@ -13,7 +13,6 @@ import os
 import re
 import zlib
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from ..errors import LampeError, UsageError
@@ -89,12 +88,7 @@ class Journal:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.file is not None:
             self.file.close()
             self.file = None

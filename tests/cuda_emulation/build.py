@@ -25,6 +25,7 @@ from patched import places, sdist
 HERE = Path(__file__).parent
 GGML = "vendor/llama.cpp/ggml"
 OVERLAY = places.PATCHES / "overlay" / GGML
+HEADERS = (OVERLAY / "include", OVERLAY / "src")
 KERNELS = OVERLAY / "src" / "ggml-cuda"
 SELFTEST = HERE / "selftest.cu"
 KEPT = 6  # builds in the cache
@@ -140,7 +141,7 @@ def _compile(folder: Path, compiler: Path, flags: list[str], units: list[Path]) 
         if done.returncode != 0:
             raise RuntimeError(f"the emulation does not compile:\n{done.stderr[-8000:]}")
 
-    includes = [f"-I{each}" for each in (HERE, OVERLAY / "include", folder / "ggml")]
+    includes = [f"-I{each}" for each in (HERE, *HEADERS, folder / "ggml")]
     objects = [folder / f"{unit.stem}.o" for unit in units]
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         started = [
@@ -158,7 +159,8 @@ def _key(flags: list[str], version: str, sources: list[Path]) -> str:
     for part in (*flags, version, compiling.processor(), places.SDIST_SHA256, llama_cpp.__file__):
         digest.update(part.encode() + b"\0")
     own = [each for each in HERE.iterdir() if each.suffix in (".h", ".cuh", ".cpp", ".py")]
-    for path in [*sorted(own), OVERLAY / "include" / "ggml-lampe.h", *sources]:
+    shared = [path for each in HEADERS for path in sorted(each.glob("*.h"))]
+    for path in [*sorted(own), *shared, *sources]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:32]
 

@@ -118,7 +118,8 @@ def refresh(
 ) -> Refreshed:
     """Make patches/ say what the tree at `root` holds.
 
-    `new` is the name and the reason of a patch for upstream files that no patch claims yet;
+    `new` is the name and the reason of a patch for upstream files that no patch claims yet, not
+    offered upstream;
     `into` names an existing one for them. A patch whose files are all as upstream has them
     is removed.
     """
@@ -156,7 +157,7 @@ def _header(path: Path, why: str) -> bytes:
     """The text above the first diff, kept as it is where the patch exists."""
     if path.exists():
         return re.split(rb"(?m)^(?=diff --git |--- )", path.read_bytes())[0]
-    return why.encode() + b"\n\n"
+    return why.encode() + b"\nNot offered upstream.\n\n"
 
 
 def _write_series(patches: Path, names: list[str], done: Refreshed) -> None:

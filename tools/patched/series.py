@@ -13,6 +13,7 @@ from pathlib import Path
 from .report import Failure
 from .sdist import Sdist
 
+_OFFERED = re.compile(r"Not offered upstream\b|Offered upstream: \S")
 _HUNK = re.compile(rb"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
 _NAME = re.compile(r"\d{4}-[a-z0-9][a-z0-9-]*\.patch")
 _NO_NEWLINE = b"\\ No newline at end of file"
@@ -195,6 +196,11 @@ def problems(sdist: Sdist, patches: Path) -> list[str]:
     for patch in series:
         if len(patch.why) < 20:
             found.append(f"{patch.name} has no sentence on top that says why it is there.")
+        elif not _OFFERED.search(patch.why):
+            found.append(
+                f"{patch.name} does not say whether it was offered upstream: "
+                "'Not offered upstream.' or 'Offered upstream: ADDRESS'."
+            )
         if not patch.files:
             found.append(f"{patch.name} changes nothing.")
         for diff in patch.files:

@@ -1,5 +1,7 @@
 #include "llama-lampe-layout.h"
 
+#include "ggml-lampe.h"
+
 #include <algorithm>
 
 // ranges of cells begin and end at multiples of this, so that graphs can be used again
@@ -15,7 +17,7 @@ static bool lampe_plan_same_middle(const llama_lampe_plan & a, const llama_lampe
 }
 
 int32_t lampe_plan_middle(const llama_lampe_plan & plan, int32_t pos) {
-    return (int32_t) ((int64_t) pos*plan.num/plan.den);
+    return (int32_t) ggml_lampe_middle(pos, plan.num, plan.den);
 }
 
 std::vector<llama_lampe_plan> lampe_plans_distinct(const std::vector<llama_lampe_plan> & plans, std::vector<int64_t> & ids) {

@@ -3,6 +3,8 @@
 
 #include "llama-impl.h"
 
+#include "ggml-lampe.h"
+
 #include <algorithm>
 #include <cinttypes>
 #include <cmath>
@@ -89,7 +91,7 @@ llama_lampe_plan llama_lampe_params_plan(const llama_lampe_params & params, int3
                 plan.local_window   = s1;
                 plan.num            = m      - s1 - s2;
                 plan.den            = length - s1 - s2;
-                plan.middle_shift   = s1 - (int32_t) ((int64_t) s1*plan.num/plan.den);
+                plan.middle_shift   = s1 - (int32_t) ggml_lampe_middle(s1, plan.num, plan.den);
                 plan.tail_start     = length - s2;
                 plan.tail_shift     = length - m;
                 plan.mapping_length = m;

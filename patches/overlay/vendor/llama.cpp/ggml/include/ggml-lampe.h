@@ -4,6 +4,12 @@
 
 #include "ggml.h"
 
+#if defined(__CUDACC__) || defined(__HIPCC__) || defined(__MUSACC__)
+#    define GGML_LAMPE_INLINE static __host__ __device__ __forceinline__
+#else
+#    define GGML_LAMPE_INLINE static inline
+#endif
+
 #ifdef  __cplusplus
 extern "C" {
 #endif
@@ -21,6 +27,11 @@ extern "C" {
         GGML_LAMPE_PLAN_TAIL_SHIFT   = 6,
         GGML_LAMPE_PLAN_LENGTH       = 7, // the length that the plan was made for, not used by the operator
     };
+
+    // g(pos)
+    GGML_LAMPE_INLINE int64_t ggml_lampe_middle(const int64_t pos, const int32_t num, const int32_t den) {
+        return pos*num/(den > 1 ? den : 1);
+    }
 
     // q:     f32 [d_k, n_q,  n_head,    n_stream]  not rotated
     // k:         [d_k, n_kv, n_head_kv, n_stream]  not rotated, f32 or any type that converts to it

@@ -185,10 +185,10 @@ void lampe_tile::find_rope_rows(enum lampe_region region, int64_t base) {
     const int64_t num = in_middle ? plan[GGML_LAMPE_PLAN_NUM] : 1;
     const int64_t den = in_middle ? std::max(1, plan[GGML_LAMPE_PLAN_DEN]) : 1;
 
-    if (in_a_row && num >= 0 && num <= den && k_max*num/den - base < n_pos) {
+    if (in_a_row && num >= 0 && num <= den && ggml_lampe_middle(k_max, num, den) - base < n_pos) {
         // short chains of additions, which do not wait for one another
         for (int64_t r0 = 0; r0 < n; r0 += LAMPE_RUN_KEYS) {
-            const float * row = rope + (k_pos[r0]*num/den - base)*n_rot;
+            const float * row = rope + (ggml_lampe_middle(k_pos[r0], num, den) - base)*n_rot;
 
             int64_t rem = k_pos[r0]*num%den;
             for (int64_t j = r0; j < std::min(r0 + LAMPE_RUN_KEYS, n); ++j) {
@@ -214,7 +214,7 @@ void lampe_tile::find_rope_rows(enum lampe_region region, int64_t base) {
                 pos += 1;
             }
         } else {
-            pos = k_pos[j]*num/den;
+            pos = ggml_lampe_middle(k_pos[j], num, den);
             rem = k_pos[j]*num%den;
         }
         prev = k_pos[j];

@@ -77,9 +77,8 @@ lampe_tile::lampe_tile(const ggml_tensor * dst, const lampe_shape & shape, float
     }
 }
 
-// floor(pos*num/den), for the positions of the middle
 int64_t lampe_tile::middle(int64_t pos) const {
-    return pos*plan[GGML_LAMPE_PLAN_NUM]/std::max(1, plan[GGML_LAMPE_PLAN_DEN]);
+    return ggml_lampe_middle(pos, plan[GGML_LAMPE_PLAN_NUM], plan[GGML_LAMPE_PLAN_DEN]);
 }
 
 int64_t lampe_tile::query_position(enum lampe_region region, int64_t pos) const {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "ggml-lampe-impl.h"
 #include "ggml.h"
 
 #include <algorithm>
@@ -10,13 +11,6 @@
 
 static constexpr int64_t LAMPE_TILE_KV  = 64; // keys
 static constexpr int64_t LAMPE_FEW_ROWS = 8;  // up to so many rows in a block, dot products beat panels
-
-enum lampe_region {
-    LAMPE_REGION_LOCAL  = 0,
-    LAMPE_REGION_MIDDLE = 1,
-    LAMPE_REGION_TAIL   = 2,
-    LAMPE_REGION_COUNT  = 3,
-};
 
 // sizes of the operator, and how it is cut into work items
 struct lampe_shape {

@@ -146,19 +146,10 @@ struct lampe_kernel {
         return partial + (((i3*shape.n_q + i1)*shape.n_head + h)*shape.n_split + i_split)*(2 + shape.d_v);
     }
 
-    // normalise; a sink takes part in the sum and has no value
     void write_row(const float * in, int64_t stride, float max, float sum, int64_t i3, int64_t i1, int64_t h) const {
         float * out = (float *) ((char *) dst->data + h*dst->nb[1] + i1*dst->nb[2] + i3*dst->nb[3]);
 
-        float f = sum > 0.0f ? 1.0f/sum : 0.0f;
-
-        if (dst->src[7] && sum > 0.0f) {
-            const float sink    = ((const float *) dst->src[7]->data)[h];
-            const float max_all = std::max(max, sink);
-            const float ms      = expf(max - max_all);
-
-            f = ms/(sum*ms + expf(sink - max_all));
-        }
+        const float f = lampe_row_factor(dst->src[7] ? (const float *) dst->src[7]->data : nullptr, h, max, sum);
 
         for (int64_t i = 0; i < shape.d_v; ++i) {
             out[i] = f*in[i*stride];

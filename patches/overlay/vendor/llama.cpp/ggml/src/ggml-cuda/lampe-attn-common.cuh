@@ -4,20 +4,12 @@
 #include "cp-async.cuh"
 #include "lampe-attn-matrix.cuh"
 
-#include "ggml-lampe.h"
+#include "ggml-lampe-impl.h"
 
 #include <cfloat>
 #include <cstdint>
 
 // LaMPE attention on CUDA: what its kernels share, see ggml-lampe.h for the operator
-
-// which rotation of a query a score takes
-enum lampe_region {
-    LAMPE_REGION_LOCAL  = 0,
-    LAMPE_REGION_MIDDLE = 1,
-    LAMPE_REGION_TAIL   = 2,
-    LAMPE_REGION_COUNT  = 3,
-};
 
 // A batch has few compressions of the middle (a variant is num and den), the keys are rotated for so many of them beforehand.
 // What queries beyond these need is rotated where it is used.
@@ -106,11 +98,6 @@ static __device__ __forceinline__ const int * lampe_k_pos(const lampe_args & arg
 
 static __device__ __forceinline__ const half * lampe_mask_row(const lampe_args & args, const int i3, const int i1) {
     return (const half *) (args.mask + i3*args.mask_nb3 + i1*args.mask_nb1);
-}
-
-// floor(pos*num/den)
-static __device__ __forceinline__ int lampe_middle(const int pos, const int num, const int den) {
-    return (int) ((int64_t) pos*num/(den > 1 ? den : 1));
 }
 
 static __device__ __forceinline__ lampe_region lampe_get_region(const int distance, const int local_window, const int tail_start) {
@@ -230,19 +217,4 @@ static __device__ __forceinline__ lampe_quad lampe_rotate(
 static __device__ __forceinline__ void lampe_store_quad(half * row, const lampe_quad & x, const lampe_quad_place & place) {
     *(half2 *) (row + place.a) = __floats2half2_rn(x.a.x, x.a.y);
     *(half2 *) (row + place.b) = __floats2half2_rn(x.b.x, x.b.y);
-}
-
-// what a row's values have to be multiplied by; a sink takes part in the sum and has no value
-static __device__ __forceinline__ float lampe_row_factor(const float * sinks, const int h, const float max, const float sum) {
-    if (sum <= 0.0f) {
-        return 0.0f;
-    }
-    if (!sinks) {
-        return 1.0f/sum;
-    }
-
-    const float max_all = fmaxf(max, sinks[h]);
-    const float ms      = expf(max - max_all);
-
-    return ms/(sum*ms + expf(sinks[h] - max_all));
 }

@@ -155,7 +155,7 @@ static __global__ void __launch_bounds__(lampe_few_warps<d>()*WARP_SIZE, lampe_f
 
     {
         const int q_pos[LAMPE_REGION_COUNT] = {
-            pos, lampe_middle(pos, num, den) + plan[GGML_LAMPE_PLAN_MIDDLE_SHIFT], pos - plan[GGML_LAMPE_PLAN_TAIL_SHIFT],
+            pos, (int) ggml_lampe_middle(pos, num, den) + plan[GGML_LAMPE_PLAN_MIDDLE_SHIFT], pos - plan[GGML_LAMPE_PLAN_TAIL_SHIFT],
         };
         for (int i = tid; i < LAMPE_FEW_ROWS*(d/4); i += n_thread) {
             const int r = i/(d/4);
@@ -197,7 +197,7 @@ static __global__ void __launch_bounds__(lampe_few_warps<d>()*WARP_SIZE, lampe_f
         const int   region = lampe_get_region(pos - cur, local_window, tail_start);
         const bool  seen   = added != -INFINITY;
 
-        const int pos_rot = region == LAMPE_REGION_MIDDLE ? lampe_middle(cur, num, den) : cur;
+        const int pos_rot = region == LAMPE_REGION_MIDDLE ? (int) ggml_lampe_middle(cur, num, den) : cur;
 
         s_rope[warp][lane%LAMPE_FEW_KEYS] = min(max(pos_rot, 0), args.n_pos - 1)*args.n_rot;
 

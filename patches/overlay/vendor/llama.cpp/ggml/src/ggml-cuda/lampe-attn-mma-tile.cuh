@@ -140,7 +140,7 @@ static __device__ __forceinline__ void lampe_rotate_tile(
         lampe_quad x = { make_float2(0.0f, 0.0f), make_float2(0.0f, 0.0f) };
         if (j0 + j < args.n_kv && k_pos[j] >= 0) {
             x = lampe_rotate(lampe_load_quad(k + (int64_t) (j0 + j)*args.k_nb1, args.k_type, place),
-                    lampe_rope_row(args, lampe_middle(k_pos[j], step.num, step.den)), args.n_rot, args.neox, place);
+                    lampe_rope_row(args, (int) ggml_lampe_middle(k_pos[j], step.num, step.den)), args.n_rot, args.neox, place);
         }
         lampe_store_quad(s_k + j*lampe_row_stride<d>(), x, place);
     }

@@ -25,7 +25,7 @@ static __global__ void lampe_find_variants(const lampe_args args) {
         queries[i].tail_start   = row[GGML_LAMPE_PLAN_TAIL_START];
         queries[i].variant      = LAMPE_VARIANT_OTHER;
 
-        q_middle[i] = lampe_middle(row[GGML_LAMPE_PLAN_POS], row[GGML_LAMPE_PLAN_NUM], row[GGML_LAMPE_PLAN_DEN]) +
+        q_middle[i] = (int) ggml_lampe_middle(row[GGML_LAMPE_PLAN_POS], row[GGML_LAMPE_PLAN_NUM], row[GGML_LAMPE_PLAN_DEN]) +
             row[GGML_LAMPE_PLAN_MIDDLE_SHIFT];
     }
 
@@ -264,7 +264,7 @@ static __global__ void lampe_rotate_keys(const lampe_args args) {
             s_pos[0][j] = k_pos;
         } else if (needed & (1 << v)) {
             const int2 variant = args.variants[i3*args.n_variant + v - 1];
-            s_pos[v][j] = lampe_middle(k_pos, variant.x, variant.y);
+            s_pos[v][j] = (int) ggml_lampe_middle(k_pos, variant.x, variant.y);
         }
     }
     __syncthreads();

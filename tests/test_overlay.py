@@ -1,0 +1,27 @@
+"""The patched backend's own sources: what several of them need is written once."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from patched.places import PATCHES
+from patched.series import overlay_files
+
+SOURCES = {
+    path: data.decode() for path, data in overlay_files(PATCHES).items()
+    if path.endswith((".c", ".cpp", ".h", ".cu", ".cuh"))
+}
+
+
+@pytest.mark.parametrize("what, where", [
+    (r"enum lampe_region \{", "ggml-lampe-impl.h"),
+    # floor(pos*num/den)
+    (r"\bpos\w*\*(?:\w+\.)?num/|\bs1\*(?:\w+\.)?num/", "ggml-lampe.h"),
+    # exp(sink - max) in a sum
+    (r"sum\*ms \+ expf\(sink", "ggml-lampe-impl.h"),
+])
+def test_what_is_shared_is_written_once(what: str, where: str) -> None:
+    found = [path.rpartition("/")[2] for path, text in SOURCES.items()
+             for line in text.splitlines() if re.search(what, line.partition("//")[0])]
+    assert found == [where]
