@@ -11,34 +11,34 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .config import LampeConfig as LampeConfig
+    from .backend.llama import Cancelled as Cancelled
+    from .backend.llama import LampeLlama as LampeLlama
+    from .conversation.reply import plain_text as plain_text
     from .convert import convert as convert_gguf  # noqa: F401
     from .errors import LampeError as LampeError
     from .errors import UsageError as UsageError
-    from .positions import Plan as Plan
-    from .positions import relative_position as relative_position
-    from .presets import choose as choose_config  # noqa: F401
-    from .presets import default_config as default_config
-    from .presets import preset as preset
-    from .reply import plain_text as plain_text
-    from .runtime import Cancelled as Cancelled
-    from .runtime import LampeLlama as LampeLlama
+    from .method.config import LampeConfig as LampeConfig
+    from .method.positions import Plan as Plan
+    from .method.positions import relative_position as relative_position
+    from .model.presets import choose as choose_config  # noqa: F401
+    from .model.presets import default_config as default_config
+    from .model.presets import preset as preset
     from .strip import strip as strip_gguf  # noqa: F401
 
 # exported name -> (module, name there). A function never has its module's name: importing the
 # module would put it in the function's place.
 _EXPORTS = {
-    "LampeConfig": ("config", "LampeConfig"),
+    "LampeConfig": ("method.config", "LampeConfig"),
     "LampeError": ("errors", "LampeError"),
     "UsageError": ("errors", "UsageError"),
-    "Plan": ("positions", "Plan"),
-    "relative_position": ("positions", "relative_position"),
-    "choose_config": ("presets", "choose"),
-    "default_config": ("presets", "default_config"),
-    "preset": ("presets", "preset"),
-    "plain_text": ("reply", "plain_text"),
-    "Cancelled": ("runtime", "Cancelled"),
-    "LampeLlama": ("runtime", "LampeLlama"),
+    "Plan": ("method.positions", "Plan"),
+    "relative_position": ("method.positions", "relative_position"),
+    "choose_config": ("model.presets", "choose"),
+    "default_config": ("model.presets", "default_config"),
+    "preset": ("model.presets", "preset"),
+    "plain_text": ("conversation.reply", "plain_text"),
+    "Cancelled": ("backend.llama", "Cancelled"),
+    "LampeLlama": ("backend.llama", "LampeLlama"),
     "convert_gguf": ("convert", "convert"),
     "strip_gguf": ("strip", "strip"),
 }

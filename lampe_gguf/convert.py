@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import metadata, presets
-from .architectures import qualifies
-from .config import LampeConfig
+from .container.reader import GGUFFile
+from .container.rewrite import OnProgress, resolve_target, rewrite
+from .container.split import SHARD, other_shards
 from .errors import LampeError, UsageError
-from .fields import MAX_PROVENANCE_BYTES
-from .gguf_file import GGUFFile
-from .model import ModelInfo, read_model
-from .rewrite import OnProgress, resolve_target, rewrite
-from .split import SHARD, other_shards
+from .method.config import LampeConfig
+from .method.fields import MAX_PROVENANCE_BYTES
+from .model import metadata, presets
+from .model.architectures import qualifies
+from .model.description import ModelInfo, read_model
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from .atomic import write_file
-from .config import LampeConfig
+from .container.atomic import write_file
 from .errors import LampeError
-from .positions import relative_position
+from .method.config import LampeConfig
+from .method.positions import relative_position
 
 
 def new_figure(width: float, height: float) -> Any:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from .container.reader import GGUFFile
+from .container.rewrite import OnProgress, resolve_target, rewrite
 from .errors import LampeError
-from .gguf_file import GGUFFile
-from .metadata import prefix
-from .rewrite import OnProgress, resolve_target, rewrite
+from .model.metadata import prefix
 
 
 def strip(

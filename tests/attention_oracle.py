@@ -9,8 +9,8 @@ from unittest import mock
 import numpy as np
 import tiny_oracle
 
-from lampe_gguf.config import LampeConfig
-from lampe_gguf.reference import attention
+from lampe_gguf.method.config import LampeConfig
+from lampe_gguf.method.reference import attention
 
 
 def weights(

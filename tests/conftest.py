@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tiny_model import make_tiny_model
 
-from lampe_gguf.config import LampeConfig
+from lampe_gguf.method.config import LampeConfig
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, and with them the programs
 # that they start and interrupt.
@@ -27,7 +27,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 GPU_LAYERS = int(os.environ.get("LAMPE_GPU_LAYERS", "0"))
 
 
-PROGRAM = [sys.executable, "-m", "lampe_gguf.cli"]
+PROGRAM = [sys.executable, "-m", "lampe_gguf.cli.main"]
 
 
 def call(*arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:

@@ -23,7 +23,7 @@ def load_device(library: str) -> None:
 def compare(model: str, layers: list[int], **options: Any) -> list[dict[str, Any]]:
     """For each number of layers on the device: the path, why, and how far the logits are from those
     of the processor's portable path, in standard deviations (root mean square)."""
-    from lampe_gguf.runtime import LampeLlama
+    from lampe_gguf.backend.llama import LampeLlama
 
     tokens = [int(t) for t in np.random.default_rng(3).integers(3, 350, 300)]
     batches = [128, 100, 52, *[1] * 20]
@@ -41,8 +41,8 @@ def compare(model: str, layers: list[int], **options: Any) -> list[dict[str, Any
 def switched_off(model: str, plain: str, flash_attn: int, refuses: str) -> dict[str, Any]:
     """A converted file switched off beside the file before it was converted, all on the device,
     which refuses one operator more."""
-    from lampe_gguf import backend
-    from lampe_gguf.runtime import LampeLlama
+    from lampe_gguf.backend import api as backend
+    from lampe_gguf.backend.llama import LampeLlama
 
     os.environ["OTHER_DEVICE_REFUSES"] = refuses
     tokens = [int(t) for t in np.random.default_rng(3).integers(3, 350, 300)]
@@ -61,8 +61,8 @@ def switched_off(model: str, plain: str, flash_attn: int, refuses: str) -> dict[
 
 def refusal(model: str, **options: Any) -> str:
     """What a context says that cannot be made."""
+    from lampe_gguf.backend.llama import LampeLlama
     from lampe_gguf.errors import LampeError
-    from lampe_gguf.runtime import LampeLlama
 
     try:
         LampeLlama(model, n_ctx=512, **options)
@@ -75,7 +75,7 @@ def doctor() -> dict[str, Any]:
     """What `lampe-gguf doctor` finds."""
     import dataclasses
 
-    from lampe_gguf.doctor import examine
+    from lampe_gguf.backend.doctor import examine
 
     return dataclasses.asdict(examine())
 

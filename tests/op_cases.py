@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import ggml_ctypes as gg
 import numpy as np
 
-from lampe_gguf.positions import (
+from lampe_gguf.method.positions import (
     Plan,
     identity_plan,
     jetlong_plan,
@@ -17,7 +17,7 @@ from lampe_gguf.positions import (
     rerope_plan,
     selfextend_plan,
 )
-from lampe_gguf.reference import NEOX, Rope, attention, rope_table, rotate
+from lampe_gguf.method.reference import NEOX, Rope, attention, rope_table, rotate
 
 FEW_ROWS = 8  # queries times heads of a group: up to so many, the processor's kernel uses float32
 

@@ -16,8 +16,8 @@ import llama_cpp.llama_cpp as lib
 import numpy as np
 from tiny_model import lampe_items
 
-from lampe_gguf import backend
-from lampe_gguf.config import LampeConfig
+from lampe_gguf.backend import api as backend
+from lampe_gguf.method.config import LampeConfig
 
 N_VOCAB, N_LAYER, N_EMBD, N_HEAD, N_FF = 128, 2, 256, 4, 384
 F32, F16 = 0, 1

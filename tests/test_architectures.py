@@ -10,11 +10,11 @@ import gguf
 import numpy as np
 import pytest
 
-from lampe_gguf.architectures import FIELDS, qualifies, slides
+from lampe_gguf.container.reader import GGUFFile
 from lampe_gguf.convert import convert
 from lampe_gguf.errors import LampeError
-from lampe_gguf.gguf_file import GGUFFile
-from lampe_gguf.model import read_model
+from lampe_gguf.model.architectures import FIELDS, qualifies, slides
+from lampe_gguf.model.description import read_model
 
 
 def reason(arch: str, **values: Any) -> str:

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from lampe_gguf.aside import run_aside
+from lampe_gguf.backend.worker import run_aside
 
 
 def thread() -> int:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from test_convert import assert_converted, leftovers, split
 
-from lampe_gguf import atomic, block_copy, rewrite
-from lampe_gguf.atomic import NewFiles
+from lampe_gguf.container import atomic, block_copy, rewrite
+from lampe_gguf.container.atomic import NewFiles
 from lampe_gguf.convert import convert
 from lampe_gguf.errors import LampeError, UsageError
 
@@ -33,7 +33,8 @@ def child(code: str, *arguments: Path) -> subprocess.CompletedProcess[str]:
 # the signal arrives while tensors are copied
 INTERRUPTED = """
 import os, sys, time
-from lampe_gguf import cli, copying
+from lampe_gguf.cli import main as cli
+from lampe_gguf.container import copying
 def copy(*_):
     os.kill(os.getpid(), {number})
     time.sleep(20)

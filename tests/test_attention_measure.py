@@ -16,16 +16,17 @@ import pytest
 from attention_oracle import weights
 from conftest import tiny_config
 
-from lampe_gguf import attention_passkey, evaluate
-from lampe_gguf.attention import METHODS, measure
-from lampe_gguf.attention_plot import plot_attention
-from lampe_gguf.attention_probe import Probe
-from lampe_gguf.attention_reader import PrefixModel, Reader, Rows, Work
-from lampe_gguf.attention_stats import bin_edges, entropy, jensen_shannon, pattern
-from lampe_gguf.runtime import LampeLlama
-from lampe_gguf.session import file_config
+from lampe_gguf.attention import passkey as attention_passkey
+from lampe_gguf.attention.measure import METHODS, measure
+from lampe_gguf.attention.plot import plot_attention
+from lampe_gguf.attention.probe import Probe
+from lampe_gguf.attention.reader import PrefixModel, Reader, Rows, Work
+from lampe_gguf.attention.stats import bin_edges, entropy, jensen_shannon, pattern
+from lampe_gguf.backend.llama import LampeLlama
+from lampe_gguf.conversation.session import file_config
+from lampe_gguf.evaluate import perplexity as evaluate
 
-PROGRAM = [sys.executable, "-m", "lampe_gguf.cli", "attention"]
+PROGRAM = [sys.executable, "-m", "lampe_gguf.cli.main", "attention"]
 WINDOW = 32
 LETTERS = random.Random(0)
 TEXT = "".join(LETTERS.choice(string.ascii_lowercase + "  ") for _ in range(900))

@@ -14,11 +14,11 @@ import pytest
 from attention_oracle import weights
 from conftest import tiny_config
 
-from lampe_gguf.attention_probe import Probe
-from lampe_gguf.attention_state import get_state, transpose_values
-from lampe_gguf.attention_stats import entropy
+from lampe_gguf.attention.probe import Probe
+from lampe_gguf.attention.state import get_state, transpose_values
+from lampe_gguf.attention.stats import entropy
+from lampe_gguf.backend.llama import LampeLlama
 from lampe_gguf.errors import LampeError
-from lampe_gguf.runtime import LampeLlama
 
 TOKENS = [int(x) for x in np.random.default_rng(0).integers(259, 380, 90)]
 QUERIES = [41, 42, 60, 88, 89]  # not a multiple of the probe's batch anywhere

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from lampe_gguf.attention_stats import bin_edges, entropy, jensen_shannon, pattern
+from lampe_gguf.attention.stats import bin_edges, entropy, jensen_shannon, pattern
 
 
 def rows(*shape: int) -> np.ndarray:

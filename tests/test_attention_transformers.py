@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lampe_gguf.attention_stats import entropy
+from lampe_gguf.attention.stats import entropy
 
 pytest.importorskip("torch", reason="torch is not installed; pip install lampe-gguf[hf]")
 pytest.importorskip("transformers", reason="no transformers; pip install lampe-gguf[hf]")

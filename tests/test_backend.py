@@ -13,10 +13,10 @@ from llama_cpp import llama_cpp as C
 from stock_side import all_logits, distance
 from tiny_oracle import TinyOracle
 
-from lampe_gguf import backend
+from lampe_gguf.backend import api as backend
+from lampe_gguf.backend.llama import LampeLlama
 from lampe_gguf.errors import LampeError
-from lampe_gguf.reference import NEOX, NORM, Rope
-from lampe_gguf.runtime import LampeLlama
+from lampe_gguf.method.reference import NEOX, NORM, Rope
 
 Tiny = Callable[..., Path]
 PATHS = [True, False]  # fused, portable

@@ -17,9 +17,9 @@ import pytest
 from conftest import tiny_config
 from llama_cpp import llama_cpp as C
 
-from lampe_gguf import backend
+from lampe_gguf.backend import api as backend
+from lampe_gguf.backend.llama import LampeLlama
 from lampe_gguf.errors import LampeError
-from lampe_gguf.runtime import LampeLlama
 
 Tiny = Callable[..., Path]
 
@@ -199,9 +199,9 @@ def test_an_announcement_before_a_clearing_is_withdrawn(sequences: Sequences) ->
 LIMIT = """
 import dataclasses, resource, sys
 from conftest import tiny_config
-from lampe_gguf import backend
+from lampe_gguf.backend import api as backend
 from lampe_gguf.errors import LampeError
-from lampe_gguf.runtime import LampeLlama
+from lampe_gguf.backend.llama import LampeLlama
 
 def limit(extra):
     used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -267,7 +267,7 @@ def test_parameters_that_need_a_larger_graph_are_refused_before(tiny: Tiny) -> N
 
 TIGHT = """
 import resource, sys
-from lampe_gguf.runtime import LampeLlama
+from lampe_gguf.backend.llama import LampeLlama
 
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 hard = resource.getrlimit(resource.RLIMIT_AS)[1]

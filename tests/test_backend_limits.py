@@ -14,8 +14,8 @@ from random_model import RandomModel
 from stock_side import distance
 from test_llama_archs import CONFIG, TOKENS
 
+from lampe_gguf.backend.llama import LampeLlama
 from lampe_gguf.errors import LampeError
-from lampe_gguf.runtime import LampeLlama
 
 Tiny = Callable[..., Path]
 
@@ -67,7 +67,7 @@ def test_a_graph_that_nothing_could_hold_is_refused(
 NO_ROOM = """
 import resource, sys
 from llama_cpp import llama_cpp as C
-from lampe_gguf.runtime import LampeLlama
+from lampe_gguf.backend.llama import LampeLlama
 
 llm = LampeLlama(sys.argv[1], n_ctx=256, n_threads=1, n_threads_batch=1)
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

@@ -14,9 +14,9 @@ from conftest import tiny_config
 from llama_cpp import _logger
 from llama_cpp import llama_cpp as C
 
-from lampe_gguf import backend
+from lampe_gguf.backend import api as backend
+from lampe_gguf.backend.llama import LampeLlama
 from lampe_gguf.errors import LampeError
-from lampe_gguf.runtime import LampeLlama
 
 Tiny = Callable[..., Path]
 WARNING = 3  # ggml_log_level

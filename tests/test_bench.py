@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from lampe_gguf import bench, bench_side
+from lampe_gguf.bench import compare as bench
+from lampe_gguf.bench import side as bench_side
 from lampe_gguf.errors import LampeError, UsageError
 
 Tiny = Callable[..., Path]
-PROGRAM = [sys.executable, "-m", "lampe_gguf.cli", "bench"]
+PROGRAM = [sys.executable, "-m", "lampe_gguf.cli.main", "bench"]
 
 
 @pytest.mark.parametrize("converted", [True, False])
@@ -52,7 +53,7 @@ def test_stock_keeps_its_best_attention(
             opened.append(options)
             raise RuntimeError
 
-    monkeypatch.setattr("lampe_gguf.runtime.LampeLlama", Fake)
+    monkeypatch.setattr("lampe_gguf.backend.llama.LampeLlama", Fake)
     monkeypatch.setattr("llama_cpp.Llama", Fake)
     for side in ("lampe", "off", "stock"):
         with pytest.raises(RuntimeError):

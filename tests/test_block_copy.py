@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lampe_gguf import block_copy, copying
-from lampe_gguf.block_copy import BLOCK
+from lampe_gguf.container import block_copy, copying
+from lampe_gguf.container.block_copy import BLOCK
 from lampe_gguf.convert import convert
 from lampe_gguf.errors import LampeError
 from lampe_gguf.strip import strip

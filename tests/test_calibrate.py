@@ -14,19 +14,19 @@ import numpy as np
 import pytest
 from conftest import tiny_config
 
+from lampe_gguf.backend.llama import LampeLlama
 from lampe_gguf.calibrate import job as calibration_job
 from lampe_gguf.calibrate import run as calibration_run
 from lampe_gguf.calibrate.job import calibrate_model
 from lampe_gguf.calibrate.reading import Reader
-from lampe_gguf.config import LampeConfig
-from lampe_gguf.documents import Document
+from lampe_gguf.container.reader import GGUFFile
+from lampe_gguf.conversation.documents import Document
 from lampe_gguf.errors import LampeError, UsageError
-from lampe_gguf.evaluate import score
-from lampe_gguf.gguf_file import GGUFFile
-from lampe_gguf.metadata import read
-from lampe_gguf.runtime import LampeLlama
+from lampe_gguf.evaluate.perplexity import score
+from lampe_gguf.method.config import LampeConfig
+from lampe_gguf.model.metadata import read
 
-PROGRAM = [sys.executable, "-m", "lampe_gguf.cli", "calibrate"]
+PROGRAM = [sys.executable, "-m", "lampe_gguf.cli.main", "calibrate"]
 WINDOW = 128
 LONGEST = 256
 

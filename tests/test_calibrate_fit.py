@@ -17,8 +17,8 @@ from lampe_gguf.calibrate.report import Report, Task, load_readings
 from lampe_gguf.calibrate.run import HELD_OUT, Calibration, Clock, calibrate
 from lampe_gguf.calibrate.search import is_worse, propose, tied
 from lampe_gguf.errors import LampeError
-from lampe_gguf.presets import PRESETS, default_config
-from lampe_gguf.schedule import scaled_sigmoid
+from lampe_gguf.method.schedule import scaled_sigmoid
+from lampe_gguf.model.presets import PRESETS, default_config
 
 WINDOW = 8192
 

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from llama_cpp._internals import LlamaContext, LlamaModel
 
-from lampe_gguf.calls import Calls
+from lampe_gguf.backend.calls import Calls
+from lampe_gguf.backend.llama import Cancelled, LampeLlama
 from lampe_gguf.errors import LampeError
-from lampe_gguf.runtime import Cancelled, LampeLlama
 
 Tiny = Callable[..., Path]
 TOKENS = [int(t) for t in np.random.default_rng(11).integers(3, 350, 400)]
@@ -27,7 +27,7 @@ TOKENS = [int(t) for t in np.random.default_rng(11).integers(3, 350, 400)]
 AFTER_CLOSE = """
 import inspect, sys
 from lampe_gguf import LampeError, LampeLlama
-from lampe_gguf.runtime import LampeLlama as C
+from lampe_gguf.backend.llama import LampeLlama as C
 
 llm = LampeLlama(sys.argv[1], n_ctx=64)
 stream = llm.generate([5, 6], temp=0.0)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from conftest import call, tiny_config
 
-from lampe_gguf.chat import Chat
-from lampe_gguf.documents import Document
+from lampe_gguf.backend.llama import LampeLlama
+from lampe_gguf.conversation.chat import Chat
+from lampe_gguf.conversation.documents import Document
 from lampe_gguf.errors import LampeError
-from lampe_gguf.runtime import LampeLlama
 
 BOOK = Document("book", "The kite was red. The boat was blue. " * 4)
 

@@ -61,7 +61,7 @@ def chat(model: Path, *options: str) -> Iterator[int]:
     unread.clear()
     if pid == 0:
         os.execv(sys.executable, [
-            sys.executable, "-m", "lampe_gguf.cli", "chat", str(model), *options,
+            sys.executable, "-m", "lampe_gguf.cli.main", "chat", str(model), *options,
         ])
     try:
         read_until(fd, "> ")

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from lampe_gguf.checkpoint import DIRECT, QUANTS, as_gguf, find_converter, is_checkpoint
+from lampe_gguf.backend.llama import LampeLlama
+from lampe_gguf.container.reader import GGUFFile
 from lampe_gguf.errors import LampeError, UsageError
-from lampe_gguf.gguf_file import GGUFFile
-from lampe_gguf.metadata import read
-from lampe_gguf.runtime import LampeLlama
+from lampe_gguf.huggingface.checkpoint import DIRECT, QUANTS, as_gguf, find_converter, is_checkpoint
+from lampe_gguf.model.metadata import read
 
-PROGRAM = [sys.executable, "-m", "lampe_gguf.cli", "convert"]
+PROGRAM = [sys.executable, "-m", "lampe_gguf.cli.main", "convert"]
 
 
 def program(*arguments):

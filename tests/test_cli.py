@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import PROGRAM, call
 
-from lampe_gguf.cli import COMMANDS
+from lampe_gguf.cli.main import COMMANDS
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_help_teaches(command: list[str]) -> None:
 
 def test_help_loads_nothing_heavy() -> None:
     code = (
-        "import sys, lampe_gguf.cli as c\n"
+        "import sys, lampe_gguf.cli.main as c\n"
         "c.main(['--help'])\n"
         "print([m for m in ('numpy', 'gguf', 'llama_cpp', 'matplotlib') if m in sys.modules])"
     )
@@ -234,7 +234,7 @@ def test_bytes_that_are_no_text_cost_themselves_alone(model: Path) -> None:
 def test_a_picture_that_cannot_be_drawn_is_said_first(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from lampe_gguf import cli
+    from lampe_gguf.cli import main as cli
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert cli.main(["inspect", str(model), "--plot", str(tmp_path / "p.png")]) == 2

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from lampe_gguf import atomic, leftovers
-from lampe_gguf.atomic import NewFiles
+from lampe_gguf.container import atomic, leftovers
+from lampe_gguf.container.atomic import NewFiles
 from lampe_gguf.errors import LampeError
 
 NAMES = ("a", "b", "c", "d")

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lampe_gguf import positions
-from lampe_gguf.config import LampeConfig
 from lampe_gguf.errors import LampeError
+from lampe_gguf.method import positions
+from lampe_gguf.method.config import LampeConfig
 
 GOOD = LampeConfig(
     window=8192,

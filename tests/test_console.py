@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from conftest import PROGRAM, call
 
-from lampe_gguf import console
-from lampe_gguf.documents import read_document
+from lampe_gguf.cli import console
+from lampe_gguf.cli.progress import Progress
+from lampe_gguf.conversation.documents import read_document
 from lampe_gguf.errors import LampeError
-from lampe_gguf.progress import Progress
 
 posix = pytest.mark.skipif(os.name != "posix", reason="shells and devices of Unix")
 COMMANDS = {

@@ -14,11 +14,11 @@ import gguf
 import numpy as np
 import pytest
 
-from lampe_gguf import copying
-from lampe_gguf.architectures import QUALIFYING, REASONS, qualifies
+from lampe_gguf.container import copying
 from lampe_gguf.convert import convert
 from lampe_gguf.errors import FieldError, LampeError, UsageError
-from lampe_gguf.presets import PRESETS
+from lampe_gguf.model.architectures import QUALIFYING, REASONS, qualifies
+from lampe_gguf.model.presets import PRESETS
 from lampe_gguf.strip import strip
 
 PREFIX = "llama.rope.scaling.lampe."

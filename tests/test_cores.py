@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lampe_gguf.cores import usable_cores
+from lampe_gguf.backend.cores import usable_cores
 
 
 def processors(folder: Path, siblings: list[str]) -> Path:

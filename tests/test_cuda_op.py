@@ -17,8 +17,8 @@ import test_lampe_op_layouts as layouts
 from ggml_device import EMULATED, open_ggml
 from op_cases import Case, rms, solve
 
-from lampe_gguf.positions import Plan, lampe_plan
-from lampe_gguf.reference import NEOX, NORM, Rope
+from lampe_gguf.method.positions import Plan, lampe_plan
+from lampe_gguf.method.reference import NEOX, NORM, Rope
 
 DEVICE = os.environ.get("LAMPE_GGML_DEVICE", EMULATED)
 # Of what an f16 cache costs: queries, keys and weights are rounded to f16 for tensor cores.

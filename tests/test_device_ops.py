@@ -22,8 +22,8 @@ from llama_cpp._ggml import libggml
 from patched import compile as compiling
 from patched import sdist
 
-from lampe_gguf import backend
-from lampe_gguf.attention_probe import _Tensor
+from lampe_gguf.attention.probe import _Tensor
+from lampe_gguf.backend import api as backend
 
 Tiny = Callable[..., Path]
 TOKENS = [int(t) for t in np.random.default_rng(2).integers(259, 380, 300)]
@@ -85,7 +85,7 @@ def supports(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, list[by
 
 def nodes_of(path: Path, type_k: str, n_seq: int) -> list[Node]:
     """Name of the op and all of its tensors, for each node of a prompt and of a token after it."""
-    from lampe_gguf.runtime import LampeLlama
+    from lampe_gguf.backend.llama import LampeLlama
 
     found: list[Node] = []
     op_name = libggml.ggml_op_name

@@ -14,8 +14,8 @@ import pytest
 from conftest import tiny_config
 from llama_cpp import Llama
 
+from lampe_gguf.backend.llama import LampeLlama
 from lampe_gguf.errors import LampeError
-from lampe_gguf.runtime import LampeLlama
 
 Tiny = Callable[..., Path]
 TOKENS = [int(t) for t in np.random.default_rng(11).integers(3, 350, 400)]

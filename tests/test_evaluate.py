@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from conftest import call, tiny_config
 
-from lampe_gguf import cli
+from lampe_gguf.backend.llama import LampeLlama
+from lampe_gguf.cli import main as cli
+from lampe_gguf.conversation.reply import beginning
+from lampe_gguf.conversation.session import excerpt, read_tokens, vocabulary
 from lampe_gguf.errors import LampeError
-from lampe_gguf.evaluate import perplexity, score
-from lampe_gguf.reply import beginning
-from lampe_gguf.runtime import LampeLlama
-from lampe_gguf.session import excerpt, read_tokens, vocabulary
+from lampe_gguf.evaluate.perplexity import perplexity, score
 
 Tiny = Callable[..., Path]
 
@@ -35,7 +35,7 @@ def test_an_error_keeps_the_perplexities_found(
             raise LampeError("there is no memory left")
         return perplexity(*arguments, **options)
 
-    monkeypatch.setattr("lampe_gguf.commands.eval.perplexity", failing)
+    monkeypatch.setattr("lampe_gguf.cli.eval.perplexity", failing)
     text = tmp_path / "t.txt"
     text.write_text("letters and spaces. " * 20)
     assert cli.main(["eval", "ppl", str(model), "--text", str(text), "--length", "99",

@@ -15,13 +15,14 @@ import pytest
 from conftest import tiny_config
 from tiny_model import make_tiny_model
 
-from lampe_gguf import backend, metadata
-from lampe_gguf.config import LampeConfig
+from lampe_gguf.backend import api as backend
+from lampe_gguf.container.format import SCALARS, U64, ValueType
+from lampe_gguf.container.reader import GGUFFile
+from lampe_gguf.container.writer import encode_pair, write_gguf
 from lampe_gguf.errors import LampeError
-from lampe_gguf.fields import FIELDS, MAX_F64, Field
-from lampe_gguf.gguf_file import GGUFFile
-from lampe_gguf.gguf_format import SCALARS, U64, ValueType
-from lampe_gguf.gguf_output import encode_pair, write_gguf
+from lampe_gguf.method.config import LampeConfig
+from lampe_gguf.method.fields import FIELDS, MAX_F64, Field
+from lampe_gguf.model import metadata
 
 PREFIX = metadata.prefix("llama")
 # short_length and a group, so that the ranges of what depends on them show

@@ -20,8 +20,11 @@ from fuzzing.containers import Containers, damage, whole_file
 from fuzzing.faults import Faults
 from fuzzing.metadata import Metadata
 
-from lampe_gguf import architectures, atomic, gguf_file, gguf_output, rewrite
+from lampe_gguf.container import atomic, rewrite
+from lampe_gguf.container import reader as gguf_file
+from lampe_gguf.container import writer as gguf_output
 from lampe_gguf.errors import LampeError
+from lampe_gguf.model import architectures
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 

@@ -13,12 +13,13 @@ import gguf
 import numpy as np
 import pytest
 
-from lampe_gguf import copying, gguf_file
-from lampe_gguf.architectures import QUALIFYING, REASONS, qualifies
+from lampe_gguf.container import copying
+from lampe_gguf.container import reader as gguf_file
+from lampe_gguf.container.reader import GGUFFile
 from lampe_gguf.convert import convert
 from lampe_gguf.errors import LampeError
-from lampe_gguf.gguf_file import GGUFFile
-from lampe_gguf.inspection import inspect
+from lampe_gguf.inspect import inspect
+from lampe_gguf.model.architectures import QUALIFYING, REASONS, qualifies
 from lampe_gguf.strip import strip
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import gguf
 import pytest
 
-from lampe_gguf import copying
-from lampe_gguf.block_copy import BLOCK
+from lampe_gguf.container import copying
+from lampe_gguf.container.block_copy import BLOCK
+from lampe_gguf.container.copying import STRIDE
 from lampe_gguf.convert import convert
-from lampe_gguf.copying import STRIDE
 
 
 @pytest.mark.parametrize("provenance", ["", "x" * 31, "y" * 511])

@@ -12,8 +12,8 @@ torch = pytest.importorskip("torch", reason="the extra hf is not installed")
 transformers = pytest.importorskip("transformers", reason="the extra hf is not installed")
 
 from lampe_gguf.errors import LampeError  # noqa: E402
-from lampe_gguf.hf import _attention, enable_lampe  # noqa: E402
-from lampe_gguf.reference import NEOX, Rope, attention  # noqa: E402
+from lampe_gguf.huggingface.attention import _attention, enable_lampe  # noqa: E402
+from lampe_gguf.method.reference import NEOX, Rope, attention  # noqa: E402
 
 N = 150
 D = 16

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lampe_gguf import copying
+from lampe_gguf.container import copying
 from lampe_gguf.errors import LampeError
-from lampe_gguf.inspection import as_text, inspect, mapping
+from lampe_gguf.inspect import as_text, inspect, mapping
+from lampe_gguf.method.positions import regions, relative_position
+from lampe_gguf.model.presets import PRESETS, default_config
 from lampe_gguf.plot import plot_mapping
-from lampe_gguf.positions import regions, relative_position
-from lampe_gguf.presets import PRESETS, default_config
 
 
 @pytest.mark.parametrize("length", [1, 9, 20, 21, 700, 6144, 6145, 8192, 20000, 32768])

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lampe_gguf.errors import LampeError, UsageError
-from lampe_gguf.tasks.journal import Journal, Result
+from lampe_gguf.evaluate.tasks.journal import Journal, Result
 
 SETTINGS = {"model": "m.gguf", "bytes": 91_000_000, "raw": False, "factor": None}
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from op_cases import Case, rms, solve
 
-from lampe_gguf.reference import NEOX, NORM, Rope
+from lampe_gguf.method.reference import NEOX, NORM, Rope
 
 MULTIPLE = 8.0  # of the plain float32 error
 FLOOR = 2e-6  # relative to the largest output: below it, rounding alone decides

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from op_cases import Case, solve
 
-from lampe_gguf.positions import Plan, identity_plan, lampe_plan, relative_position
-from lampe_gguf.reference import NORM, Rope, rope_table, rotate
+from lampe_gguf.method.positions import Plan, identity_plan, lampe_plan, relative_position
+from lampe_gguf.method.reference import NORM, Rope, rope_table, rotate
 
 D, N_HEAD, N_HEAD_KV = 32, 6, 2
 ROPE = Rope(D, NORM)

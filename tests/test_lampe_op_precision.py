@@ -11,8 +11,8 @@ import ggml_ctypes as gg
 import numpy as np
 import pytest
 
-from lampe_gguf.positions import identity_plan
-from lampe_gguf.reference import NORM, Rope, rope_table
+from lampe_gguf.method.positions import identity_plan
+from lampe_gguf.method.reference import NORM, Rope, rope_table
 
 N_KV, N_Q = 192, 64
 

@@ -11,8 +11,8 @@ from conftest import attention, tiny_config, within
 from stock_side import all_logits, distance
 from tiny_oracle import TinyOracle
 
+from lampe_gguf.backend.llama import LampeLlama
 from lampe_gguf.errors import LampeError
-from lampe_gguf.runtime import LampeLlama
 
 Tiny = Callable[..., Path]
 TOKENS = [int(t) for t in np.random.default_rng(13).integers(3, 350, 100)]

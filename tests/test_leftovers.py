@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 from test_convert import leftovers, split
 
-from lampe_gguf import leftovers as module
-from lampe_gguf.atomic import NewFiles, write_file
-from lampe_gguf.checkpoint import _folder
+from lampe_gguf.container import leftovers as module
+from lampe_gguf.container.atomic import NewFiles, write_file
+from lampe_gguf.huggingface.checkpoint import _folder
 
 # a conversion that stops in the middle, and says so
 WAITING = """
 import sys, time
-from lampe_gguf import cli, copying
+from lampe_gguf.cli import main as cli
+from lampe_gguf.container import copying
 def copy(*_):
     print("here", flush=True)
     time.sleep(60)
@@ -30,7 +31,7 @@ sys.exit(cli.main(["convert", sys.argv[1], "--force"]))
 HOLDING = """
 import os, sys, time
 from pathlib import Path
-from lampe_gguf.leftovers import hidden_folder
+from lampe_gguf.container.leftovers import hidden_folder
 with hidden_folder(Path(sys.argv[1])) as place:
     (place / "half.gguf").write_bytes(b"GGUF")
     print("here", flush=True)

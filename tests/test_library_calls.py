@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from lampe_gguf import LampeError, LampeLlama, convert_gguf, copying, progress, strip_gguf
+from lampe_gguf import LampeError, LampeLlama, convert_gguf, strip_gguf
+from lampe_gguf.cli import progress
+from lampe_gguf.container import copying
 
 
 @pytest.fixture
@@ -99,7 +101,7 @@ def test_a_file_that_changes_while_it_is_copied(
         if when == "before":
             copy(*what)  # type: ignore[arg-type]
 
-    from lampe_gguf import gguf_output
+    from lampe_gguf.container import writer as gguf_output
 
     monkeypatch.setattr(gguf_output, "copy_range", copy_and_change)
     with pytest.raises(LampeError, match="changed while it was read|writes to it"):
@@ -109,7 +111,8 @@ def test_a_file_that_changes_while_it_is_copied(
 
 def test_what_was_written_is_read_again(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # the file system does not say that the input changed: only the output shows it
-    from lampe_gguf import gguf_file, gguf_output
+    from lampe_gguf.container import reader as gguf_file
+    from lampe_gguf.container import writer as gguf_output
 
     monkeypatch.setattr(gguf_file.GGUFFile, "check_unchanged", lambda self: None)
     write = gguf_output.write_all

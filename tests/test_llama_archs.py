@@ -15,7 +15,7 @@ from conftest import GPU_LAYERS, tiny_config
 from random_model import RandomModel
 from stock_side import distance
 
-from lampe_gguf.architectures import GLOBAL_WITHOUT_ROPE, QUALIFYING, REASONS, qualifies
+from lampe_gguf.model.architectures import GLOBAL_WITHOUT_ROPE, QUALIFYING, REASONS, qualifies
 
 TOKENS = [int(t) for t in np.random.default_rng(3).integers(0, 128, 120)]
 CONFIG = tiny_config(context_length=256)

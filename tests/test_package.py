@@ -17,8 +17,8 @@ def test_import_loads_nothing_heavy():
 
 
 def test_lazy_names_are_the_real_things():
-    from lampe_gguf.config import LampeConfig
     from lampe_gguf.errors import LampeError
+    from lampe_gguf.method.config import LampeConfig
 
     assert lampe_gguf.LampeConfig is LampeConfig
     assert lampe_gguf.LampeError is LampeError

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from lampe_gguf.container.reader import GGUFFile
 from lampe_gguf.convert import convert
 from lampe_gguf.errors import LampeError
-from lampe_gguf.gguf_file import GGUFFile
-from lampe_gguf.inspection import inspect
+from lampe_gguf.inspect import inspect
 from lampe_gguf.strip import strip
 
 
@@ -58,9 +58,9 @@ def test_unreachable_paths(plain: Path, name: str) -> None:
 
 AS_NOBODY = """
 import os, sys
-from lampe_gguf import cli
-from lampe_gguf.commands import convert, inspect, strip, calibrate
-import lampe_gguf.convert, lampe_gguf.inspection, lampe_gguf.strip, gguf, numpy
+from lampe_gguf.cli import main as cli
+from lampe_gguf.cli import convert, inspect, strip, calibrate
+import lampe_gguf.convert, lampe_gguf.inspect, lampe_gguf.strip, gguf, numpy
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 sys.exit(cli.main(sys.argv[1:]))
 """

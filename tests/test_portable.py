@@ -15,9 +15,9 @@ import pytest
 from conftest import attention, tiny_config, within
 from stock_side import all_logits, distance
 
-from lampe_gguf import backend
-from lampe_gguf.config import LampeConfig
-from lampe_gguf.runtime import LampeLlama
+from lampe_gguf.backend import api as backend
+from lampe_gguf.backend.llama import LampeLlama
+from lampe_gguf.method.config import LampeConfig
 
 Tiny = Callable[..., Path]
 LENGTH = 1100

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lampe_gguf import positions
-from lampe_gguf.positions import LOCAL, MIDDLE, NO_LIMIT, TAIL, Plan
+from lampe_gguf.method import positions
+from lampe_gguf.method.positions import LOCAL, MIDDLE, NO_LIMIT, TAIL, Plan
 
 VECTORS = json.loads((Path(__file__).parent / "data" / "positions.json").read_text())
 MAX_LENGTH = 2**20

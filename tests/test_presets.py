@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lampe_gguf import presets
 from lampe_gguf.errors import LampeError, UsageError
+from lampe_gguf.model import presets
 
 REPORTS = Path(__file__).resolve().parents[1] / "tools" / "reports"
 

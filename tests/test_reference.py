@@ -9,8 +9,21 @@ import ggml_ctypes as gg
 import numpy as np
 import pytest
 
-from lampe_gguf.positions import identity_plan, lampe_plan, relative_position, selfextend_plan
-from lampe_gguf.reference import NEOX, NORM, Rope, attention, rope_table, rotate, rotate_stock
+from lampe_gguf.method.positions import (
+    identity_plan,
+    lampe_plan,
+    relative_position,
+    selfextend_plan,
+)
+from lampe_gguf.method.reference import (
+    NEOX,
+    NORM,
+    Rope,
+    attention,
+    rope_table,
+    rotate,
+    rotate_stock,
+)
 
 rng = np.random.default_rng(1)
 

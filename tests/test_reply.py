@@ -12,13 +12,13 @@ from conftest import tiny_config
 from llama_cpp import llama_cpp as C
 from tiny_model import CHATML
 
-from lampe_gguf.ask import ask
-from lampe_gguf.chat import Chat
+from lampe_gguf.backend.llama import LampeLlama
+from lampe_gguf.conversation.ask import ask
+from lampe_gguf.conversation.chat import Chat
+from lampe_gguf.conversation.documents import Document
+from lampe_gguf.conversation.reply import Reply, chat_tokens, plain_text, token_bytes
 from lampe_gguf.convert import convert
-from lampe_gguf.documents import Document
 from lampe_gguf.errors import LampeError
-from lampe_gguf.reply import Reply, chat_tokens, plain_text, token_bytes
-from lampe_gguf.runtime import LampeLlama
 
 Tiny = Callable[..., Path]
 HELLO = [{"role": "user", "content": "Hello"}]

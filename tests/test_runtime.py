@@ -17,12 +17,12 @@ from conftest import tiny_config
 from llama_cpp._internals import LlamaContext
 from stock_side import all_logits
 
-from lampe_gguf import backend
+from lampe_gguf.backend import api as backend
+from lampe_gguf.backend.llama import Cancelled, LampeLlama
+from lampe_gguf.conversation.session import read_tokens
 from lampe_gguf.errors import LampeError
-from lampe_gguf.evaluate import negative_log_likelihood, score, summary
-from lampe_gguf.presets import default_config
-from lampe_gguf.runtime import Cancelled, LampeLlama
-from lampe_gguf.session import read_tokens
+from lampe_gguf.evaluate.perplexity import negative_log_likelihood, score, summary
+from lampe_gguf.model.presets import default_config
 
 Tiny = Callable[..., Path]
 TOKENS = [int(t) for t in np.random.default_rng(11).integers(3, 350, 400)]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lampe_gguf import schedule
-from lampe_gguf.presets import PRESETS
+from lampe_gguf.method import schedule
+from lampe_gguf.model.presets import PRESETS
 
 ROWS = json.loads((Path(__file__).parent / "data" / "positions.json").read_text())["schedule"]
 

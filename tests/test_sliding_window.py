@@ -15,11 +15,11 @@ from conftest import attention, tiny_config
 from stock_side import all_logits, distance
 from tiny_oracle import TinyOracle
 
-from lampe_gguf.attention import measure
-from lampe_gguf.config import LampeConfig
+from lampe_gguf.attention.measure import measure
+from lampe_gguf.backend.llama import LampeLlama
 from lampe_gguf.errors import LampeError
-from lampe_gguf.presets import default_config
-from lampe_gguf.runtime import LampeLlama
+from lampe_gguf.method.config import LampeConfig
+from lampe_gguf.model.presets import default_config
 
 Tiny = Callable[..., Path]
 ARCHS = ("gemma2", "gemma3")

@@ -13,10 +13,11 @@ from conftest import tiny_config
 from llama_cpp import llama_cpp as C
 from stock_side import all_logits, context_logits
 
-from lampe_gguf import backend, evaluate
+from lampe_gguf.backend import api as backend
+from lampe_gguf.backend.llama import LampeLlama
 from lampe_gguf.errors import LampeError
-from lampe_gguf.presets import default_config
-from lampe_gguf.runtime import LampeLlama
+from lampe_gguf.evaluate import perplexity as evaluate
+from lampe_gguf.model.presets import default_config
 
 TOKENS = [int(t) for t in np.random.default_rng(3).integers(3, 350, 100)]
 

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from lampe_gguf.commands.stopping import SIGNALS, stopping
+from lampe_gguf.cli.stopping import SIGNALS, stopping
 
 
 def send(number: int) -> None:

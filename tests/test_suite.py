@@ -16,18 +16,18 @@ import pytest
 from conftest import PROGRAM, call, tiny_config
 from tiny_model import make_tiny_model
 
-from lampe_gguf import cli
-from lampe_gguf import suite as suite_module
+from lampe_gguf.backend.llama import LampeLlama
+from lampe_gguf.cli import main as cli
+from lampe_gguf.conversation.session import vocabulary
 from lampe_gguf.errors import FieldError, LampeError, UsageError
-from lampe_gguf.runtime import LampeLlama
-from lampe_gguf.session import vocabulary
-from lampe_gguf.suite import Observer, Suite
-from lampe_gguf.tasks.answering import answer
-from lampe_gguf.tasks.item import Count, Item, draw
-from lampe_gguf.tasks.journal import Result
-from lampe_gguf.tasks.niah import niah
-from lampe_gguf.tasks.prompting import Prompter, common
-from lampe_gguf.tasks.report import cells, grid, table
+from lampe_gguf.evaluate import suite as suite_module
+from lampe_gguf.evaluate.suite import Observer, Suite
+from lampe_gguf.evaluate.tasks.answering import answer
+from lampe_gguf.evaluate.tasks.item import Count, Item, draw
+from lampe_gguf.evaluate.tasks.journal import Result
+from lampe_gguf.evaluate.tasks.niah import niah
+from lampe_gguf.evaluate.tasks.prompting import Prompter, common
+from lampe_gguf.evaluate.tasks.report import cells, grid, table
 
 Tiny = Callable[..., Path]
 
@@ -240,7 +240,7 @@ def test_tables_have_a_row_for_each_length_and_the_mean_of_tasks() -> None:
 
 
 def test_needles_with_the_models_own_tokenizer(smollm2_path: Path) -> None:
-    from lampe_gguf.tasks.haystack import haystack
+    from lampe_gguf.evaluate.tasks.haystack import haystack
 
     with vocabulary(smollm2_path) as vocab:
         prompter = Prompter(vocab)
@@ -341,7 +341,7 @@ def test_an_error_keeps_what_was_answered(
 def test_ruler_leaves_out_what_the_passages_cannot_answer(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from lampe_gguf.commands import eval_tasks
+    from lampe_gguf.cli import eval_tasks
 
     asked: list[str] = []
 

@@ -13,10 +13,10 @@ import pytest
 from conftest import tiny_config
 
 from lampe_gguf.errors import LampeError
-from lampe_gguf.tasks.external import place, read_items
-from lampe_gguf.tasks.external_rules import INFINITEBENCH, LONGBENCH, leval_rule
-from lampe_gguf.tasks.item import Item
-from lampe_gguf.tasks.scoring import METRICS, score
+from lampe_gguf.evaluate.tasks.external import place, read_items
+from lampe_gguf.evaluate.tasks.external_rules import INFINITEBENCH, LONGBENCH, leval_rule
+from lampe_gguf.evaluate.tasks.item import Item
+from lampe_gguf.evaluate.tasks.scoring import METRICS, score
 
 LEVAL = {"instructions": ["Which? A. x B. y", "And which? A. x B. y C. z"],
          "outputs": ["B", "AC"], "input": "A long lecture.", "source": "Coursera",
@@ -136,7 +136,7 @@ def test_a_file_is_asked_and_the_shared_text_read_once(
     path = tmp_path / "kv_retrieval.jsonl"
     records = [LEVAL, {**LEVAL, "input": "word " * 900}]
     path.write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
-    base = [sys.executable, "-m", "lampe_gguf.cli", "eval", "tasks", str(model), "--jsonl",
+    base = [sys.executable, "-m", "lampe_gguf.cli.main", "eval", "tasks", str(model), "--jsonl",
             str(path), "--max-length", "1024"]
     done = subprocess.run([*base, "--json"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from lampe_gguf.errors import LampeError, UsageError
-from lampe_gguf.tasks.haystack import checked, fill, haystack, insert
-from lampe_gguf.tasks.item import Item, draw, random_uuid
-from lampe_gguf.tasks.kv import kv
-from lampe_gguf.tasks.niah import niah
-from lampe_gguf.tasks.passkey import passkey
+from lampe_gguf.evaluate.tasks.haystack import checked, fill, haystack, insert
+from lampe_gguf.evaluate.tasks.item import Item, draw, random_uuid
+from lampe_gguf.evaluate.tasks.kv import kv
+from lampe_gguf.evaluate.tasks.niah import niah
+from lampe_gguf.evaluate.tasks.passkey import passkey
 
 HAY = haystack()
 

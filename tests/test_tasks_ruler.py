@@ -12,10 +12,10 @@ import pytest
 from test_tasks_generators import HAY, count, whole
 
 from lampe_gguf.errors import LampeError, UsageError
-from lampe_gguf.tasks.item import Item
-from lampe_gguf.tasks.passages import read_passages
-from lampe_gguf.tasks.records import read_records
-from lampe_gguf.tasks.ruler import QA_TASKS, TASKS, ruler
+from lampe_gguf.evaluate.tasks.item import Item
+from lampe_gguf.evaluate.tasks.passages import read_passages
+from lampe_gguf.evaluate.tasks.records import read_records
+from lampe_gguf.evaluate.tasks.ruler import QA_TASKS, TASKS, ruler
 
 SQUAD = [{"question": f"Who is {i}?", "context": f"Passage {i}. " + "So it is said. " * 20,
           "answers": {"text": [f"Person {i}", f"Person {i}"]}} for i in range(40)]

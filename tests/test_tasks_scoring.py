@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from lampe_gguf.errors import LampeError
-from lampe_gguf.tasks import scoring
-from lampe_gguf.tasks.intervals import bootstrap, wilson
-from lampe_gguf.tasks.item import Item
+from lampe_gguf.evaluate.tasks import scoring
+from lampe_gguf.evaluate.tasks.intervals import bootstrap, wilson
+from lampe_gguf.evaluate.tasks.item import Item
 
 
 @pytest.mark.parametrize("metric, answer, expected, score", [

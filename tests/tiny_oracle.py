@@ -12,9 +12,9 @@ from typing import Any
 import gguf
 import numpy as np
 
-from lampe_gguf.config import LampeConfig
-from lampe_gguf.positions import identity_plan
-from lampe_gguf.reference import NEOX, NORM, Rope, attention
+from lampe_gguf.method.config import LampeConfig
+from lampe_gguf.method.positions import identity_plan
+from lampe_gguf.method.reference import NEOX, NORM, Rope, attention
 
 
 class TinyOracle:

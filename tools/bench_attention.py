@@ -40,8 +40,8 @@ import ggml_ctypes as gg  # type: ignore[import-not-found]
 from arguments import count
 from ggml_device import open_ggml  # type: ignore[import-not-found]
 
-from lampe_gguf.positions import Plan, identity_plan, lampe_plan
-from lampe_gguf.reference import NORM, Rope, attention, rope_table, rotate
+from lampe_gguf.method.positions import Plan, identity_plan, lampe_plan
+from lampe_gguf.method.reference import NORM, Rope, attention, rope_table, rotate
 
 SHAPES = {  # head size, query heads, KV heads
     "smollm2-135m": (64, 9, 3),

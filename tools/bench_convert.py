@@ -35,8 +35,8 @@ def real_model() -> Path:
 
 def make_file(target: Path, size: int) -> None:
     """Write a GGUF of about `size` bytes: a real model's keys, its data as tensors of bytes."""
-    from lampe_gguf.gguf_file import GGUFFile
-    from lampe_gguf.gguf_format import MAGIC, U32, U64, padded
+    from lampe_gguf.container.format import MAGIC, U32, U64, padded
+    from lampe_gguf.container.reader import GGUFFile
 
     int8 = 24  # ggml's tensor type of one byte an element
     with GGUFFile(real_model()) as model, open(target, "wb") as out:
@@ -74,7 +74,7 @@ def run(*command: str) -> tuple[float, float]:
 def measure(source: Path, rounds: int) -> dict[str, object]:
     """Alternate cp, cp with sync, and convert; medians in seconds, ratios, peak RSS in MB."""
     copy, target = source.with_name("copy.gguf"), source.with_name("converted.gguf")
-    program = (sys.executable, "-m", "lampe_gguf.cli", "convert", str(source), str(target))
+    program = (sys.executable, "-m", "lampe_gguf.cli.main", "convert", str(source), str(target))
 
     def plain() -> tuple[float, float]:
         return run("cp", str(source), str(copy))

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from arguments import count
 
-from lampe_gguf.attention_probe import Probe
-from lampe_gguf.attention_stats import entropy
-from lampe_gguf.documents import read_document
-from lampe_gguf.runtime import LampeLlama
+from lampe_gguf.attention.probe import Probe
+from lampe_gguf.attention.stats import entropy
+from lampe_gguf.backend.llama import LampeLlama
+from lampe_gguf.conversation.documents import read_document
 
 
 def by_transformers(path: Path, tokens: list[int]) -> np.ndarray:

@@ -3,8 +3,9 @@
 
     python tools/compare_hf.py MODEL.gguf --text FILE [--length N ...] [--tail N] [--json]
 
-transformers (extra `hf`) dequantises the weights and computes in f32 with lampe_gguf.hf, which
-shares no code with the backend; llama.cpp multiplies quantised weights with quantised activations.
+transformers (extra `hf`) dequantises the weights and computes in f32 with
+lampe_gguf.huggingface.attention, which shares no code with the backend; llama.cpp multiplies
+quantised weights with quantised activations.
 So that the difference has a measure, plain RoPE at the first length is compared as well: there both
 are as upstream made them, and differ by the quantisation alone.
 """
@@ -24,10 +25,10 @@ import numpy as np
 import numpy.typing as npt
 from arguments import count
 
-from lampe_gguf.config import LampeConfig
-from lampe_gguf.presets import FLAT_OFFSET, default_config
-from lampe_gguf.runtime import LampeLlama
-from lampe_gguf.session import file_config, read_tokens
+from lampe_gguf.backend.llama import LampeLlama
+from lampe_gguf.conversation.session import file_config, read_tokens
+from lampe_gguf.method.config import LampeConfig
+from lampe_gguf.model.presets import FLAT_OFFSET, default_config
 
 Logits = npt.NDArray[np.float64]
 
@@ -51,7 +52,7 @@ def transformers_logits(
     """The same from transformers; plain RoPE before LaMPE was switched on."""
     import torch
 
-    from lampe_gguf.hf import enable_lampe
+    from lampe_gguf.huggingface.attention import enable_lampe
 
     if config is not None:
         enable_lampe(model, config)

@@ -9,12 +9,12 @@ import textwrap
 import time
 from pathlib import Path
 
+from lampe_gguf.backend.llama import LampeLlama
+from lampe_gguf.cli.progress import Progress, duration
+from lampe_gguf.conversation.session import read_tokens
 from lampe_gguf.convert import convert
 from lampe_gguf.errors import LampeError
-from lampe_gguf.evaluate import score, summary
-from lampe_gguf.progress import Progress, duration
-from lampe_gguf.runtime import LampeLlama
-from lampe_gguf.session import read_tokens
+from lampe_gguf.evaluate.perplexity import score, summary
 
 LENGTH = 16384
 CONTINUATION = 48

@@ -10,7 +10,7 @@ import sys
 
 from patched.places import PATCHES
 
-from lampe_gguf.fields import FIELDS, MAX_F64, Bound, Field
+from lampe_gguf.method.fields import FIELDS, MAX_F64, Bound, Field
 
 HEADER = PATCHES / "overlay" / "vendor" / "llama.cpp" / "src" / "llama-lampe-fields.h"
 

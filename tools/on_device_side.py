@@ -17,9 +17,9 @@ import numpy as np
 from demo import long_text, model_path
 from llama_cpp import _logger
 
-from lampe_gguf.config import LampeConfig
-from lampe_gguf.runtime import LampeLlama
-from lampe_gguf.session import file_config, read_tokens
+from lampe_gguf.backend.llama import LampeLlama
+from lampe_gguf.conversation.session import file_config, read_tokens
+from lampe_gguf.method.config import LampeConfig
 
 WRITTEN = 16  # tokens
 

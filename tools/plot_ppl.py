@@ -12,10 +12,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from demo import LENGTH, long_text, model_path
 
+from lampe_gguf.cli.progress import Progress
 from lampe_gguf.errors import LampeError
-from lampe_gguf.evaluate import perplexity
+from lampe_gguf.evaluate.perplexity import perplexity
 from lampe_gguf.plot import plot_perplexity
-from lampe_gguf.progress import Progress
 
 WINDOW = 8192
 LABELS = {"rope": "plain RoPE", "lampe": "LaMPE"}

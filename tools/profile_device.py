@@ -16,7 +16,7 @@ import torch
 from arguments import count
 from ggml_device import open_ggml  # type: ignore[import-not-found]
 
-from lampe_gguf.positions import lampe_plan
+from lampe_gguf.method.positions import lampe_plan
 
 COPIES = 8  # caches, so that none is found in the device's own
 RUNS = 2

@@ -26,9 +26,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from arguments import count
 from demo import model_path
 
-from lampe_gguf.bench_side import open_side
+from lampe_gguf.bench.side import open_side
+from lampe_gguf.cli.progress import Progress
 from lampe_gguf.errors import LampeError
-from lampe_gguf.progress import Progress
 
 LEAST = 0.5  # per cent: less is not shown
 FREQUENCY = 999  # samples a second and thread

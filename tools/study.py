@@ -28,13 +28,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from demo import long_text, model_path
 
-from lampe_gguf.atomic import write_file
+from lampe_gguf.backend.llama import LampeLlama
+from lampe_gguf.cli.progress import Progress
+from lampe_gguf.container.atomic import write_file
+from lampe_gguf.conversation.session import file_config, read_tokens
 from lampe_gguf.errors import LampeError
-from lampe_gguf.evaluate import BATCH, METHODS, model_rope, score, setting
+from lampe_gguf.evaluate.perplexity import BATCH, METHODS, model_rope, score, setting
 from lampe_gguf.plot import new_figure, save_figure
-from lampe_gguf.progress import Progress
-from lampe_gguf.runtime import LampeLlama
-from lampe_gguf.session import file_config, read_tokens
 
 STRETCH = 32768  # tokens from the beginning of a stretch of the text to the next
 CHUNK = 256  # tokens whose mean loss is kept

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from ..config import LampeConfig
-from ..presets import FLAT_OFFSET
+from ..method.config import LampeConfig
+from ..model.presets import FLAT_OFFSET
 from .fit import fit_sigmoid
 from .report import Point, Report
 from .search import FloatArray, tied

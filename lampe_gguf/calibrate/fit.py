@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..schedule import scaled_sigmoid
+from ..method.schedule import scaled_sigmoid
 from .search import FloatArray
 
 MIN_POINTS = 4

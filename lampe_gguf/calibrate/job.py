@@ -9,28 +9,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import paths
+from ..container import paths
+from ..container.format import padded
+from ..container.reader import GGUFFile
+from ..conversation.documents import Document
+from ..conversation.reply import beginning
+from ..conversation.session import PAD, excerpt
 from ..convert import choose_config, require_qualified
-from ..documents import Document
 from ..errors import LampeError, UsageError
-from ..gguf_file import GGUFFile
-from ..gguf_format import padded
-from ..model import read_model
-from ..presets import default_config
-from ..reply import beginning
-from ..session import PAD, excerpt
-from .report import (
-    Report,
-    Task,
-    load_readings,
-    longest_length,
-    model_fingerprint,
-    text_fingerprint,
-)
+from ..model.description import read_model
+from ..model.presets import default_config
+from .report import Report, Task, load_readings, longest_length, model_fingerprint, text_fingerprint
 from .run import FITTED, HELD_OUT, Calibration, Clock, OnStage, calibrate
 
 if TYPE_CHECKING:
-    from ..runtime import LampeLlama
+    from ..backend.llama import LampeLlama
     from .reading import OnTokens
 
 PROBE = 256  # tokens that are read to see how fast the machine is
@@ -78,7 +71,7 @@ def calibrate_model(
     Raises LampeError where the model is refused or the text too short, UsageError where the
     budget holds no calibration. Ctrl-C leaves the report as far as it got.
     """
-    from ..runtime import LampeLlama
+    from ..backend.llama import LampeLlama
 
     start = time.monotonic()
     with GGUFFile(model) as file:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..config import LampeConfig
-from ..evaluate import negative_log_likelihood
+from ..evaluate.perplexity import negative_log_likelihood
+from ..method.config import LampeConfig
 from .search import FloatArray
 
 if TYPE_CHECKING:
-    from ..runtime import LampeLlama
+    from ..backend.llama import LampeLlama
 
 PIECES = 16  # of a tail window: how far they differ says how sure a mean is
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ..atomic import write_file
-from ..config import LampeConfig
+from ..container.atomic import write_file
 from ..errors import LampeError
+from ..method.config import LampeConfig
 from .fit import SigmoidFit
 from .search import FloatArray
 

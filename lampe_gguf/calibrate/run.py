@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..config import LampeConfig
+from ..cli.progress import duration
 from ..errors import UsageError
-from ..fields import MAX_PROVENANCE_BYTES
-from ..progress import duration
+from ..method.config import LampeConfig
+from ..method.fields import MAX_PROVENANCE_BYTES
 from .choice import choose_schedule, flat
 from .reading import OnTokens, Reader
 from .report import HeldOut, Report
 from .search import FloatArray, is_worse, paired_difference, propose
 
 if TYPE_CHECKING:
-    from ..runtime import LampeLlama
+    from ..backend.llama import LampeLlama
 
 OnStage = Callable[[str], None]  # called with what is being looked for
 

@@ -182,7 +182,7 @@ class Containers:
     def _try(self, source: Path, whole: bool) -> str | None:
         from lampe_gguf.convert import convert
         from lampe_gguf.errors import LampeError
-        from lampe_gguf.inspection import as_text, inspect
+        from lampe_gguf.inspect import as_text, inspect
         from lampe_gguf.strip import strip
 
         out, back = self.folder / "out.gguf", self.folder / "back.gguf"
@@ -217,7 +217,7 @@ class Containers:
 
     def _inspect(self, source: Path) -> str | None:
         from lampe_gguf.errors import LampeError
-        from lampe_gguf.inspection import as_text, inspect
+        from lampe_gguf.inspect import as_text, inspect
 
         try:
             as_text(inspect(source))
@@ -233,7 +233,7 @@ class Containers:
 
 def plainly_padded(path: Path) -> bytes:
     """The bytes of a file with zeros before the data, where no reader looks."""
-    from lampe_gguf.gguf_file import GGUFFile
+    from lampe_gguf.container.reader import GGUFFile
 
     data = path.read_bytes()
     with GGUFFile(path) as file:

@@ -101,7 +101,7 @@ class Faults:
         return None
 
     def _next_run(self, work: Path) -> None:
-        from lampe_gguf.atomic import write_file
+        from lampe_gguf.container.atomic import write_file
 
         write_file(work / "next", b"", force=True)
 
@@ -110,7 +110,7 @@ class Faults:
 
     def _run(self, source: Path, work: Path, fault: int | str, rng: random.Random) -> int:
         """The child's exit code, negative for a signal."""
-        from lampe_gguf import cli
+        from lampe_gguf.cli import main as cli
 
         ready, told = os.pipe()
         pid = os.fork()

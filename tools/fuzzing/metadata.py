@@ -35,7 +35,7 @@ class Metadata:
         from conftest import tiny_config  # type: ignore[import-not-found]
         from tiny_model import make_tiny_model  # type: ignore[import-not-found]
 
-        from lampe_gguf.metadata import TYPES
+        from lampe_gguf.model.metadata import TYPES
 
         self.folder = folder
         self.found = folder

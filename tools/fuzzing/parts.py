@@ -99,7 +99,7 @@ class Parts:
 
 def read_parts(path: Path) -> Parts:
     """The parts of a whole file."""
-    from lampe_gguf.gguf_file import GGUFFile
+    from lampe_gguf.container.reader import GGUFFile
 
     raw = path.read_bytes()
     with GGUFFile(path) as file:

@@ -1,0 +1,1 @@
+"""What attention looks like beyond the window: its uncertainty and its pattern."""

@@ -1,0 +1,1 @@
+"""The patched llama.cpp from Python: everything that touches ctypes."""

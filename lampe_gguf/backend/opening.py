@@ -1,0 +1,113 @@
+"""While a model is loaded: how far it is, how to stop it, and why it failed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import LampeError
+from . import api
+
+OnLoad = Callable[[float], None]  # the part of the file that is loaded, 0 to 1
+
+# what llama_cpp raises; the patched build says behind it why LaMPE refused
+SAID = ("(llama_decode returned -?[0-9]+|Failed to create llama_context|"
+        "Failed to set llama state data|Failed to load model from file: {path}): (.*)")
+
+NO_CONTEXT = "Failed to create llama_context"
+UPSTREAM_VALUES = "V cache quantization requires"  # what llama.cpp says of it
+
+
+class Loading:
+    """What llama.cpp asks between two tensors; it stops loading where told to.
+
+    on_load  called with the part that is loaded, in the thread that loads; what it raises stops
+             the loading
+    raised   that
+    """
+
+    def __init__(self, on_load: OnLoad | None) -> None:
+        self.raised: BaseException | None = None
+        self._on_load = on_load
+        self._stopped = False
+        # ctypes keeps no reference of its own, and C calls it as long as it loads
+        self._callback = api.llama_cpp().llama_progress_callback(self._on_tensor)
+
+    def watch(self, params: Any) -> None:
+        """Let the llama_model_params ask."""
+        params.progress_callback = self._callback
+
+    def stop(self) -> None:
+        """Stop before the next tensor; from any thread."""
+        self._stopped = True
+
+    def end(self) -> None:
+        """It is loaded, or it is not: nobody asks any more."""
+        del self._callback
+
+    def _on_tensor(self, part: float, _: Any) -> bool:
+        # nothing may be raised into C: it would be printed and forgotten
+        try:
+            if self._on_load is not None and not self._stopped:
+                self._on_load(part)
+        except BaseException as error:
+            self.raised = error
+            return False
+        return not self._stopped
+
+
+class ModelParams:
+    """The attribute `model_params`: Llama makes it where it is opened, and `_loading` watches."""
+
+    def __get__(self, llm: Any, owner: type | None = None) -> Any:
+        return self if llm is None else llm.__dict__["model_params"]
+
+    def __set__(self, llm: Any, params: Any) -> None:
+        llm._loading.watch(params)
+        llm.__dict__["model_params"] = params
+
+
+def reason(message: str, path: str = "") -> str:
+    """Why llama_cpp raised that, in one sentence.
+
+    The reason comes with the exception: the one that the backend keeps is of another thread, where
+    that computed, or of a later call.
+    """
+    said = re.fullmatch(SAID.format(path=re.escape(path)), message, re.DOTALL)
+    if said:
+        return said[2]
+    if message == "llama_decode returned 1":
+        return "the context is full; open the model with a larger n_ctx"
+    return message
+
+
+def context_reason(llm: Any, message: str) -> str:
+    """Why no context was made: the reason that came with it, or what was asked for."""
+    given = reason(message)
+    if given != message and UPSTREAM_VALUES not in given:
+        return given
+    module = api.llama_cpp()
+    params = llm.context_params
+    off = params.flash_attn_type == module.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    if off and api.is_quantized(params.type_v):
+        return ("a quantised cache of values (type_v) needs flash attention here; pass "
+                "flash_attn=True, or leave type_v out")
+    return f"{given}; is there memory for a context of that length? give a smaller n_ctx"
+
+
+def memory_error(llm: Any, logits_all: bool) -> LampeError:
+    """What Llama had no memory for: the logits that it keeps, [n_ctx or n_batch, n_vocab]."""
+    n_vocab = getattr(llm, "_n_vocab", None)
+    if n_vocab is None:
+        return LampeError("there is no memory to open the model; give a smaller n_ctx")
+    rows = llm.context_params.n_ctx if logits_all else llm.n_batch
+    size = f"{rows:,} x {n_vocab:,} numbers, {rows * n_vocab * 4 / 2**30:,.1f} GiB"
+    if logits_all:
+        return LampeError(
+            f"logits_all=True keeps the logits of every token of the context ({size}), for which "
+            "there is no memory; leave it out and use read_logits(), which gives them batch by "
+            "batch, or pass a smaller n_ctx"
+        )
+    return LampeError(f"there is no memory for the logits of a batch ({size}); pass a smaller "
+                      "n_batch")

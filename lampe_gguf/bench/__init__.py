@@ -1,0 +1,1 @@
+"""Reading and writing timed, LaMPE against stock attention."""

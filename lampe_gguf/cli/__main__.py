@@ -1,0 +1,5 @@
+"""python -m lampe_gguf.cli"""
+
+from . import run
+
+run()

@@ -1,0 +1,62 @@
+"""lampe-gguf ask"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import click
+
+from ..shown import json_text, visible
+from .console import out, say
+from .options import TEXT, generation_options
+
+HELP = """Have MODEL read documents of any length and answer QUESTION.
+
+\b
+Examples:
+  lampe-gguf ask model.lampe.gguf --doc book.txt "Who wrote the letter?"
+  pdftotext report.pdf - | lampe-gguf ask model.lampe.gguf --doc - "Sum it up."
+"""
+
+
+@click.command(name="ask", help=HELP)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("question", type=TEXT)
+@click.option("--doc", "docs", multiple=True, metavar="FILE",
+              help="A text to read; may be given several times; - is standard input.")
+@generation_options
+@click.option("--json", "as_json", is_flag=True, help="The answer and its figures as JSON.")
+def command(
+    model: Path, question: str, docs: tuple[str, ...], max_tokens: int, temperature: float,
+    seed: int | None, threads: int | None, n_ctx: int | None, no_lampe: bool, as_json: bool,
+) -> None:
+    from ..conversation.ask import ask
+    from ..conversation.documents import read_documents
+
+    on_terminal = sys.stdout.isatty()
+
+    def show(text: str) -> None:
+        if not as_json:
+            out(visible(text) if on_terminal else text, end="")
+
+    documents = read_documents(docs, to_ask=True)
+    for document in documents:
+        if (damage := document.damage()) is not None:
+            say(damage)
+    answer = ask(
+        model, question, documents, max_tokens=max_tokens, temperature=temperature,
+        seed=seed, threads=threads, n_ctx=n_ctx, use_lampe=not no_lampe, on_text=show,
+    )
+    if as_json:
+        out(json_text(dataclasses.asdict(answer)))
+        return
+    out()
+    attention = "LaMPE off" if no_lampe else f"attention {answer.path}"
+    rate = answer.prompt_tokens / answer.seconds_reading if answer.seconds_reading else 0
+    say(
+        f"[read {answer.prompt_tokens:,} tokens in {answer.seconds_reading:.1f} s "
+        f"({rate:,.0f} tokens/s), {attention}, "
+        f"compression {answer.compression:.2f}]"
+    )

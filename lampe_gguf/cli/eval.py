@@ -1,0 +1,165 @@
+"""lampe-gguf eval"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import LampeError, UsageError
+from ..evaluate.perplexity import METHODS, SCALINGS, Perplexity, check, perplexity
+from ..shown import json_text
+from .console import out
+from .eval_tasks import kv_command, niah_command, passkey_command, ruler_command, tasks_command
+from .options import MAX_FACTOR, PICTURE, THREAD_COUNT, THREADS, Listed, Number, called_by_option
+
+HELP = """Measure MODEL far beyond its training window, LaMPE against the alternatives.
+
+ppl says how well it predicts a long text; the others ask questions about one, the same for every
+method, and count the right answers. The honest baseline among the methods is truncate: plain
+RoPE, given only the last window of the text.
+
+\b
+Examples:
+  lampe-gguf eval ppl model.gguf --text book.txt --length 16384
+  lampe-gguf eval niah model.gguf --lengths 8192,16384 --plot niah.png
+"""
+
+PPL_HELP = """Perplexity of the first LENGTH tokens of a text, by position (lower is better).
+
+The honest baseline is the method truncate: plain RoPE, given only the last window of the text.
+Compare the last 2,048 tokens: over all, truncate is scored on its window alone.
+
+\b
+Examples:
+  lampe-gguf eval ppl model.gguf --text book.txt --length 16384 --json
+  lampe-gguf eval ppl model.gguf --text book.txt --lengths 8192,16384 --methods lampe,truncate
+"""
+
+
+@click.group(name="eval", help=HELP)
+def command() -> None:
+    pass
+
+
+@command.command(name="ppl", help=PPL_HELP)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--text", required=True, metavar="FILE", help="The text; - is standard input.")
+@click.option("--length", type=click.IntRange(2), help="Tokens to read.")
+@click.option("--lengths", type=Listed(click.IntRange(2)), metavar="TOKENS,...",
+              help="Several lengths, in one table.")
+@click.option("--method", type=click.Choice(METHODS), help="[default: lampe]")
+@click.option("--methods", type=Listed(click.Choice(METHODS)), metavar="NAME,...",
+              help="Several methods, in one table.")
+@click.option("--factor", type=Number(max=MAX_FACTOR), help="Of linear, yarn and ntk.")
+@click.option("--local-window", type=int, help="Of lampe and its neighbours.")
+@click.option("--group-size", type=int, help="Of selfextend.")
+@click.option("--threads", type=THREAD_COUNT, help=THREADS)
+@click.option("--portable", is_flag=True, help="Attention from stock operations (slower).")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--plot", type=PICTURE, help="Draw it by position into a PNG.")
+def ppl(
+    model: Path, text: str, length: int | None, lengths: tuple[int, ...] | None,
+    method: str | None, methods: tuple[str, ...] | None, threads: int | None, portable: bool,
+    as_json: bool, plot: Path | None, **choices: Any,
+) -> None:
+    from ..conversation.documents import read_document
+    from ..conversation.session import file_config
+    from .progress import Progress
+
+    if (length is None) == (lengths is None):
+        raise UsageError("give either --length TOKENS or --lengths TOKENS,...")
+    if method is not None and methods is not None:
+        raise UsageError("give either --method NAME or --methods NAME,...")
+    several = lengths is not None or methods is not None
+    all_methods = methods or (method or "lampe",)
+    for option, users in (("factor", SCALINGS), ("group_size", ("selfextend",))):
+        if choices[option] is not None and not set(users) & set(all_methods):
+            raise UsageError(f"--{option.replace('_', '-')} is for {', '.join(users)} only; leave "
+                             "it out, or choose the method")
+    all_lengths = lengths or (length or 0,)
+    document = read_document(text)
+    window = file_config(model)[1].window
+
+    def work(method: str, length: int) -> int:
+        return min(length, window) if method == "truncate" else length
+
+    jobs = [(each, tokens) for tokens in all_lengths for each in all_methods]
+    with called_by_option(choices):
+        check(model, document.text, jobs, **choices)
+    found: list[Perplexity] = []
+    try:
+        with Progress("starting", sum(work(*job) for job in jobs), "tokens") as bar:
+            for each, tokens in jobs:
+                bar.relabel(f"reading with {each}")
+                before = bar.done
+
+                def show(done: int, total: int, before: int = before) -> None:
+                    bar.advance(before + done - bar.done)
+
+                found.append(perplexity(
+                    model, document.text, tokens, method=each, threads=threads,
+                    portable=portable, on_progress=show, **choices,
+                ))
+    except (KeyboardInterrupt, LampeError):
+        if found:  # what there is by then
+            show_found(jobs, found, several, as_json)
+        raise
+    show_found(jobs, found, several, as_json)
+    if plot is not None:
+        from ..plot import plot_perplexity
+
+        series = {}
+        for (each, tokens), result in zip(jobs, found, strict=True):
+            ends, values = zip(*result.blocks, strict=True)
+            label = each if len(all_lengths) == 1 else f"{each}, {tokens:,} tokens"
+            series[label] = (list(ends), list(values))
+        plot_perplexity(series, window, plot)
+
+
+def show_found(
+    jobs: Sequence[tuple[str, int]], found: list[Perplexity], several: bool, as_json: bool
+) -> None:
+    """All of the runs, or those there are."""
+    if as_json:
+        listed = [dataclasses.asdict(each) for each in found]
+        out(json_text({"runs": listed} if several else listed[0]))
+    elif several:
+        show_table(jobs, found)
+    else:
+        show_one(found[0])
+
+
+def show_one(found: Perplexity) -> None:
+    """One run, block by block."""
+    values = ", ".join(f"{name}={value}" for name, value in found.parameters.items())
+    out(f"method       {found.method}" + (f" ({values})" if values else ""))
+    out(f"attention    {found.path}")
+    out(f"tokens       {found.tokens:,} in {found.seconds:.1f} s "
+        f"({found.tokens_per_second:.0f} tokens/s)")
+    out(f"perplexity   {found.all:.3f}")
+    for name, value in (("last 2,048", found.last_2048), ("last 512", found.last_512)):
+        if value is not None:
+            out(f"{name:<12} {value:.3f}")
+    for end, block in found.blocks:
+        out(f"  to {end:>7,}  {block:.3f}")
+
+
+def show_table(jobs: Sequence[tuple[str, int]], found: Sequence[Perplexity]) -> None:
+    """A row for each run; an interruption leaves fewer runs than jobs."""
+
+    def shown(value: float | None) -> str:
+        return f"{'-' if value is None else format(value, '.3f'):>12}"
+
+    out(f"{'length':>9}  {'method':<11}{'all':>12}{'last 2,048':>12}{'last 512':>12}"
+        f"{'tokens/s':>12}")
+    for (method, length), each in zip(jobs, found, strict=False):
+        out(f"{length:>9,}  {method:<11}{shown(each.all)}{shown(each.last_2048)}"
+            f"{shown(each.last_512)}{each.tokens_per_second:>12.0f}")
+
+
+for each in (passkey_command, niah_command, kv_command, ruler_command, tasks_command):
+    command.add_command(each)

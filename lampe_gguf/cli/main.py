@@ -1,0 +1,96 @@
+"""The command line: finds the command, and turns errors into one sentence and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import sys
+
+import click
+
+from .. import __version__
+from ..errors import LampeError
+from . import console
+
+# name -> summary: --help must not load the commands to list them
+COMMANDS = {
+    "convert": "Write LaMPE metadata into a GGUF model.",
+    "strip": "Take the LaMPE metadata out again.",
+    "inspect": "Show a model's LaMPE values and the mapping by length.",
+    "ask": "Ask a question about documents of any length.",
+    "chat": "Chat with a model, and with documents.",
+    "calibrate": "Find the constants that suit a model, by reading a long text.",
+    "eval": "Measure perplexity and answers far beyond the training window.",
+    "attention": "Look at attention beyond the window: its uncertainty and its pattern.",
+    "bench": "Time reading and writing, LaMPE against stock attention.",
+    "doctor": "Say whether the backend is the right one, and what would run.",
+}
+
+HELP = """Read past a GGUF model's context window, without training.
+
+\b
+Convert once, then ask or chat as long as you like:
+  lampe-gguf convert model.gguf
+  lampe-gguf ask model.lampe.gguf --doc book.txt "Who wrote the letter?"
+"""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f".{cmd_name}", __package__)
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, help=HELP, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="lampe-gguf")
+def group() -> None:
+    pass
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 1 for a failure, 2 for wrong usage."""
+    try:
+        result = group.main(arguments, prog_name="lampe-gguf", standalone_mode=False)
+        console.out(end="")
+    except click.ClickException as error:
+        usage = io.StringIO()
+        error.show(usage)
+        message = error.format_message()
+        words = " ".join(message.split())  # a line of what was typed is no line of ours
+        console.say(usage.getvalue().rstrip().replace(message, words), keep="\n")
+        return error.exit_code
+    except console.OutputError as error:
+        console.discard_output()
+        if error.reader_is_gone:  # | head: nothing to say
+            return 141
+        console.say(f"error: {error}")
+        return error.exit_code
+    except LampeError as error:
+        console.say(f"error: {error}")
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        console.say("stopped", new_line=True)
+        return 130
+    return result if isinstance(result, int) else 0
+
+
+def run() -> None:
+    """Entry point of the installed program."""
+    console.prepare()
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()

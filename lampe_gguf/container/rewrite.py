@@ -1,0 +1,96 @@
+"""Write a model again with other LaMPE keys: what convert and strip have in common."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ..model.metadata import PADDING, prefix
+from . import paths
+from .atomic import NewFiles, check_target
+from .copying import copy_range, reserve
+from .reader import GGUFFile
+from .split import check_shards, other_shards, output_paths
+from .writer import check_written, encode_padding, output_size, write_gguf
+
+OnProgress = Callable[[int, int], None]  # bytes written so far, bytes to write
+
+
+def resolve_target(source: Path, target: Path | None, default: Path) -> Path:
+    """The output path: `default` where none is given, in a directory if one is given."""
+    if target is None:
+        return default
+    return target / default.name if paths.is_dir(target) else target
+
+
+class _Meter:
+    """Counts what is written for `on_progress`."""
+
+    def __init__(self, total: int, on_progress: OnProgress | None) -> None:
+        self.done = 0
+        self.total = total
+        self.on_progress = on_progress
+
+    def advance(self, count: int) -> None:
+        self.done += count
+        if self.on_progress is not None:
+            self.on_progress(self.done, self.total)
+
+
+def rewrite(
+    file: GGUFFile,
+    target: Path,
+    added: Sequence[bytes] = (),
+    *,
+    force: bool = False,
+    on_progress: OnProgress | None = None,
+) -> list[Path]:
+    """Write the model in `file` to `target` with `added` in place of the LaMPE keys it has.
+
+    Everything else is carried over byte for byte. Of a split model, the first part is written and
+    the others are linked, or copied where they cannot be; what was written is read again before it
+    gets its name. Returns the paths written, the first part's first. Raises LampeError (UsageError
+    for an output that exists, without `force`); then nothing is left behind.
+    """
+    others = other_shards(file)
+    targets = output_paths(file.path, target, 1 + len(others))
+    for path in targets:
+        if not _same_file(path, others):
+            check_target(path, force)
+    check_shards(others)
+    start = prefix(file.architecture)
+    kept = [pair for pair in file.pairs.values() if not pair.key.startswith(start)]
+    added = list(added)
+    if added and file.tensors:
+        added.append(encode_padding(start + PADDING, file, kept, added))
+    meter = _Meter(output_size(file, kept, added), on_progress)
+    with NewFiles(force) as files:
+        # the first part comes last: once it is there, all are
+        for other, path in zip(others, targets[1:], strict=True):
+            if _same_file(path, [other]) or files.link(other, path):
+                continue
+            _copy_shard(files, other, path, meter)
+        fd = files.create(targets[0], file.mode)
+        write_gguf(fd, file, kept, added, meter.advance)
+        check_written(fd, file, kept, added)
+        meter.advance(meter.total - meter.done)  # the bytes that were not copied
+        files.commit()
+    return targets
+
+
+def _copy_shard(files: NewFiles, source: Path, target: Path, meter: _Meter) -> None:
+    with GGUFFile(source) as shard:
+        meter.total += shard.size
+        fd = files.create(target, shard.mode)
+        reserve(fd, shard.size)
+        copy_range(shard.fd, 0, fd, 0, shard.size, meter.advance)
+        check_written(fd, shard, list(shard.pairs.values()))
+
+
+def _same_file(path: Path, others: Sequence[Path]) -> bool:
+    found = paths.status(path)
+    if found is None:
+        return False
+    present = filter(None, map(paths.status, others))
+    return any(os.path.samestat(found, other) for other in present)

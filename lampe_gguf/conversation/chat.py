@@ -1,0 +1,278 @@
+"""A conversation with a model, and with documents, in the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..container import paths
+from ..container.atomic import write_file
+from ..errors import LampeError
+from ..shown import shown
+from .documents import Document, as_message, read_document
+from .length import count_up_to
+from .reply import ContextFull, Message, Reply, chat_tokens
+
+if TYPE_CHECKING:
+    from ..backend.llama import LampeLlama
+
+COMMANDS = """\
+/doc FILE   read a document, to talk about it
+/stats      how much of the context is used, and how it is mapped
+/drop [N]   forget the oldest turns (as many as needed, or N) and keep their documents
+/drop doc   forget the documents and keep what was said
+/reset      forget everything
+/retry      send the line again that could not be answered
+/save FILE  save the conversation as JSON
+/quit       leave (so does Ctrl-D)
+Ctrl-C stops an answer and drops a line; at an empty prompt it leaves."""
+
+Show = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What the user said, with the documents that went along, and the answer."""
+
+    documents: tuple[Document, ...]
+    line: str
+    answer: str = ""
+
+    @property
+    def message(self) -> Message:
+        return {"role": "user", "content": as_message(list(self.documents), self.line)}
+
+
+@dataclass
+class Chat:
+    """One conversation; `show` gets the answers as they come and what commands have to say.
+
+    pending  documents that go along with the next line
+    unsent   the line that could not be answered, for /retry
+    used     tokens of the conversation
+    """
+
+    llm: LampeLlama
+    show: Show
+    max_tokens: int = 256
+    temperature: float = 0.2
+    seed: int | None = None
+    turns: list[Turn] = field(default_factory=list)
+    pending: list[Document] = field(default_factory=list)
+    unsent: str | None = None
+    used: int = 0
+    last_rate: float = 0.0
+
+    @property
+    def messages(self) -> list[Message]:
+        """The conversation, as the model's chat template takes it."""
+        return _messages(self.turns)
+
+    def prompt(self) -> str:
+        """What stands before the user's line: tokens used of the context."""
+        return f"[{self.used:,} of {self.llm.n_ctx():,} tokens] > "
+
+    def handle(self, line: str) -> bool:
+        """Do what one line says; False when it ends the conversation. Raises LampeError."""
+        line = line.strip()
+        if line.startswith("/"):
+            return self._command(*line.split(maxsplit=1))
+        if line:
+            self._answer(line)
+        return True
+
+    def _command(self, name: str, argument: str = "") -> bool:
+        if name in ("/quit", "/exit"):
+            return False
+        if name == "/doc":
+            self._read(argument)
+        elif name == "/stats":
+            self.show(self.stats() + "\n")
+        elif name == "/reset":
+            self.turns.clear()
+            self.pending.clear()
+            self.llm.reset()
+            self.used, self.last_rate = 0, 0.0
+            self.show("forgotten\n")
+        elif name == "/drop":
+            self._drop(argument)
+        elif name == "/retry":
+            if self.unsent is None:
+                raise LampeError("there is no line that was not answered")
+            self._answer(self.unsent)
+        elif name == "/save":
+            if not argument:
+                raise LampeError("name the file: /save FILE")
+            if paths.exists(Path(argument)):
+                raise LampeError(f"{argument} exists already; name another file")
+            self.save(Path(argument))
+            self.show(f"saved {shown(argument)}\n")
+        elif name == "/help":
+            self.show(COMMANDS + "\n")
+        else:
+            raise LampeError(f"there is no command {name}; /help lists them")
+        return True
+
+    def _read(self, name: str) -> None:
+        if not name:
+            raise LampeError("name the document: /doc FILE")
+        document = read_document(name, to_ask=True)
+        holds = self.llm.n_ctx()
+        count = count_up_to(self.llm._model, [document.text], holds)
+        if count.is_too_long:
+            part = float(f"{holds * count.characters / 2:.2g}")
+            raise LampeError(
+                f"{document.name} has about {count.tokens:,} tokens and the context holds "
+                f"{holds:,}; give a part of it, of about {part:,.0f} characters, or start again "
+                "with a larger --n-ctx"
+            )
+        self.pending.append(document)
+        if (damage := document.damage()) is not None:
+            self.show(f"{damage}\n")
+        self.show(f"{document.name} goes along with your next message\n")
+
+    def _answer(self, line: str) -> None:
+        turn = Turn(tuple(self.pending), line)
+        was_full, self.unsent = self.unsent is not None, line
+        self._refuse_long(line)
+        reply = Reply(
+            self.llm, [*self.messages, turn.message], self.max_tokens, self.temperature, self.seed
+        )
+        stream = iter(reply)
+        try:
+            for text in stream:
+                self.show(text)
+        except KeyboardInterrupt:
+            self.show(" [stopped]")
+        except ContextFull as error:
+            raise self._full(error.needed, was_full) from None
+        finally:
+            stream.close()
+        room = self.llm.n_ctx() - reply.prompt_tokens
+        if self.max_tokens > room == reply.answer_tokens:
+            self.show(" [the context is full: /drop makes room]")
+        self.show("\n")
+        if reply.answer_tokens > 1:
+            self.last_rate = (reply.answer_tokens - 1) / max(1e-9, reply.seconds_answering)
+        # an answer that was stopped is part of what was said
+        self.turns.append(replace(turn, answer=reply.text))
+        self.pending.clear()
+        self.unsent = None
+        self.used = self.llm.n_tokens
+
+    def _refuse_long(self, line: str) -> None:
+        """LampeError for a line that fits into no context of this chat; it is not kept."""
+        count = count_up_to(self.llm._model, [line], self.llm.n_ctx())
+        if count.is_too_long:
+            self.unsent = None
+            raise LampeError(
+                f"the line has about {count.tokens:,} tokens and the context holds "
+                f"{self.llm.n_ctx():,}; say it in fewer words, or start again with a larger --n-ctx"
+            )
+
+    def _full(self, needed: int, again: bool) -> LampeError:
+        """The ways out for the line that is kept; in few words where they were said before."""
+        n_drop = self._n_to_drop()
+        if n_drop is not None:
+            way = f"/drop forgets the oldest {n_drop} of {len(self.turns)} turns"
+        elif self.pending or any(turn.documents for turn in self.turns):
+            way = "/drop doc forgets the documents"
+        else:
+            way = "it needs fewer words"
+        if again:
+            return LampeError(f"still full: {way}, then /retry sends this line")
+        return LampeError(
+            f"the context is full: with your line the conversation has {needed:,} tokens and the "
+            f"context holds {self.llm.n_ctx():,}. The line is kept: {way}, /reset forgets "
+            "everything, then /retry sends it; or start again with a larger --n-ctx"
+        )
+
+    def _drop(self, argument: str) -> None:
+        if argument in ("doc", "docs"):
+            n_documents = len(self.pending) + sum(len(turn.documents) for turn in self.turns)
+            if not n_documents:
+                raise LampeError("there is no document to forget")
+            self.turns = [replace(turn, documents=()) for turn in self.turns]
+            self.pending.clear()
+            self._show_dropped(f"forgot {n_documents} document(s)")
+            return
+        if not self.turns:
+            raise LampeError("there is no turn to forget; /drop doc forgets documents")
+        if argument and not (argument.isdecimal() and 0 < int(argument) <= len(self.turns)):
+            raise LampeError(
+                f"/drop takes a number of turns, 1 to {len(self.turns)}, or doc for the documents"
+            )
+        n_needed = None if self.unsent is None else self._n_to_drop()
+        n = int(argument) if argument else max(1, n_needed or 0)
+        self.turns, self.pending = self._without(n)
+        self._show_dropped(f"forgot the oldest {n} turn(s)")
+
+    def _show_dropped(self, what: str) -> None:
+        self.used = self._count(self.messages)
+        kept = "; /retry sends your line" if self.unsent is not None else ""
+        self.show(f"{what}, {self.used:,} tokens are left{kept}\n")
+
+    def _without(self, n: int) -> tuple[list[Turn], list[Document]]:
+        """Turns and pending documents without the oldest n turns, whose documents stay."""
+        documents = tuple(each for turn in self.turns[:n] for each in turn.documents)
+        turns = self.turns[n:]
+        if not turns:
+            return [], [*documents, *self.pending]
+        turns[0] = replace(turns[0], documents=documents + turns[0].documents)
+        return turns, list(self.pending)
+
+    def _n_to_drop(self) -> int | None:
+        """The fewest turns without which the unsent line fits, None where it never does.
+
+        With room for an answer of some length, or at least for one at all.
+        """
+        for n_answer in (min(self.max_tokens, self.llm.n_ctx() // 4), 1):
+            low, high = 0, len(self.turns)
+            if not self._fits(high, n_answer):
+                continue
+            while low < high:
+                middle = (low + high) // 2
+                low, high = (low, middle) if self._fits(middle, n_answer) else (middle + 1, high)
+            return low
+        return None
+
+    def _fits(self, n: int, n_answer: int) -> bool:
+        """Whether the unsent line and an answer have room without the oldest n turns."""
+        turns, pending = self._without(n)
+        asked = Turn(tuple(pending), self.unsent or "")
+        needed = self._count([*_messages(turns), asked.message])
+        return bool(needed + n_answer <= self.llm.n_ctx())
+
+    def _count(self, messages: list[Message]) -> int:
+        return len(chat_tokens(self.llm._model, messages)) if messages else 0
+
+    def stats(self) -> str:
+        """Context use, speed of the last answer, and the plan in force."""
+        used, total = self.used, self.llm.n_ctx()
+        lines = [f"context    {used:,} of {total:,} tokens ({100 * used / total:.0f} %)"]
+        lines.append(f"attention  {self.llm.path}")
+        plan = self.llm.plan()
+        if plan is not None and plan.is_identity:
+            lines.append("mapping    none needed yet: plain RoPE")
+        elif plan is not None:
+            lines.append(
+                f"mapping    {plan.length:,} tokens into {plan.mapping_length:,} positions"
+            )
+        if self.last_rate:
+            lines.append(f"speed      {self.last_rate:.1f} tokens/s in the last answer")
+        return "\n".join(lines)
+
+    def save(self, path: Path) -> None:
+        """Write the conversation as JSON, whole or not at all; LampeError where that fails."""
+        text = json.dumps({"messages": self.messages}, indent=2, ensure_ascii=False)
+        write_file(path, text.encode(errors="replace"), force=True)
+
+
+def _messages(turns: list[Turn]) -> list[Message]:
+    said: list[Message] = []
+    for turn in turns:
+        said += [turn.message, {"role": "assistant", "content": turn.answer}]
+    return said

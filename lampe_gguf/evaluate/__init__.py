@@ -1,0 +1,1 @@
+"""Perplexity, and tasks with answers, far beyond the training window."""

@@ -1,0 +1,69 @@
+"""From an item to the tokens that a model reads, whole or cut to a window."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...conversation.reply import chat_tokens, plain_text
+from ...errors import LampeError
+from .item import Item
+
+Tokens = npt.NDArray[np.int32]
+
+
+class Prompter:
+    """Makes prompts with a model's vocabulary (`_model` of a Llama, or session.vocabulary()).
+
+    raw  leave the chat template aside: every prompt is to be continued
+    """
+
+    def __init__(self, model: Any, raw: bool = False) -> None:
+        self.model = model
+        self.raw = raw
+
+    def count(self, text: str) -> int:
+        """Tokens of a prompt that says the text, the template's own included."""
+        return len(self._encode(text, "", True))
+
+    def tokens(self, item: Item) -> Tokens:
+        """The whole prompt, the answer's beginning included: [n]."""
+        return np.array(self._encode(item.text, item.prefix, item.chat), dtype=np.int32)
+
+    def cut(self, item: Item, room: int) -> Tokens:
+        """The prompt in at most `room` tokens: the front of its context is left out: [n].
+
+        What stands before and after the context is kept. LampeError where that alone is too long.
+        """
+        whole = self.tokens(item)
+        if len(whole) <= room:
+            return whole
+        empty = np.array(
+            self._encode(item.before + item.after, item.prefix, item.chat), dtype=np.int32
+        )
+        if len(empty) >= room:
+            raise LampeError(
+                f"the question of item {item.id} of {item.task} has {len(empty):,} tokens and the "
+                f"model's window leaves {room:,}; leave out --methods truncate"
+            )
+        start = common(whole, empty)
+        return np.concatenate([whole[:start], whole[len(whole) - (room - start) :]])
+
+    def _encode(self, text: str, prefix: str, chat: bool) -> list[int]:
+        if chat and not self.raw:
+            tokens = chat_tokens(self.model, [{"role": "user", "content": text}])
+            if prefix:
+                tokens += self.model.tokenize(prefix.lstrip().encode(), False, False)
+            return tokens
+        return list(self.model.tokenize(
+            plain_text(self.model, text + prefix).encode(), self.model.add_bos_token(), False
+        ))
+
+
+def common(one: Tokens, other: Tokens) -> int:
+    """Number of tokens that two prompts have in common from the beginning on."""
+    n = min(len(one), len(other))
+    differ = np.nonzero(one[:n] != other[:n])[0]
+    return int(differ[0]) if len(differ) else n

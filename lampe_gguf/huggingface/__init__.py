@@ -1,0 +1,1 @@
+"""Checkpoints of Hugging Face: to a GGUF, and LaMPE in transformers itself."""

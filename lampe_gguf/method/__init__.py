@@ -1,0 +1,1 @@
+"""The paper's method in NumPy: positions, schedule by length, configurations, a reference."""

@@ -1,0 +1,55 @@
+"""What a model's file says about itself, as far as LaMPE has to know."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ..container.format import Value
+from ..container.reader import GGUFFile
+from .architectures import FIELDS, field
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelInfo:
+    """Facts about one model; `window` in tokens, None where the file does not say.
+
+    `values` holds the metadata, by key, that architectures.py judges a model by.
+    """
+
+    architecture: str
+    name: str
+    window: int | None
+    n_vocab: int | None
+    n_tensors: int
+    values: dict[str, Value]
+
+
+def read_model(file: GGUFFile) -> ModelInfo:
+    """Facts of an open file, from the few values that say them; all others are left alone.
+
+    Raises LampeError where it describes no model, or one of these values is of a wrong type.
+    """
+    arch = file.architecture
+    values: dict[str, Value] = {}
+    for key in ("general.type", *(f"{arch}.{name}" for name in FIELDS)):
+        value = file.value(key)
+        if value is not None:
+            values[key] = value
+    n_vocab = file.array_length("tokenizer.ggml.tokens") or file.value(f"{arch}.vocab_size")
+    return ModelInfo(
+        architecture=arch,
+        name=_name(file),
+        window=field(arch, values, "context_length"),
+        n_vocab=n_vocab if isinstance(n_vocab, int) else None,
+        n_tensors=len(file.tensors),
+        values=values,
+    )
+
+
+def _name(file: GGUFFile) -> str:
+    """Name and base name together: files differ in which of them names the family."""
+    found = (file.value(f"general.{key}") for key in ("name", "basename"))
+    name, base = (value if isinstance(value, str) else "" for value in found)
+    if base.lower() in name.lower():
+        return name
+    return f"{name} ({base})" if name else base

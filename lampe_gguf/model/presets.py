@@ -1,0 +1,168 @@
+"""Constants published or calibrated per model, safe defaults for others, the choice between."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import LampeError, UsageError
+from ..method.config import LampeConfig
+from ..method.fields import MAX_LENGTH, MIN_WINDOW
+
+FLAT_OFFSET = 40.0  # 1 + exp(-40) is exactly 1 in double precision, so m = L at every length
+
+
+def preset_context_length(window: int) -> int:
+    """Longest input of a published preset: 4 windows, but beyond 131072 only 2.
+
+    The authors tested up to 128K tokens, so 4 windows are cut there, or at 2 windows where
+    those are more: a model already trained on 128K still gains a doubling.
+    """
+    return min(4 * window, max(131072, 2 * window))
+
+
+def _published(
+    name: str,
+    window: int,
+    slope: float,
+    offset: float,
+    max_mapping_length: float,
+    local_window: int,
+    short_length: int,
+) -> LampeConfig:
+    return LampeConfig(
+        window=window,
+        context_length=preset_context_length(window),
+        local_window=local_window,
+        tail_window=200,
+        max_mapping_length=max_mapping_length,
+        slope=slope,
+        offset=offset,
+        short_length=short_length,
+        short_mapping_length=1536 if short_length else 0,
+        provenance=f"preset {name}: constants published with LaMPE (arXiv 2508.02308)",
+    )
+
+
+def default_config(window: int) -> LampeConfig:
+    """Safe values for a model with a training window of `window` tokens and no fitted constants.
+
+    A flat schedule, m = L = W at every length: plain RoPE inside the window and LaMPE beyond,
+    with s1 = W/2. On SmolLM2 (W = 8192), perplexity of the last 2,048 tokens against L = 3/4 W
+    and s1 = W/8: 9.31 and 9.46 on 16,384 tokens of Python's reference, 13.01 and 13.24 on 32,768,
+    14.99 and 15.08 on 16,384 tokens of Perl's. s2 = min(200, W/32) is the published tail; inputs
+    up to 4 W are the range over which that was measured.
+    Raises LampeError for a window out of range.
+    """
+    if not MIN_WINDOW <= window <= MAX_LENGTH:
+        raise LampeError(
+            f"the training window is {window} tokens; LaMPE needs one from {MIN_WINDOW} to "
+            f"{MAX_LENGTH}: give the right one yourself (--window)"
+        )
+    return LampeConfig(
+        window=window,
+        context_length=min(4 * window, MAX_LENGTH),
+        local_window=window // 2,
+        tail_window=min(200, window // 32),
+        max_mapping_length=float(window),
+        slope=0.0,
+        offset=FLAT_OFFSET,
+        length_step=max(1, min(512, window // 8)),
+        provenance=f"uncalibrated: flat schedule, L = the window of {window}",
+    )
+
+
+def _calibrated(name: str, window: int, text: str, **values: Any) -> LampeConfig:
+    """What `lampe-gguf calibrate` found; without values, nothing better than the safe defaults."""
+    said = (f"calibrated on {text}" if values else
+            f"flat schedule, L = the window of {window}; calibration found none better on {text}")
+    return dataclasses.replace(
+        default_config(window), **values, provenance=f"preset {name}: {said}"
+    )
+
+
+# slope, offset, max_mapping_length and the short rule: method, section 1. tail_window is the
+# authors' usual 200. local_window is theirs for 8K models; for the two larger windows it is the
+# largest power of two that never pushes the published mapping length up (m must hold both
+# exact windows: 1536 for Mistral, 5672 at 4096 tokens for Llama 3.1).
+PRESETS: dict[str, LampeConfig] = {
+    "llama2": _published(
+        "llama2", 4096, 8.673006440952035e-05, -0.648012322406978, 2489.1055552214357, 512, 8192
+    ),
+    "llama3": _published(
+        "llama3", 8192, 1.0493097327094324e-04, -2.466638011138158, 6204.409324666837, 512, 8192
+    ),
+    "mistral": _published(
+        "mistral", 32768, 1.0493097327094324e-04, -2.466638011138158, 24576.0, 1024, 8192
+    ),
+    "llama3.1": _published(
+        "llama3.1", 131072, 4.505261149632588e-05, -2.788576860718702, 82358.52413056031, 4096, 0
+    ),
+    # tools/reports has what these were found by
+    "smollm2-135m": _calibrated("smollm2-135m", 8192, "pydoc_data to 16384 tokens"),
+    "gemma3-270m": _calibrated(
+        "gemma3-270m", 32768, "pydoc_data to 40960 tokens", local_window=9216,
+        max_mapping_length=24576.0, attention_factor=1.03,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class _Family:
+    arch: str
+    name_pattern: str
+    vocabularies: tuple[int, ...]
+
+
+# How a file shows that it holds the model a preset was fitted on. The window is the preset's.
+_FAMILIES: dict[str, _Family] = {
+    "llama2": _Family("llama", r"llama[-_ ]?v?2(?![.\d])", (32000,)),
+    "llama3": _Family("llama", r"llama[-_ ]?v?3(?![.\d])", (128256,)),
+    "mistral": _Family("llama", r"mistral.*7b", (32000, 32768)),
+    "llama3.1": _Family("llama", r"llama[-_ ]?v?3[._]1(?!\d)", (128256,)),
+    "smollm2-135m": _Family("llama", r"smollm2[-_ ]135m", (49152,)),
+    "gemma3-270m": _Family("gemma3", r"gemma[-_ ]?3[-_ ]270m", (262144,)),
+}
+
+
+def preset(name: str) -> LampeConfig:
+    """The preset of that name; UsageError where there is none."""
+    try:
+        return PRESETS[name]
+    except KeyError:
+        raise UsageError(
+            f"there is no preset {name!r}; there are {', '.join(PRESETS)}"
+        ) from None
+
+
+def find_preset(arch: str, window: int, name: str = "", n_vocab: int | None = None) -> str | None:
+    """Name of the preset fitted on this very model, or None.
+
+    Architecture, window and the model's name must all agree, and the vocabulary's size where
+    it is known: constants fitted on one model may harm another, and the defaults are good.
+    """
+    for preset_name, family in _FAMILIES.items():
+        if (
+            arch == family.arch
+            and window == PRESETS[preset_name].window
+            and re.search(family.name_pattern, name, re.IGNORECASE)
+            and (n_vocab is None or n_vocab in family.vocabularies)
+        ):
+            return preset_name
+    return None
+
+
+def choose(arch: str, window: int, name: str = "", n_vocab: int | None = None) -> LampeConfig:
+    """Configuration for a model as its file describes it; `provenance` says which and why.
+
+    arch     GGUF architecture ("llama", ...)
+    window   its context length, tokens
+    name     its name, as free text
+    n_vocab  its vocabulary's size, where known
+
+    The preset where there is one for this model, else `default_config`.
+    """
+    found = find_preset(arch, window, name, n_vocab)
+    return default_config(window) if found is None else preset(found)
