@@ -117,8 +117,8 @@ def _convert_checkpoint(
     # converting takes minutes: say now what would be said after it
     check_target(target, options["force"])
 
-    def say(stage: str) -> None:
+    def announce(stage: str) -> None:
         say(f"{stage} ...")
 
-    with as_gguf(folder, quantize, target.resolve().parent, say) as made:
+    with as_gguf(folder, quantize, target.resolve().parent, announce) as made:
         return convert(made, target, **options)
