@@ -85,6 +85,7 @@ class RandomModel:
     """
 
     path = ""
+    reason = ""
 
     def __init__(
         self, arch: str, config: LampeConfig, *, sliding: int = 0, qk_norm: float = 1.0,
@@ -154,14 +155,17 @@ class RandomModel:
 
     def logits(
         self, tokens: list[int], lampe: LampeConfig | None, fused: bool,
-        batches: list[int] | None = None, n_ubatch: int = 64,
+        batches: list[int] | None = None, n_ubatch: int = 64, *, flash_attn: bool | None = None,
     ) -> np.ndarray:
-        """[n_tokens, n_vocab]; lampe None: off, with flash attention where fused. ValueError where
-        the context is refused."""
+        """[n_tokens, n_vocab]; lampe None: off. ValueError where the context is refused.
+
+        fused       False: the portable path by name
+        flash_attn  what the context is asked for; None: as fused
+        """
         params = lib.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = 256, 256, n_ubatch
         params.n_threads = params.n_threads_batch = 2
-        params.flash_attn_type = int(fused)
+        params.flash_attn_type = int(fused if flash_attn is None else flash_attn)
         params.type_k = params.type_v = F32  # rounded keys would hide small differences
         context = lib.llama_init_from_model(self.model, params)
         if not context:
@@ -174,6 +178,7 @@ class RandomModel:
                     backend.set_path(context, "portable")
                 backend.set_config(context, lampe)
                 self.path = backend.get_path(context)
+                self.reason = backend.get_path_reason(context)
             found, start = [], 0
             for size in batches or [len(tokens)]:
                 found.append(self._decode(context, tokens[start : start + size], start))

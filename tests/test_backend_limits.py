@@ -27,6 +27,14 @@ def test_layers_without_attention() -> None:
         fused = model.logits(TOKENS, CONFIG, True)
         assert model.path == "fused"
         assert distance(fused, model.logits(TOKENS, CONFIG, False)) < 5e-3
+        # the layout of such values cannot change
+        got = model.logits(TOKENS, CONFIG, False, flash_attn=True)
+        assert model.path == "portable" and distance(fused, got) < 5e-3
+        got = model.logits(TOKENS, CONFIG, True, flash_attn=False)
+        assert model.path == "portable" and "padded" in model.reason
+        assert distance(fused, got) < 5e-3
+        off = [model.logits(TOKENS, None, flash, flash_attn=flash) for flash in (True, False)]
+        assert distance(*off) < 5e-3
 
 
 @pytest.mark.parametrize("changes, words", [

@@ -129,6 +129,16 @@ def test_switching_needs_an_empty_context(tiny: Tiny) -> None:
     assert llm.path == "off" and llm.plan() is None
 
 
+def test_paths_that_cannot_be_are_refused(tiny: Tiny) -> None:
+    llm = opened(tiny())
+    assert backend._library().llama_lampe_set_path(llm.ctx, 7) == -1
+    assert backend.last_error() == "there is no path of attention 7" and llm.path == "fused"
+    with pytest.raises(LampeError, match="give \"fused\" or \"portable\""):
+        opened(tiny(), attention="portabel")
+    with pytest.raises(LampeError, match="carries no LaMPE metadata"):
+        backend.set_path(opened(tiny(lampe=None)).ctx, "portable")
+
+
 def test_model_without_metadata_cannot_be_switched_on(tiny: Tiny) -> None:
     llm = opened(tiny(lampe=None))
     with pytest.raises(LampeError, match="no LaMPE metadata"):

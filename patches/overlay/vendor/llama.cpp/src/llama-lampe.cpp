@@ -188,7 +188,13 @@ enum llama_lampe_path llama_lampe_get_path(const llama_context * ctx) {
 }
 
 int32_t llama_lampe_set_path(llama_context * ctx, enum llama_lampe_path path) {
-    return lampe_try(__func__, [&]() { ctx->set_lampe_path(path); });
+    return lampe_try(__func__, [&]() {
+        if (path != LLAMA_LAMPE_PATH_OFF && path != LLAMA_LAMPE_PATH_PORTABLE && path != LLAMA_LAMPE_PATH_FUSED) {
+            throw llama_lampe_error(format("there is no path of attention %d", (int) path));
+        }
+
+        ctx->set_lampe_path(path);
+    });
 }
 
 const char * llama_lampe_get_path_reason(const llama_context * ctx) {
