@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from .backend.llama import Cancelled as Cancelled
     from .backend.llama import LampeLlama as LampeLlama
-    from .conversation.reply import plain_text as plain_text
+    from .conversation.prompt import plain_text as plain_text
     from .convert import convert as convert_gguf  # noqa: F401
     from .errors import LampeError as LampeError
     from .errors import UsageError as UsageError
@@ -36,7 +36,7 @@ _EXPORTS = {
     "choose_config": ("model.presets", "choose"),
     "default_config": ("model.presets", "default_config"),
     "preset": ("model.presets", "preset"),
-    "plain_text": ("conversation.reply", "plain_text"),
+    "plain_text": ("conversation.prompt", "plain_text"),
     "Cancelled": ("backend.llama", "Cancelled"),
     "LampeLlama": ("backend.llama", "LampeLlama"),
     "convert_gguf": ("convert", "convert"),

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .container.reader import GGUFFile
 from .container.rewrite import OnProgress, resolve_target, rewrite
 from .container.split import SHARD, other_shards
-from .errors import LampeError, UsageError
+from .errors import UsageError
 from .method.config import LampeConfig
-from .method.fields import MAX_PROVENANCE_BYTES
-from .model import metadata, presets
-from .model.architectures import qualifies
-from .model.description import ModelInfo, read_model
+from .model import metadata
+from .model.choose import choose_config, require_qualified
+from .model.description import read_model
+from .model.encoding import encode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,18 +56,14 @@ def convert(
             config = choose_config(model, preset, values)
         elif preset is not None or values:
             raise UsageError("give either a whole configuration or single values, not both")
-        added = metadata.encode(model.architecture, config)
+        added = encode(model.architecture, config)
         path = resolve_target(file.path, Path(target) if target else None, default_target(file))
-        outputs = rewrite(file, path, added, force=force, on_progress=on_progress)
-    replaced = any(key.startswith(metadata.prefix(model.architecture)) for key in file.pairs)
+        start = metadata.prefix(model.architecture)
+        outputs = rewrite(
+            file, path, start, added, padding=metadata.PADDING, force=force, on_progress=on_progress
+        )
+    replaced = any(key.startswith(start) for key in file.pairs)
     return Conversion(outputs, model.architecture, config, replaced)
-
-
-def require_qualified(model: ModelInfo) -> None:
-    """Raise LampeError, with the reason, for a model that LaMPE cannot extend."""
-    reason = qualifies(model.architecture, model.values)
-    if reason is not None:
-        raise LampeError(f"LaMPE cannot extend a {model.architecture} model: {reason}")
 
 
 def default_target(file: GGUFFile) -> Path:
@@ -80,36 +75,3 @@ def default_target(file: GGUFFile) -> Path:
     stem = match["prefix"] if match else file.path.name.removesuffix(".gguf")
     tail = file.path.name[len(stem) :] if match else ".gguf"
     return file.path.with_name(f"{stem.removesuffix('.lampe')}.lampe{tail}")
-
-
-def choose_config(
-    model: ModelInfo, preset: str | None = None, values: Mapping[str, Any] | None = None
-) -> LampeConfig:
-    """The configuration for a model: `preset`, or the one that suits it, with `values` put in.
-
-    Raises UsageError for an unknown preset or one of another window, and where the file does not
-    give its window and `values` do not either; FieldError for values out of range.
-    """
-    changed = {name: value for name, value in (values or {}).items() if value is not None}
-    window = changed.get("window", model.window)
-    if window is None:
-        raise UsageError("the model's file does not give its training window; add --window N")
-    if preset is None:
-        config = presets.choose(model.architecture, window, model.name, model.n_vocab)
-    else:
-        config = presets.preset(preset)
-        if config.window != window:
-            raise UsageError(
-                f"the preset {preset} is for a window of {config.window} tokens and the model has "
-                f"{window}; leave the preset out, or add --window {config.window} if the file is "
-                "wrong"
-            )
-    if window == model.window:
-        changed.pop("window", None)
-    if not changed:
-        return config
-    if "provenance" not in changed:
-        by_hand = ", ".join(f"{name}={value}" for name, value in changed.items())
-        text = f"{config.provenance}; set by hand: {by_hand}"
-        changed["provenance"] = text.encode()[:MAX_PROVENANCE_BYTES].decode("utf-8", "ignore")
-    return dataclasses.replace(config, **changed).validate()

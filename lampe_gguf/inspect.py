@@ -7,11 +7,11 @@ import os
 from typing import Any
 
 from .container.reader import GGUFFile
-from .convert import choose_config
 from .errors import LampeError
 from .method.config import LampeConfig
 from .model import metadata
 from .model.architectures import qualifies
+from .model.choose import choose_config
 from .model.description import ModelInfo, read_model
 from .shown import MESSAGE_LIMIT, shown
 

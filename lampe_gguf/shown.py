@@ -65,3 +65,29 @@ def json_text(value: Any, indent: int | None = 2) -> str:
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     text = SURROGATES.sub(lambda found: "\\" + _escape(found[0]), text)
     return NOT_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], text)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: "8 s", "2 min 05 s", "1 h 10 min"."""
+    whole = max(1, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def size(count: float) -> str:
+    """Bytes in words: "92 MB", "4.1 GB" (powers of 1000, as disks are sold)."""
+    if count >= 1e9:
+        return f"{count / 1e9:.1f} GB"
+    if count >= 1e6:
+        return f"{count / 1e6:.0f} MB"
+    return f"{count / 1e3:.0f} kB"
+
+
+def quantity(count: float, unit: str, digits: int = 0) -> str:
+    """An amount and its unit: bytes ("B") as size() has them, else "1,024 tokens"."""
+    if unit == "B":
+        return size(count)
+    return f"{count:,.{digits if count < 100 else 0}f} {unit}"

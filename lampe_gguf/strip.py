@@ -30,4 +30,4 @@ def strip(
         if not any(key.startswith(start) for key in file.pairs):
             raise LampeError(f"{file.path} carries no LaMPE metadata; there is nothing to strip")
         path = resolve_target(file.path, Path(target), file.path)
-        return rewrite(file, path, force=force, on_progress=on_progress)
+        return rewrite(file, path, start, force=force, on_progress=on_progress)

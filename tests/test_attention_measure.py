@@ -23,8 +23,8 @@ from lampe_gguf.attention.probe import Probe
 from lampe_gguf.attention.reader import PrefixModel, Reader, Rows, Work
 from lampe_gguf.attention.stats import bin_edges, entropy, jensen_shannon, pattern
 from lampe_gguf.backend.llama import LampeLlama
-from lampe_gguf.conversation.session import file_config
 from lampe_gguf.evaluate import perplexity as evaluate
+from lampe_gguf.model.choose import file_config
 
 PROGRAM = [sys.executable, "-m", "lampe_gguf.cli.main", "attention"]
 WINDOW = 32

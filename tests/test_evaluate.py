@@ -13,9 +13,8 @@ import pytest
 from conftest import call, tiny_config
 
 from lampe_gguf.backend.llama import LampeLlama
+from lampe_gguf.backend.vocabulary import beginning, excerpt, read_tokens, vocabulary
 from lampe_gguf.cli import main as cli
-from lampe_gguf.conversation.reply import beginning
-from lampe_gguf.conversation.session import excerpt, read_tokens, vocabulary
 from lampe_gguf.errors import LampeError
 from lampe_gguf.evaluate.perplexity import perplexity, score
 

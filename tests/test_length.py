@@ -16,9 +16,10 @@ from conftest import PROGRAM, call, tiny_config
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lampe_gguf.backend.vocabulary import vocabulary
 from lampe_gguf.conversation import documents, length
 from lampe_gguf.conversation.length import PIECE, count_up_to, longest_token, pieces
-from lampe_gguf.conversation.session import too_long, vocabulary
+from lampe_gguf.conversation.session import too_long
 
 TEXT = "\n\n".join(topics[name] for name in sorted(topics))
 

@@ -16,7 +16,8 @@ from lampe_gguf.backend.llama import LampeLlama
 from lampe_gguf.conversation.ask import ask
 from lampe_gguf.conversation.chat import Chat
 from lampe_gguf.conversation.documents import Document
-from lampe_gguf.conversation.reply import Reply, chat_tokens, plain_text, token_bytes
+from lampe_gguf.conversation.prompt import chat_tokens, plain_text
+from lampe_gguf.conversation.reply import Reply, token_bytes
 from lampe_gguf.convert import convert
 from lampe_gguf.errors import LampeError
 

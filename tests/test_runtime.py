@@ -19,7 +19,7 @@ from stock_side import all_logits
 
 from lampe_gguf.backend import api as backend
 from lampe_gguf.backend.llama import Cancelled, LampeLlama
-from lampe_gguf.conversation.session import read_tokens
+from lampe_gguf.backend.vocabulary import read_tokens
 from lampe_gguf.errors import LampeError
 from lampe_gguf.evaluate.perplexity import negative_log_likelihood, score, summary
 from lampe_gguf.model.presets import default_config

@@ -17,8 +17,8 @@ from conftest import PROGRAM, call, tiny_config
 from tiny_model import make_tiny_model
 
 from lampe_gguf.backend.llama import LampeLlama
+from lampe_gguf.backend.vocabulary import vocabulary
 from lampe_gguf.cli import main as cli
-from lampe_gguf.conversation.session import vocabulary
 from lampe_gguf.errors import FieldError, LampeError, UsageError
 from lampe_gguf.evaluate import suite as suite_module
 from lampe_gguf.evaluate.suite import Observer, Suite

@@ -26,8 +26,9 @@ import numpy.typing as npt
 from arguments import count
 
 from lampe_gguf.backend.llama import LampeLlama
-from lampe_gguf.conversation.session import file_config, read_tokens
+from lampe_gguf.backend.vocabulary import read_tokens
 from lampe_gguf.method.config import LampeConfig
+from lampe_gguf.model.choose import file_config
 from lampe_gguf.model.presets import FLAT_OFFSET, default_config
 
 Logits = npt.NDArray[np.float64]

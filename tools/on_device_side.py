@@ -18,8 +18,9 @@ from demo import long_text, model_path
 from llama_cpp import _logger
 
 from lampe_gguf.backend.llama import LampeLlama
-from lampe_gguf.conversation.session import file_config, read_tokens
+from lampe_gguf.backend.vocabulary import read_tokens
 from lampe_gguf.method.config import LampeConfig
+from lampe_gguf.model.choose import file_config
 
 WRITTEN = 16  # tokens
 

@@ -16,8 +16,9 @@ from arguments import count
 from demo import long_text, model_path
 
 from lampe_gguf.backend.llama import LampeLlama
-from lampe_gguf.conversation.session import file_config, read_tokens
+from lampe_gguf.backend.vocabulary import read_tokens
 from lampe_gguf.method.config import LampeConfig
+from lampe_gguf.model.choose import file_config
 
 WRITTEN = 32  # tokens that are timed
 WARM_UP = 8  # tokens written before

@@ -29,11 +29,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from demo import long_text, model_path
 
 from lampe_gguf.backend.llama import LampeLlama
+from lampe_gguf.backend.vocabulary import read_tokens
 from lampe_gguf.cli.progress import Progress
 from lampe_gguf.container.atomic import write_file
-from lampe_gguf.conversation.session import file_config, read_tokens
 from lampe_gguf.errors import LampeError
 from lampe_gguf.evaluate.perplexity import BATCH, METHODS, model_rope, score, setting
+from lampe_gguf.model.choose import file_config
 from lampe_gguf.plot import new_figure, save_figure
 
 STRETCH = 32768  # tokens from the beginning of a stretch of the text to the next

@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..backend.vocabulary import beginning, excerpt, read_tokens
 from ..container.format import padded
 from ..container.reader import GGUFFile
-from ..conversation.reply import beginning
-from ..conversation.session import PAD, excerpt, file_config, read_tokens
+from ..conversation.session import PAD
 from ..errors import LampeError, UsageError
 from ..evaluate import perplexity
 from ..evaluate.perplexity import FOR_LENGTH, Setting, model_rope, setting
 from ..method.config import LampeConfig
 from ..model.architectures import slides
+from ..model.choose import file_config
 from ..model.description import read_model
 from . import stats
 from .passkey import MAX_ANSWER, Trial, expected_tokens, run_trials

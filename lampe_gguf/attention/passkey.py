@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..backend.llama import LampeLlama
-from ..conversation.reply import chat_tokens, token_bytes
+from ..conversation.prompt import chat_tokens
+from ..conversation.reply import token_bytes
 from ..errors import LampeError
 from .reader import Reader
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ..container.reader import GGUFFile
-from ..convert import choose_config, require_qualified
 from ..errors import LampeError
 from ..method.config import LampeConfig
 from ..method.positions import Plan
 from ..model import metadata
+from ..model.choose import choose_config, require_qualified
 from ..model.description import read_model
 from . import api, opening
 from .calls import CLOSED, Calls, guarded

@@ -28,7 +28,7 @@ def open_side(side: str, model: str, **options: Any) -> Any:
 
         return Llama(model, verbose=False, **options)
     from ..backend.llama import LampeLlama
-    from ..conversation.session import file_config
+    from ..model.choose import file_config
 
     _, config = file_config(Path(model))
     # the tokens written at the greatest length may go beyond what the file supports

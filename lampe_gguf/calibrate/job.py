@@ -9,14 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..backend.vocabulary import beginning, excerpt
 from ..container import paths
 from ..container.format import padded
 from ..container.reader import GGUFFile
 from ..conversation.documents import Document
-from ..conversation.reply import beginning
-from ..conversation.session import PAD, excerpt
-from ..convert import choose_config, require_qualified
+from ..conversation.session import PAD
 from ..errors import LampeError, UsageError
+from ..model.choose import choose_config, require_qualified
 from ..model.description import read_model
 from ..model.presets import default_config
 from .report import Report, Task, load_readings, longest_length, model_fingerprint, text_fingerprint

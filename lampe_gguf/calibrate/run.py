@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..cli.progress import duration
 from ..errors import UsageError
 from ..method.config import LampeConfig
 from ..method.fields import MAX_PROVENANCE_BYTES
+from ..shown import duration
 from .choice import choose_schedule, flat
 from .reading import OnTokens, Reader
 from .report import HeldOut, Report

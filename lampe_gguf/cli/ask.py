@@ -11,6 +11,7 @@ import click
 from ..shown import json_text, visible
 from .console import out, say
 from .options import TEXT, generation_options
+from .progress import progress_line
 
 HELP = """Have MODEL read documents of any length and answer QUESTION.
 
@@ -45,10 +46,15 @@ def command(
     for document in documents:
         if (damage := document.damage()) is not None:
             say(damage)
-    answer = ask(
-        model, question, documents, max_tokens=max_tokens, temperature=temperature,
-        seed=seed, threads=threads, n_ctx=n_ctx, use_lampe=not no_lampe, on_text=show,
-    )
+    with (
+        progress_line("counting", "characters") as on_count,
+        progress_line("reading", "tokens") as on_progress,
+    ):
+        answer = ask(
+            model, question, documents, max_tokens=max_tokens, temperature=temperature,
+            seed=seed, threads=threads, n_ctx=n_ctx, use_lampe=not no_lampe, on_text=show,
+            on_count=on_count, on_progress=on_progress, on_note=say,
+        )
     if as_json:
         out(json_text(dataclasses.asdict(answer)))
         return

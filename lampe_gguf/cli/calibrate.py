@@ -76,7 +76,8 @@ def command(
     from ..conversation.documents import read_documents
     from ..convert import convert
     from ..errors import UsageError
-    from .progress import Progress, duration
+    from ..shown import duration
+    from .progress import Progress
 
     if write is not None and paths.exists(write) and not force:
         raise UsageError(f"{write} exists; add --force to replace it")

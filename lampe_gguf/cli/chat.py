@@ -12,6 +12,7 @@ import click
 from ..shown import visible
 from .console import OutputError, out, say
 from .options import generation_options
+from .progress import progress_line
 
 HELP = """Chat with MODEL; /help lists the commands inside.
 
@@ -34,7 +35,7 @@ def command(
 ) -> int:
     from ..conversation.chat import Chat
     from ..conversation.documents import read_documents
-    from ..conversation.session import longest_input, open_model, reading_progress, tokens_to_ask
+    from ..conversation.session import longest_input, open_model, tokens_to_ask
     from ..errors import LampeError
 
     documents = read_documents(docs, to_ask=True)
@@ -43,12 +44,15 @@ def command(
             say(damage)
     n_documents = 0
     if documents:
-        n_documents = tokens_to_ask(model, documents, "", use_lampe=not no_lampe, n_ctx=n_ctx)
+        with progress_line("counting", "characters") as on_progress:
+            n_documents = tokens_to_ask(
+                model, documents, "", use_lampe=not no_lampe, n_ctx=n_ctx, on_progress=on_progress)
     if n_ctx is None:
         n_ctx = DEFAULT_N_CTX + n_documents
         limit, _ = longest_input(model, not no_lampe)
         n_ctx = n_ctx if limit is None else min(n_ctx, limit)
-    llm = open_model(model, n_ctx=n_ctx, use_lampe=not no_lampe, threads=threads)
+    llm = open_model(
+        model, n_ctx=n_ctx, use_lampe=not no_lampe, threads=threads, on_note=say)
 
     on_terminal = sys.stdout.isatty()
     lost: list[OutputError] = []
@@ -66,7 +70,7 @@ def command(
     chat = Chat(llm, show, max_tokens, temperature, seed, pending=documents)
     if documents:
         show(f"{len(documents)} document(s) go along with your first message\n")
-    with reading_progress(llm):
+    with progress_line("reading", "tokens") as llm.progress:
         while True:
             try:
                 line = _ask(chat.prompt(), show)

@@ -67,7 +67,7 @@ def ppl(
     as_json: bool, plot: Path | None, **choices: Any,
 ) -> None:
     from ..conversation.documents import read_document
-    from ..conversation.session import file_config
+    from ..model.choose import file_config
     from .progress import Progress
 
     if (length is None) == (lengths is None):

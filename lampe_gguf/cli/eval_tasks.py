@@ -166,7 +166,7 @@ def ruler_command(
 def tasks_command(
     model: Path, files: tuple[str, ...], limit: int | None, max_length: int | None, **options: Any
 ) -> None:
-    from ..conversation.session import vocabulary
+    from ..backend.vocabulary import vocabulary
     from ..errors import UsageError
     from ..evaluate.tasks.external import place, read_items
     from ..evaluate.tasks.prompting import Prompter

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TextIO
+
+from ..shown import duration, quantity
 
 DELAY = 1.0  # seconds before the first line: what is quick stays quiet
 INTERVAL_TERMINAL = 0.1
@@ -88,17 +90,17 @@ class Progress:
         rate = self.done / seconds if seconds > 0 else 0.0
         parts = [f"{self.label}  {self._amount()}"]
         if rate > 0:
-            parts.append(f"{_quantity(rate, self.unit, digits=1)}/s")
+            parts.append(f"{quantity(rate, self.unit, digits=1)}/s")
             if self.total > self.done:
                 parts.append(f"{duration((self.total - self.done) / rate)} left")
         return "  ".join(parts)
 
     def _amount(self) -> str:
-        done = _quantity(self.done, self.unit)
+        done = quantity(self.done, self.unit)
         if not self.total:
             return done
         share = min(100, 100 * self.done // self.total)
-        return f"{share:3d} %  {done} of {_quantity(self.total, self.unit)}"
+        return f"{share:3d} %  {done} of {quantity(self.total, self.unit)}"
 
     def clear(self) -> None:
         """Take the line off the terminal."""
@@ -107,26 +109,22 @@ class Progress:
             self.width = 0
 
 
-def duration(seconds: float) -> str:
-    """Seconds in words: "8 s", "2 min 05 s", "1 h 10 min"."""
-    whole = max(1, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+@contextlib.contextmanager
+def progress_line(label: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A function of (done, total) that shows a line of progress for one job after another."""
+    bar: Progress | None = None
 
+    def show(done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None or bar.total != total or done <= bar.done:
+            bar = Progress(label, total, unit)
+        bar.advance(done - bar.done)
+        if done >= total:
+            bar.clear()
+            bar = None
 
-def size(count: float) -> str:
-    """Bytes in words: "92 MB", "4.1 GB" (powers of 1000, as disks are sold)."""
-    if count >= 1e9:
-        return f"{count / 1e9:.1f} GB"
-    if count >= 1e6:
-        return f"{count / 1e6:.0f} MB"
-    return f"{count / 1e3:.0f} kB"
-
-
-def _quantity(count: float, unit: str, digits: int = 0) -> str:
-    if unit == "B":
-        return size(count)
-    return f"{count:,.{digits if count < 100 else 0}f} {unit}"
+    try:
+        yield show
+    finally:
+        if bar is not None:
+            bar.clear()

@@ -1,4 +1,4 @@
-"""Write a model again with other LaMPE keys: what convert and strip have in common."""
+"""Write a model again with other metadata: what convert and strip have in common."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..model.metadata import PADDING, prefix
 from . import paths
 from .atomic import NewFiles, check_target
 from .copying import copy_range, reserve
@@ -41,12 +40,16 @@ class _Meter:
 def rewrite(
     file: GGUFFile,
     target: Path,
+    start: str,
     added: Sequence[bytes] = (),
     *,
+    padding: str = "",
     force: bool = False,
     on_progress: OnProgress | None = None,
 ) -> list[Path]:
-    """Write the model in `file` to `target` with `added` in place of the LaMPE keys it has.
+    """Write the model in `file` to `target`, `added` in place of the keys that begin with `start`.
+
+    padding  the name, after `start`, of a key that may fill up a block of the file system
 
     Everything else is carried over byte for byte. Of a split model, the first part is written and
     the others are linked, or copied where they cannot be; what was written is read again before it
@@ -59,11 +62,10 @@ def rewrite(
         if not _same_file(path, others):
             check_target(path, force)
     check_shards(others)
-    start = prefix(file.architecture)
     kept = [pair for pair in file.pairs.values() if not pair.key.startswith(start)]
     added = list(added)
-    if added and file.tensors:
-        added.append(encode_padding(start + PADDING, file, kept, added))
+    if padding and file.tensors:
+        added.append(encode_padding(start + padding, file, kept, added))
     meter = _Meter(output_size(file, kept, added), on_progress)
     with NewFiles(force) as files:
         # the first part comes last: once it is there, all are

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .documents import Document, as_message
+from .length import OnProgress
 from .reply import Reply
-from .session import context_for, longest_input, open_model, reading_progress, tokens_to_ask
+from .session import context_for, longest_input, open_model, tokens_to_ask
 
 
 @dataclass(frozen=True)
@@ -37,21 +38,32 @@ def ask(
     n_ctx: int | None = None,
     use_lampe: bool = True,
     on_text: Callable[[str], None] = lambda text: None,
+    on_count: OnProgress | None = None,
+    on_progress: OnProgress | None = None,
+    on_note: Callable[[str], None] = lambda text: None,
 ) -> Answer:
     """Read the documents and answer the question, handing out the answer as it comes.
+
+    on_text      called with each piece of the answer
+    on_count     called with (characters, all of them) while the documents are counted
+    on_progress  called with (tokens, all of them) while they are read
+    on_note      called with a sentence where the file carries no LaMPE metadata
 
     Raises LampeError where the text does not fit, or the model or the values are refused.
     """
     n_needed = tokens_to_ask(
-        model, documents, question, use_lampe=use_lampe, n_answer=max_tokens, n_ctx=n_ctx
+        model, documents, question, use_lampe=use_lampe, n_answer=max_tokens, n_ctx=n_ctx,
+        on_progress=on_count,
     )
     length = n_ctx or context_for(n_needed, longest_input(model, use_lampe)[0])
     message = as_message(documents, question)
-    llm = open_model(model, n_ctx=length, use_lampe=use_lampe, threads=threads)
+    llm = open_model(
+        model, n_ctx=length, use_lampe=use_lampe, threads=threads, on_note=on_note,
+        progress=on_progress,
+    )
     reply = Reply(llm, [{"role": "user", "content": message}], max_tokens, temperature, seed)
-    with reading_progress(llm):
-        for text in reply:
-            on_text(text)
+    for text in reply:
+        on_text(text)
     plan = llm.plan()
     return Answer(
         text=reply.text,

@@ -14,7 +14,8 @@ from ..errors import LampeError
 from ..shown import shown
 from .documents import Document, as_message, read_document
 from .length import count_up_to
-from .reply import ContextFull, Message, Reply, chat_tokens
+from .prompt import Message, chat_tokens
+from .reply import ContextFull, Reply
 
 if TYPE_CHECKING:
     from ..backend.llama import LampeLlama

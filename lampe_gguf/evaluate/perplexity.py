@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..backend.vocabulary import beginning, excerpt, read_tokens, vocabulary
 from ..container.format import padded
 from ..container.reader import GGUFFile
-from ..conversation.reply import beginning
-from ..conversation.session import PAD, excerpt, file_config, read_tokens, vocabulary
+from ..conversation.session import PAD
 from ..errors import UsageError
 from ..method.config import LampeConfig
+from ..model.choose import file_config
 from ..model.presets import default_config
 
 if TYPE_CHECKING:

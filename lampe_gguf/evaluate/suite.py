@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..conversation.session import file_config, vocabulary
+from ..backend.vocabulary import vocabulary
 from ..errors import LampeError, UsageError
+from ..model.choose import file_config
 from .perplexity import METHODS, model_rope, setting
 from .tasks.answering import answer, can_share
 from .tasks.item import Count, Item

@@ -7,7 +7,6 @@ from typing import Any
 
 from ..container.format import KeyValue, ValueType
 from ..container.reader import GGUFFile
-from ..container.writer import encode_pair
 from ..errors import LampeError
 from ..method.config import LampeConfig
 from ..method.fields import BY_NAME, FIELDS, Field
@@ -36,19 +35,6 @@ READABLE = {
 def prefix(arch: str) -> str:
     """What the keys of an architecture begin with, the last dot included."""
     return f"{arch}.rope.scaling.lampe."
-
-
-def encode(arch: str, config: LampeConfig) -> list[bytes]:
-    """The pairs of a configuration as they stand in a file, in the order of fields.FIELDS.
-
-    Raises LampeError where a value is out of range.
-    """
-    config.validate()
-    values = dataclasses.asdict(config)
-    return [
-        encode_pair(prefix(arch) + field.name, TYPES[field.kind], values[field.name])
-        for field in FIELDS
-    ]
 
 
 def as_overrides(arch: str, config: LampeConfig) -> dict[str, int | float | str]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...conversation.reply import chat_tokens, plain_text
+from ...conversation.prompt import chat_tokens, plain_text
 from ...errors import LampeError
 from .item import Item
 

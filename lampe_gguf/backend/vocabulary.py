@@ -1,0 +1,73 @@
+"""A model's vocabulary alone, and the tokens of long texts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..container.reader import GGUFFile
+from ..errors import LampeError
+from . import api
+from .native_path import NativePath
+
+
+@contextmanager
+def vocabulary(path: Path) -> Iterator[Any]:
+    """A model's vocabulary alone, as the internal LlamaModel; LampeError where it cannot be read.
+    """
+    with GGUFFile(path):  # says what is wrong with a file better than llama.cpp does
+        pass
+    module = api.llama_cpp()
+    from llama_cpp import _internals as internals
+
+    params = module.llama_model_default_params()
+    params.vocab_only = True
+    try:
+        model = internals.LlamaModel(
+            path_model=NativePath(os.fspath(path)), params=params, verbose=False
+        )
+    except ValueError as error:
+        raise LampeError(str(error)) from None
+    try:
+        yield model
+    finally:
+        model.close()
+
+
+def beginning(model: Any) -> int | None:
+    """The token that every text of a model begins with (BOS), None where there is none.
+
+    model  the internal LlamaModel of a Llama (`_model`), or one with the vocabulary alone
+    """
+    bos = int(model.token_bos())
+    return bos if model.add_bos_token() and bos != -1 else None
+
+
+def read_tokens(model: Any, text: str, length: int, option: str = "--length") -> list[int]:
+    """The first `length` tokens of a text; LampeError where it has fewer.
+
+    model  a Llama, or what vocabulary() gives
+    """
+    # no need to tokenise a library: take more of it until it is enough
+    for n_chars in (length * 16, len(text)):
+        tokens: list[int] = model.tokenize(text[:n_chars].encode(), True, False)
+        if len(tokens) >= length:
+            return tokens[:length]
+    raise LampeError(
+        f"the text has {len(tokens):,} tokens and {option} asks for {length:,}; give a longer "
+        f"text, or at most {option} {len(tokens)}"
+    )
+
+
+def excerpt(tokens: list[int], start: int, stop: int, begin: int | None) -> list[int]:
+    """tokens[start:stop] as a text of their own: where texts begin with BOS, so does this.
+
+    It takes the first token's place, so that the count is what it would be without.
+    """
+    found = tokens[start:stop]
+    if begin is not None and found:
+        found[0] = begin
+    return found
