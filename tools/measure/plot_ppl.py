@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from demo import LENGTH, long_text, model_path
 
@@ -42,7 +42,7 @@ def measured(file: str) -> tuple[str, tuple[list[int], list[float]]]:
 def main() -> int:
     """Measure both ways, or take measurements, and draw them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", default="tools/perplexity.png")
+    parser.add_argument("--out", default="tools/reports/perplexity.png")
     parser.add_argument("measurement", nargs="*",
                         help="JSON from 'lampe-gguf eval ppl'; without any, both are made now")
     options = parser.parse_args()
