@@ -217,8 +217,8 @@ def refused(call):
 
 options = dict(n_ctx=2**19, n_batch=32, n_ubatch=32, n_threads=1, n_threads_batch=1)
 llm = LampeLlama(sys.argv[1], **options, {more})
-before = llm.path, llm.lampe_config
 {first}
+before = llm.path, llm.lampe_config
 limit({room})
 assert refused(lambda: {call})
 assert (llm.path, llm.lampe_config) == before
@@ -241,14 +241,15 @@ def short_of_memory(script: str, path: Path) -> subprocess.CompletedProcess[str]
 
 
 @needs_statm
-@pytest.mark.parametrize("more, call", [
-    ("flash_attn=False", "backend.set_enabled(llm.ctx, False)"),
-    ("lampe=False, flash_attn=False", "backend.set_enabled(llm.ctx, True)"),
+@pytest.mark.parametrize("first, call", [
+    ("", "backend.set_enabled(llm.ctx, False)"),
+    ("backend.set_enabled(llm.ctx, False)", "backend.set_enabled(llm.ctx, True)"),
     ("", "llm.set_config(dataclasses.replace(llm.lampe_config, attention_factor=1.1))"),
-], ids=["off", "on", "other tables"])
-def test_what_fails_for_memory_changes_nothing(tiny: Tiny, more: str, call: str) -> None:
+    ("", "backend.set_path(llm.ctx, 'portable')"),
+], ids=["off", "on", "other tables", "portable"])
+def test_what_fails_for_memory_changes_nothing(tiny: Tiny, first: str, call: str) -> None:
     path = tiny(lampe=tiny_config(context_length=2**24), **LONG)
-    done = short_of_memory(LIMIT.format(more=more, call=call, first="", room=2**20), path)
+    done = short_of_memory(LIMIT.format(more="", call=call, first=first, room=2**20), path)
     assert done.returncode == 0, done.stderr[-500:]
     assert done.stdout.endswith("went on\n")
 
@@ -257,7 +258,7 @@ def test_what_fails_for_memory_changes_nothing(tiny: Tiny, more: str, call: str)
 def test_parameters_that_need_a_larger_graph_are_refused_before(tiny: Tiny) -> None:
     # on the portable path, every plan takes nodes of its own
     script = LIMIT.replace("n_batch=32, n_ubatch=32", "n_batch=512").format(
-        more="flash_attn=False", first="llm.eval([5, 6, 7])", room=2**20,
+        more='attention="portable"', first="llm.eval([5, 6, 7])", room=2**20,
         call="llm.set_config(dataclasses.replace(llm.lampe_config, length_step=1))")
     path = tiny(lampe=tiny_config(context_length=2**24), **LONG)
     done = short_of_memory(script, path)

@@ -38,8 +38,8 @@ def test_every_name_is_of_the_kind_that_it_is_there(name: str) -> None:
 def test_attributes_of_an_object_are_there_too(tiny: Tiny) -> None:
     path = str(tiny())
     theirs, ours = Llama(path, n_ctx=64, verbose=False), LampeLlama(path, n_ctx=64)
-    assert {n: type(v) for n, v in vars(theirs).items() if not n.startswith("_")}.items() <= {
-        n: type(v) for n, v in vars(ours).items()}.items()
+    for name, value in vars(theirs).items():
+        assert name.startswith("_") or isinstance(getattr(ours, name), type(value)), name
 
 
 def test_with_closes_it(tiny: Tiny) -> None:
