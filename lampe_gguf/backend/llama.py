@@ -189,6 +189,8 @@ class LampeLlama(Llama):  # type: ignore[misc]
                 message = str(error)
                 if message.startswith(opening.NO_CONTEXT):
                     raise LampeError(opening.context_reason(self, message)) from None
+                with GGUFFile(path):  # it says what is wrong with a file better than llama.cpp does
+                    pass
                 raise LampeError(opening.reason(message, path)) from None
             except MemoryError:
                 raise opening.memory_error(self, bool(options.get("logits_all"))) from None

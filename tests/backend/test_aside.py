@@ -7,7 +7,9 @@ import threading
 
 import pytest
 
+from lampe_gguf.backend import worker
 from lampe_gguf.backend.worker import run_aside
+from lampe_gguf.errors import LampeError
 
 
 def thread() -> int:
@@ -43,3 +45,14 @@ def test_a_forked_child_has_its_own() -> None:
         finally:
             os._exit(code)
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_system_that_gives_no_thread_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_worker", None)
+
+    def none(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none)
+    with pytest.raises(LampeError, match="gives no thread to compute in"):
+        run_aside(lambda: None, lambda: None)

@@ -54,7 +54,7 @@ def test_a_failure_has_its_own_reason(
     def fail_twice() -> None:
         assert "beyond the LaMPE context length" in reason(good, n_ctx=10**6)
         damaged = reason(bad, n_ctx=512)
-        assert "load model" in damaged and str(bad) in damaged
+        assert "cut short or damaged" in damaged and str(bad) in damaged
         assert "beyond the LaMPE context length" in reason(good, n_ctx=10**6)
         options = {"n_ctx": 64, "lampe": False, "type_v": C.GGML_TYPE_Q8_0}
         assert "needs flash attention" in reason(good, flash_attn=False, **options)
@@ -124,3 +124,13 @@ def test_a_build_of_another_version_is_refused_with_the_command(
 
 def test_the_installed_build_is_of_this_version() -> None:
     assert backend.abi_version() == backend.ABI_VERSION == 2 and backend.is_patched()
+
+
+def test_a_damaged_file_is_named_and_what_is_wrong_with_it(tiny: Tiny, tmp_path: Path) -> None:
+    whole = tiny().read_bytes()
+    for data, words in ((whole[: len(whole) // 2], "cut short or damaged"), (b"", "is empty"),
+                        (whole[:3000], "cut short or damaged"), (b"x" * 99, "not a GGUF file")):
+        path = tmp_path / "bad.gguf"
+        path.write_bytes(data)
+        said = reason(path, n_ctx=64)
+        assert str(path) in said and words in said
