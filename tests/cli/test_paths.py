@@ -103,7 +103,7 @@ def test_a_folder_that_may_not_be_searched(plain: Path, arguments: tuple[str, ..
 
 
 def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
-    code = "import sys; from lampe_gguf import cli; sys.exit(cli.main(['convert', sys.argv[1]]))"
+    code = "import sys; from lampe_gguf.cli.main import main; sys.exit(main(['convert', sys.argv[1]]))"
     os.mkfifo(tmp_path / "fifo")
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind(os.fspath(tmp_path / "socket"))
