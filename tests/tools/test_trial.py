@@ -69,6 +69,7 @@ def tried(tmp_path: Path, patches: Path, lines: list[str]) -> str:
     (LINES[2:15] + LINES[10:15] + LINES[15:], "applies with offset, 3 lines at most"),
     # what stands twice is taken where the hunk before it leads
     (["more\n"] * 9 + LINES + LINES, "applies with offset, 9 lines at most"),
+    (LINES[:12] + LINES[19:22] + LINES[12:], "applies with offset, 3 lines at most"),
     (LINES[:20] + ["line of theirs\n"] + LINES[21:],
      "FAILS, 1 of 2 hunks\n"
      f"    {A}, line 20: hunk 2 of 2: line 21 is 'line of theirs', not 'line 21'"),
@@ -80,7 +81,7 @@ def tried(tmp_path: Path, patches: Path, lines: list[str]) -> str:
     # a hunk does not stand before the one that it follows
     (LINES[19:22] + LINES[:15],
      f"FAILS, 1 of 2 hunks\n    {A}, line 20: hunk 2 of 2: half or more of its lines are gone"),
-], ids=["as it is", "moved", "up and down", "twice", "another line", "there already", "gone",
+], ids=["as it is", "moved", "up and down", "twice", "before", "another line", "there already", "gone",
         "end of file", "order"])
 def test_each_hunk(tmp_path: Path, patches: Path, lines: list[str], said: str) -> None:
     assert tried(tmp_path, patches, lines) == f"0001-line.patch: {said}"
