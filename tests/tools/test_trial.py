@@ -81,8 +81,8 @@ def tried(tmp_path: Path, patches: Path, lines: list[str]) -> str:
     # a hunk does not stand before the one that it follows
     (LINES[19:22] + LINES[:15],
      f"FAILS, 1 of 2 hunks\n    {A}, line 20: hunk 2 of 2: half or more of its lines are gone"),
-], ids=["as it is", "moved", "up and down", "twice", "before", "another line", "there already", "gone",
-        "end of file", "order"])
+], ids=["as it is", "moved", "up and down", "twice", "before", "another line", "there already",
+        "gone", "end of file", "order"])
 def test_each_hunk(tmp_path: Path, patches: Path, lines: list[str], said: str) -> None:
     assert tried(tmp_path, patches, lines) == f"0001-line.patch: {said}"
 
