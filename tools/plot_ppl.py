@@ -42,7 +42,7 @@ def measured(file: str) -> tuple[str, tuple[list[int], list[float]]]:
 def main() -> int:
     """Measure both ways, or take measurements, and draw them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", default="tools/perplexity.png")
+    parser.add_argument("--out", default="tools/reports/perplexity.png")
     parser.add_argument("measurement", nargs="*",
                         help="JSON from 'lampe-gguf eval ppl'; without any, both are made now")
     options = parser.parse_args()

@@ -42,7 +42,7 @@ CHUNK = 256  # tokens whose mean loss is kept
 BY_POSITION = ("lampe", "jetlong", "rerope", "rope")  # what comes after a token changes nothing
 CHANGED_INSIDE = ("lampe", "rerope")  # may not be plain RoPE inside the window
 REPORT = Path("tools/reports/study-smollm2-135m.json")
-PICTURE = Path("tools/study.png")
+PICTURE = Path("tools/reports/study.png")
 
 Key = tuple[str, int, int]  # method, length, segment
 
