@@ -22,6 +22,7 @@ from patched import sdist
 Tiny = Callable[..., Path]
 Run = Callable[..., Any]
 GGML = "vendor/llama.cpp/ggml"
+SUPPORT = Path(__file__).parents[1] / "support"
 REASON = "Other0 has no fused attention with LaMPE for this model"
 CONFIG = tiny_config(length_step=32)
 SLIDING = {"gemma3.attention.sliding_window": 12, "gemma3.attention.sliding_window_pattern": 2}
@@ -29,7 +30,7 @@ SLIDING = {"gemma3.attention.sliding_window": 12, "gemma3.attention.sliding_wind
 
 @pytest.fixture(scope="session")
 def on_device(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Call a function of tests/device_side.py in a process that has the device."""
+    """Call a function of tests/support/device_side.py in a process that has the device."""
     source = sdist.fetch()
     folder = tmp_path_factory.mktemp("device")
     headers = [name for name in source.names() if name.endswith(".h") and name.count("/") == 4
@@ -41,13 +42,13 @@ def on_device(tmp_path_factory: pytest.TempPathFactory) -> Run:
     library = folder / "other_device.so"
     subprocess.run(
         [compiler, "-std=c++17", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-I{folder}",
-         Path(__file__).with_name("other_device.cpp"), "-o", library,
+         SUPPORT / "other_device.cpp", "-o", library,
          f"-L{libraries}", "-lggml", "-lggml-base", f"-Wl,-rpath,{libraries}"],
         check=True,
     )
 
     def run(function: str, **arguments: Any) -> Any:
-        script = Path(__file__).with_name("device_side.py")
+        script = SUPPORT / "device_side.py"
         done = subprocess.run(
             [sys.executable, script, library, function, json.dumps(arguments)],
             capture_output=True, text=True,

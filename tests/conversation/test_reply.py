@@ -97,7 +97,7 @@ def test_the_readme_shows_how_a_document_is_kept_from_speaking(
     smollm2_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     example = re.search(r"## Embed\n+```python\n(.*?)```", readme, re.DOTALL)
     assert example is not None
     convert(smollm2_path, tmp_path / "model.lampe.gguf")

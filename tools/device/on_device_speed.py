@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Time SmolLM2 with all layers on a device: upstream's attention, fused and not, and LaMPE.
 
-    python3 tools/on_device_speed.py [--length N]
+    python3 tools/device/on_device_speed.py [--length N]
 
 For a build of on_device.py on PYTHONPATH; the sides take turns, medians of three.
 """
@@ -10,7 +10,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from arguments import count
 from demo import long_text, model_path

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from arguments import count
 
-TOOLS = Path(__file__).resolve().parents[1] / "tools"
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 
 @pytest.mark.parametrize("text", ["0", "-5", "1.5", "many", ""])
@@ -25,7 +25,7 @@ def test_a_count() -> None:
 
 @pytest.mark.parametrize("option", ["--length", "--queries", "--threads", "--repeats"])
 def test_a_benchmark_of_nothing(option: str) -> None:
-    command = [sys.executable, str(TOOLS / "bench_attention.py"), option, "0"]
+    command = [sys.executable, str(TOOLS / "measure" / "bench_attention.py"), option, "0"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].endswith(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lampe_gguf.method import schedule
 from lampe_gguf.model.presets import PRESETS
 
-ROWS = json.loads((Path(__file__).parent / "data" / "positions.json").read_text())["schedule"]
+ROWS = json.loads((Path(__file__).parents[1] / "data" / "positions.json").read_text())["schedule"]
 
 
 @pytest.mark.parametrize(("name", "length", "expected"), ROWS)

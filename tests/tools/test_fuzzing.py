@@ -26,7 +26,7 @@ from lampe_gguf.container import writer as gguf_output
 from lampe_gguf.errors import LampeError
 from lampe_gguf.model import architectures
 
-TOOLS = Path(__file__).resolve().parents[1] / "tools"
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lampe_gguf.method import positions
 from lampe_gguf.method.positions import LOCAL, MIDDLE, NO_LIMIT, TAIL, Plan
 
-VECTORS = json.loads((Path(__file__).parent / "data" / "positions.json").read_text())
+VECTORS = json.loads((Path(__file__).parents[1] / "data" / "positions.json").read_text())
 MAX_LENGTH = 2**20
 
 

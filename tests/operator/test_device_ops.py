@@ -66,7 +66,7 @@ def supports(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, list[by
         (folder / "functions.inc").write_text("\n\n".join(parts))
         subprocess.run(
             [compiler, "-std=c++17", f"-D{name}", f"-I{folder}",
-             Path(__file__).with_name("supports_op.cpp"), "-o", folder / name,
+             Path(__file__).parents[1] / "support" / "supports_op.cpp", "-o", folder / name,
              f"-L{libraries}", "-lggml-base", f"-Wl,-rpath,{libraries}"],
             check=True,
         )

@@ -1,6 +1,6 @@
 """Time `lampe-gguf convert` against `cp` on one large file, alternating, and quote the medians.
 
-    python tools/bench_convert.py [--gigabytes 4] [--rounds 3] [--folder DIR] [--json]
+    python tools/measure/bench_convert.py [--gigabytes 4] [--rounds 3] [--folder DIR] [--json]
 
 The file is made here: the metadata of SmolLM2 and its tensor data, over and over, up to the
 size asked for. convert waits until its output is on the disk and cp does not, so the ratio is
@@ -19,6 +19,8 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from arguments import count
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lampe_gguf.errors import LampeError, UsageError
 from lampe_gguf.model import presets
 
-REPORTS = Path(__file__).resolve().parents[1] / "tools" / "reports"
+REPORTS = Path(__file__).resolve().parents[2] / "tools" / "reports"
 
 CALIBRATED = ("smollm2-135m", "gemma3-270m")
 PUBLISHED = [name for name in presets.PRESETS if name not in CALIBRATED]

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Build the backend for a device beside the installed one, and try LaMPE there.
 
-    python3 tools/on_device.py --vulkan [--skip-tests] [-- PYTEST ARGUMENTS]
+    python3 tools/device/on_device.py --vulkan [--skip-tests] [-- PYTEST ARGUMENTS]
 
 First the tests of the portable path, each against fused attention on the processor, a random model
 of every architecture and, on CUDA, the operator against the oracle; then SmolLM2, all of its layers
@@ -20,7 +20,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from arguments import count
 from patched import build
@@ -66,9 +66,9 @@ def main() -> int:
     env = environment(options.device, device_folder(options.device))
     python = str(venv_python())
     if not options.skip_tests:
-        files = [f"tests/test_{name}.py" for name in TESTS]
+        files = [f"tests/backend/test_{name}.py" for name in TESTS]
         if options.device == "cuda":
-            files.insert(0, "tests/test_cuda_op.py")
+            files.insert(0, "tests/operator/test_cuda_op.py")
             env["LAMPE_GGML_DEVICE"] = "CUDA0"
         # sums in half precision, a driver's default, would hide what the tests look for
         exact = {**env, "GGML_VK_DISABLE_F16": "1"}
@@ -77,7 +77,7 @@ def main() -> int:
             cwd=CHECKOUT, env=exact).returncode
         if code:
             return code
-    side = [python, str(CHECKOUT / "tools" / "on_device_side.py")]
+    side = [python, str(CHECKOUT / "tools" / "device" / "on_device_side.py")]
     return subprocess.run([*side, json.dumps({"tokens": options.tokens})], env=env).returncode
 
 

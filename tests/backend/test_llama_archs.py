@@ -60,7 +60,7 @@ def test_a_random_model(arch: str, sliding: int) -> None:
         assert distance(stock, fused) > 20 * noise  # the map matters
 
 
-@pytest.mark.skipif(not GPU_LAYERS, reason="for a device: tools/on_device.py")
+@pytest.mark.skipif(not GPU_LAYERS, reason="for a device: tools/device/on_device.py")
 @pytest.mark.parametrize("arch, sliding", CASES)
 def test_a_random_model_on_the_device(arch: str, sliding: int) -> None:
     options = OPTIONS.get(arch, {})

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """llama.cpp's own tests on the patched build, beside upstream's.
 
-    python3 tools/upstream_tests.py [--only NAME ...] [--json]
+    python3 tools/device/upstream_tests.py [--only NAME ...] [--json]
 
 Builds six of them from the stock and the patched source, and runs each with both; those that read a
 model also with LaMPE's metadata in it. Fails where one passes on the stock build and not on the
@@ -19,7 +19,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from patched import sdist as sources
 from patched.compile import Toolchain, cmake_flags, find_toolchain

@@ -10,12 +10,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import llama_cpp
 import numpy as np
-from demo import long_text, model_path
 from llama_cpp import _logger
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from demo import long_text, model_path
 
 from lampe_gguf.backend.llama import LampeLlama
 from lampe_gguf.backend.vocabulary import read_tokens

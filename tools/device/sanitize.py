@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Test the fused op's kernels under sanitizers: addresses and undefined behaviour, or threads.
 
-    python tools/sanitize.py [--cuda | [--thread] [--target avx2]] [-- PYTEST ARGUMENTS]
+    python tools/device/sanitize.py [--cuda | [--thread] [--target avx2]] [-- PYTEST ARGUMENTS]
 
 Builds ggml-base and ggml-cpu alone, from the pinned source with patches/ laid onto it, in the
-cache; compiles our own files with all warnings as errors; runs tests/test_lampe_op*.py on them.
+cache; compiles our own files with all warnings as errors; runs tests/operator/test_lampe_op*.py on
+them.
 With --target: with the instructions of another processor, which this one has to have.
-With --cuda: the CUDA kernels, compiled for the processor, on tests/test_cuda_op.py.
+With --cuda: the CUDA kernels, compiled for the processor, on tests/operator/test_cuda_op.py.
 The exit code is 0 when all tests passed, 2 for wrong options, 1 when something could not be built
 or run; else it is pytest's. Linux with GCC or Clang.
 """
@@ -19,14 +20,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cross import TARGETS, obstacle
 from patched.compile import Toolchain, find_toolchain
 from patched.ggml import check_warnings, compile_libraries, lay, op_tests
 from patched.places import CHECKOUT, best_python
 from patched.report import Failure, guarded
 from patched.tree import locked_tree
+
+from device.cross import TARGETS, obstacle
 
 # what each kind is called by the compiler, and the runtime that has to be there before Python
 KINDS = {
@@ -78,7 +80,7 @@ def main() -> int:
     parser.add_argument("--cuda", action="store_true",
                         help="the CUDA kernels, for addresses and undefined behaviour")
     parser.add_argument("--target", choices=[name for name in TARGETS if not TARGETS[name].march],
-                        help="with the instructions of another processor, as in tools/cross.py")
+                        help="with the instructions of another processor, as in cross.py")
     parser.add_argument("pytest", nargs="*", help="arguments for pytest, after --")
     options = parser.parse_args()
     if sys.platform != "linux":
@@ -93,7 +95,7 @@ def main() -> int:
     if options.cuda:
         env = {**os.environ, **OPTIONS, "LAMPE_EMULATED_SANITIZE": "1",
                "LD_PRELOAD": preload(tools, KINDS["address"][1])}
-        return test(["tests/test_cuda_op.py", *options.pytest], env)
+        return test(["tests/operator/test_cuda_op.py", *options.pytest], env)
     runtime = preload(tools, KINDS[options.kind][1])
     with locked_tree("sanitize") as tree:
         lay(tree)

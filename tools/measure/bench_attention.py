@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Time LaMPE attention against stock flash attention, operator against operator.
 
-    python tools/bench_attention.py --shape smollm2-135m --length 4096 --queries 512 --queries 1
+    python tools/measure/bench_attention.py --shape smollm2-135m --queries 512 --queries 1
 
 A batch of queries at the end of a context, and one query (decoding). Both operators run in this
 process, alternating; medians; the ratio is stock's time over LaMPE's, above 1 where LaMPE is
 faster. The plan 'identity' leaves all positions as they are; 'lampe', above 8,192 keys, is that of
 a model trained on 8,192 tokens. For one query there are so many copies of the context that a
 processor's caches hold little of them (200 MB, 400 copies at most), as with a model's layers.
-Speeds are given beside what the machine can do at most, which tools/peak.c measures first.
+Speeds are given beside what the machine can do at most, which tools/measure/peak.c measures first.
 `--accuracy` gives the errors of both against attention in float64 on 1,024 keys and values that no
 cache has rounded yet; of the options it takes --shape, --queries, --kv, --threads and --device.
 """
@@ -33,8 +33,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "support"))
 
 import ggml_ctypes as gg  # type: ignore[import-not-found]
 from arguments import count
@@ -82,7 +82,7 @@ class Row:
 
 
 def measure_peak(threads: int) -> dict[str, float]:
-    """What tools/peak.c finds; an empty dictionary where there is no C compiler."""
+    """What tools/measure/peak.c finds; an empty dictionary where there is no C compiler."""
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         return {}

@@ -6,10 +6,10 @@ whether it does, and all of it holds either way.
 
 from __future__ import annotations
 
-import bench_attention as bench
 import ggml_ctypes as gg
 import numpy as np
 import pytest
+from measure import bench_attention as bench
 
 from lampe_gguf.method.positions import identity_plan
 from lampe_gguf.method.reference import NORM, Rope, rope_table

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What the kernels of attention take on a CUDA device, LaMPE's and stock's; needs PyTorch.
 
-    python3 tools/profile_device.py [--shape NAME] [--length N] [--queries N]
+    python3 tools/measure/profile_device.py [--shape NAME] [--length N] [--queries N]
 
 For a build of on_device.py on PYTHONPATH. PyTorch's profiler sees all kernels of the process,
 ggml's too. Times are means over a few runs: enough to find where they go.
@@ -10,13 +10,17 @@ ggml's too. Times are means over a few runs: enough to find where they go.
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 
-import bench_attention as bench
-import torch
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "support"))
+
 from arguments import count
 from ggml_device import open_ggml  # type: ignore[import-not-found]
 
 from lampe_gguf.method.positions import lampe_plan
+from measure import bench_attention as bench
 
 COPIES = 8  # caches, so that none is found in the device's own
 RUNS = 2
@@ -30,6 +34,8 @@ def main() -> None:
     parser.add_argument("--length", type=count, default=16384, metavar="N")
     parser.add_argument("--queries", action="append", type=count, metavar="N")
     options = parser.parse_args()
+    import torch
+
     torch.zeros(1).cuda()
     ggml = open_ggml("CUDA0")
     window = min(options.length // 2, 4096)

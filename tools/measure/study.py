@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Perplexity of all methods at several lengths, on several stretches of a text, with errors.
 
-    python tools/study.py                      # SmolLM2-135M, Python's reference, all methods
-    python tools/study.py --lengths 16384 --segments 3 --methods lampe,jetlong,rerope,truncate
-    python tools/study.py --show               # the table and the picture of what was measured
+    python tools/measure/study.py          # SmolLM2-135M, Python's reference, all methods
+    python tools/measure/study.py --lengths 16384 --segments 3 --methods lampe,jetlong
+    python tools/measure/study.py --show   # the table and the picture of what was measured
 
 The error is the standard error over chunks of 256 tokens, taken as independent; the last 512 tokens
 of a text are two of them. A method whose positions depend on the query's position alone is read
@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from demo import long_text, model_path
 

@@ -1,6 +1,6 @@
 """Attention of a GGUF model by llama.cpp against that of the same weights in transformers.
 
-    python tools/compare_attention.py MODEL.gguf --text FILE [--length 256]
+    python tools/measure/compare_attention.py MODEL.gguf --text FILE [--length 256]
 
 Needs torch and transformers (pip install lampe-gguf[hf]), which the program itself does not. There
 the weights are dequantised to f32 and attention is computed by its plain "eager" code, with plain
@@ -10,10 +10,14 @@ RoPE; here the quantised model runs, with activations and cache rounded as it al
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from arguments import count
 
 from lampe_gguf.attention.probe import Probe

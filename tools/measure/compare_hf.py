@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Logits of the patched llama.cpp beside those of transformers, from the weights of one GGUF.
 
-    python tools/compare_hf.py MODEL.gguf --text FILE [--length N ...] [--tail N] [--json]
+    python tools/measure/compare_hf.py MODEL.gguf --text FILE [--length N ...] [--tail N] [--json]
 
 transformers (extra `hf`) dequantises the weights and computes in f32 with
 lampe_gguf.huggingface.attention, which shares no code with the backend; llama.cpp multiplies
@@ -23,6 +23,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from arguments import count
 
 from lampe_gguf.backend.llama import LampeLlama

@@ -231,9 +231,10 @@ needs_statm = pytest.mark.skipif(
 
 
 def short_of_memory(script: str, path: Path) -> subprocess.CompletedProcess[str]:
-    here = str(Path(__file__).parent)
+    tests = Path(__file__).parents[1]
     env = {**os.environ, "GGML_NO_BACKTRACE": "1",
-           "PYTHONPATH": os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])}
+           "PYTHONPATH": os.pathsep.join(
+               [str(tests), str(tests / "support"), os.environ.get("PYTHONPATH", "")])}
     return subprocess.run(
         [sys.executable, "-c", script, str(path)], capture_output=True, text=True, env=env,
         timeout=120)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Test the fused op's CPU kernel on the instruction sets that this machine's own build leaves out.
 
-    python tools/cross.py [TARGET ...] [--accuracy]
+    python tools/device/cross.py [TARGET ...] [--accuracy]
 
   avx2     x86-64 with AVX2, FMA and F16C, without AVX-512
   avxvnni  the same with AVX-VNNI, as Intel's processors since 2021 that have no AVX-512
@@ -13,8 +13,8 @@
 For each target it builds ggml-base and ggml-cpu alone, from the pinned source with patches/ laid
 onto it, in the cache; compiles our own files with all warnings as errors; makes sure from the
 preprocessed kernel that the target's own code is what was compiled, and from the library that the
-tests expect no integers; and runs tests/test_lampe_op*.py on the libraries, by an ARM Python for
-ARM. The exit code is 0 only when every target asked for was run and passed.
+tests expect no integers; and runs tests/operator/test_lampe_op*.py on the libraries, by an ARM
+Python for ARM. The exit code is 0 only when every target asked for was run and passed.
 
 ARM needs Debian's g++-aarch64-linux-gnu and qemu-user; a Python for ARM is fetched into the cache.
 Linux with GCC or Clang.
@@ -33,7 +33,7 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from patched.aarch64 import COMPILERS, Python, emulated_python, missing_programs
 from patched.compile import Toolchain, find_toolchain
@@ -142,10 +142,10 @@ def check_code(tree: Tree, name: str, target: Target) -> None:
 def check_tolerance(python: Python, env: dict[str, str], title: str, integers: bool) -> None:
     """Make sure that the tests hold these libraries to the errors of what they multiply."""
     said = run([*python.command, "-c", ASK], f"Asking the library, {title}", env=env,
-               cwd=CHECKOUT / "tests")
+               cwd=CHECKOUT / "tests" / "support")
     if f"integers {integers}" not in said.splitlines():
-        raise Failure(f"tests/ggml_ctypes.py expects {'floats' if integers else 'integers'} of "
-                      f"this library.")
+        raise Failure(f"tests/support/ggml_ctypes.py expects "
+                      f"{'floats' if integers else 'integers'} of this library.")
 
 
 def test(build: Path, python: Python, env: dict[str, str], title: str) -> str:
@@ -175,7 +175,7 @@ def test(build: Path, python: Python, env: dict[str, str], title: str) -> str:
 
 def show_accuracy(python: Python, env: dict[str, str], title: str) -> None:
     """Print the errors of stock flash attention and of LaMPE on the target's libraries."""
-    tool = CHECKOUT / "tools" / "bench_attention.py"
+    tool = CHECKOUT / "tools" / "measure" / "bench_attention.py"
     said = run([*python.command, tool, "--accuracy", "--json", "--shape", "smollm2-135m"],
                f"Measuring errors, {title}", env=env, cwd=CHECKOUT)
     for row in json.loads(said[said.index("[\n") :]):
