@@ -103,12 +103,12 @@ def test_a_folder_that_may_not_be_searched(plain: Path, arguments: tuple[str, ..
 
 
 def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
-    code = "import sys; from lampe_gguf import cli; sys.exit(cli.main(['convert', sys.argv[1]]))"
+    code = "from lampe_gguf.cli.main import run; run()"
     os.mkfifo(tmp_path / "fifo")
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind(os.fspath(tmp_path / "socket"))
         for path in (tmp_path / "fifo", tmp_path / "socket", "/dev/zero", tmp_path / "."):
-            done = subprocess.run([sys.executable, "-c", code, os.fspath(path)],
+            done = subprocess.run([sys.executable, "-c", code, "convert", os.fspath(path)],
                                   capture_output=True, text=True, timeout=20)
             assert done.returncode in (1, 2), path
             assert "not a regular file" in done.stderr or "is a folder" in done.stderr, done.stderr

@@ -54,7 +54,7 @@ def test_signals_leave_nothing_behind(plain: Path, number: int) -> None:
 def test_a_real_limit_on_file_size(plain: Path) -> None:
     code = (
         "import resource, sys\n"
-        "from lampe_gguf import cli\n"
+        "from lampe_gguf.cli import main as cli\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
         "sys.exit(cli.main(['convert', sys.argv[1]]))"
     )

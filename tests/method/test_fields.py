@@ -22,7 +22,7 @@ from lampe_gguf.container.writer import encode_pair, write_gguf
 from lampe_gguf.errors import LampeError
 from lampe_gguf.method.config import LampeConfig
 from lampe_gguf.method.fields import FIELDS, MAX_F64, Field
-from lampe_gguf.model import metadata
+from lampe_gguf.model import encoding, metadata
 
 PREFIX = metadata.prefix("llama")
 # short_length and a group, so that the ranges of what depends on them show
@@ -126,7 +126,7 @@ def test_both_accept_and_refuse_the_same(
     config = dataclasses.replace(
         CONFIG, method=method, group_size=2, **({} if short else {
             "short_length": 0, "short_mapping_length": 0})).validate()
-    pairs = dict(zip([each.name for each in FIELDS], metadata.encode("llama", config), strict=True))
+    pairs = dict(zip([each.name for each in FIELDS], encoding.encode("llama", config), strict=True))
     others = [pair for name, pair in pairs.items() if name != field.name]
     # one that is missing is no pair at all
     found = {}
@@ -143,7 +143,7 @@ def test_both_accept_and_refuse_the_same(
 
 
 def test_values_are_read_alike_whatever_their_width(base: Path, tmp_path: Path) -> None:
-    pairs = dict(zip([each.name for each in FIELDS], metadata.encode("llama", CONFIG), strict=True))
+    pairs = dict(zip([each.name for each in FIELDS], encoding.encode("llama", CONFIG), strict=True))
     for name, kind, value in [("local_window", "INT8", 8), ("context_length", "INT64", 512),
                               ("length_step", "UINT16", 16), ("window", "UINT64", 32),
                               ("slope", "FLOAT32", 0.5), ("offset", "FLOAT32", -2.25)]:

@@ -22,8 +22,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from arguments import count
 from patched import build
+from patched.arguments import count
 from patched.devices import DEVICES
 from patched.places import CHECKOUT, cache_dir, venv_python
 from patched.report import guarded

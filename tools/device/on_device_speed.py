@@ -8,7 +8,6 @@ For a build of on_device.py on PYTHONPATH; the sides take turns, medians of thre
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
@@ -16,7 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from arguments import count
+import click
+from arguments import COUNT, run, tool
 from demo import long_text, model_path
 
 from lampe_gguf.backend.llama import LampeLlama
@@ -49,17 +49,15 @@ def speeds(config: LampeConfig | None, flash_attn: bool, n_tokens: int) -> tuple
     return n_tokens / read, WRITTEN / written
 
 
-def main() -> None:
+@tool(__doc__)
+@click.option("--length", "lengths", multiple=True, type=COUNT, metavar="N",
+              default=(1024, 4096, 16384, 30000), show_default=True)
+def main(lengths: tuple[int, ...]) -> None:
     """Print a line for every length and side."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--length", action="append", type=count, metavar="N",
-                        help="default: 1024, 4096, 16384, 30000")
-    options = parser.parse_args()
     config = file_config(model_path())[1]
     sides = {"stock, flash attention": (None, True), "stock without": (None, False),
              "LaMPE": (config, True)}
-    for n_tokens in options.length or [1024, 4096, 16384, 30000]:
+    for n_tokens in lengths:
         taken: dict[str, list[tuple[float, float]]] = {}
         for _ in range(ROUNDS):
             for name, side in sides.items():
@@ -71,4 +69,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -11,11 +11,11 @@ processor's caches hold little of them (200 MB, 400 copies at most), as with a m
 Speeds are given beside what the machine can do at most, which tools/measure/peak.c measures first.
 `--accuracy` gives the errors of both against attention in float64 on 1,024 keys and values that no
 cache has rounded yet; of the options it takes --shape, --queries, --kv, --threads and --device.
+Options marked + may be given more than once, for more rows.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import os
@@ -25,11 +25,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "support"))
 
 import ggml_ctypes as gg  # type: ignore[import-not-found]
-from arguments import count
+from arguments import COUNT, run, tool
 from ggml_device import open_ggml  # type: ignore[import-not-found]
 
 from lampe_gguf.method.positions import Plan, identity_plan, lampe_plan
@@ -183,18 +184,18 @@ class Pair:
 
 
 def measure(ggml: Any, name: str, n_kv: int, n_q: int, kv: str, plan: str,
-            threads: int, options: argparse.Namespace) -> Row:
+            threads: int, repeats: int, on_device: bool, cpu_time: bool) -> Row:
     """One row of the table."""
     d, n_head, n_head_kv = shape = SHAPES[name]
     n_bytes = 2 * gg.stored(np.zeros((n_kv, n_head_kv * d), np.float32), kv)[0].nbytes
     copies = min(MOST_COPIES, max(1, round(KV_BYTES / n_bytes)))
     if n_q > 1:  # on a device, enough work that asking for it does not count
-        copies = min(copies, 8) if options.device else 1
+        copies = min(copies, 8) if on_device else 1
     chosen = PLANS[plan](n_kv)
-    repeats = options.repeats * (3 if n_q == 1 else 1)
-    clock = time.process_time if options.cpu_time else time.perf_counter
+    repeats *= 3 if n_q == 1 else 1
+    clock = time.process_time if cpu_time else time.perf_counter
     with Pair(ggml, shape, n_kv, n_q, kv, chosen, threads, copies) as pair:
-        stock, lampe, ratio = pair.time(repeats, clock, LEAST_SECONDS if options.device else 0.0)
+        stock, lampe, ratio = pair.time(repeats, clock, LEAST_SECONDS if on_device else 0.0)
         scratch = pair.graphs[1].work_size / threads / 1e3
     seen = n_q * n_kv - n_q * (n_q - 1) // 2  # pairs of query and key
     return Row(name, n_q, n_kv, kv, plan, threads, 1e3 * stock, 1e3 * lampe, ratio,
@@ -220,78 +221,71 @@ def accuracy(ggml: Any, name: str, n_q: int, kv: str, spread: float, threads: in
     return errors
 
 
-def show_accuracy(ggml: Any, options: argparse.Namespace) -> None:
+def show_accuracy(ggml: Any, shapes: Iterable[str], queries: Iterable[int], kvs: Iterable[str],
+                  threads: int, as_json: bool) -> None:
     """Print the errors of both, for flat and for peaked attention."""
     rows = []
-    for name in options.shape:
-        for n_q in (min(each, ACCURACY_KEYS) for each in options.queries):
-            for kv in options.kv:
+    for name in shapes:
+        for n_q in (min(each, ACCURACY_KEYS) for each in queries):
+            for kv in kvs:
                 for spread in (0.3, 1.0, 3.0):
-                    stock, lampe = accuracy(ggml, name, n_q, kv, spread, options.threads[0])
+                    stock, lampe = accuracy(ggml, name, n_q, kv, spread, threads)
                     rows.append({"shape": name, "queries": n_q, "kv": kv, "spread": spread,
                                  "stock": stock, "lampe": lampe})
-                    if not options.json:
+                    if not as_json:
                         print(f"{name:13} {asking(n_q)} {kv}, spread {spread:.1f}: relative error "
                               f"stock {stock:.2e}, LaMPE {lampe:.2e}", flush=True)
-    if options.json:
+    if as_json:
         print(json.dumps(rows, indent=2))
 
 
-def main() -> int:
+@tool(__doc__)
+@click.option("--shape", "shapes", multiple=True, type=click.Choice(list(SHAPES)),
+              default=list(SHAPES), help="+ default: all")
+@click.option("--length", "lengths", multiple=True, type=COUNT, metavar="N",
+              default=(1024, 4096, 16384), show_default=True, help="+ keys")
+@click.option("--queries", multiple=True, type=COUNT, metavar="N", default=(512, 1),
+              show_default=True,
+              help="+ the last of the keys ask, so there are no more than keys")
+@click.option("--kv", "kvs", multiple=True, type=click.Choice(list(gg.STORABLE)),
+              default=("f16",), show_default=True, help="+ type of the cache")
+@click.option("--repeats", type=COUNT, default=5, metavar="N", show_default=True,
+              help="pairs of runs that a median is of, for one query three times as many")
+@click.option("--threads", multiple=True, type=COUNT, metavar="N", help="+ default: all")
+@click.option("--device", metavar="NAME",
+              help="as ggml calls it: CUDA0; it has no threads to choose")
+@click.option("--accuracy", "errors", is_flag=True, help="errors instead of times")
+@click.option("--json", "as_json", is_flag=True, help="rows as JSON, with no words between them")
+@click.option("--cpu-time", is_flag=True,
+              help="count processor time, for a machine that has other work to do")
+def main(shapes: tuple[str, ...], lengths: tuple[int, ...], queries: tuple[int, ...],
+         kvs: tuple[str, ...], repeats: int, threads: tuple[int, ...], device: str | None,
+         errors: bool, as_json: bool, cpu_time: bool) -> None:
     """Print one line per shape, length, type and plan."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Options marked + may be given more than once, for more rows.")
-    parser.add_argument("--shape", action="append", choices=SHAPES, help="+ default: all")
-    parser.add_argument("--length", action="append", type=count, metavar="N",
-                        help="+ keys; default: 1024, 4096, 16384")
-    parser.add_argument("--queries", action="append", type=count, metavar="N",
-                        help="+ the last of the keys ask, so there are no more than keys; "
-                             "default: 512, 1")
-    parser.add_argument("--kv", action="append", choices=gg.STORABLE,
-                        help="+ type of the cache; default: f16")
-    parser.add_argument("--repeats", type=count, default=5, metavar="N",
-                        help="pairs of runs that a median is of, for one query three times as "
-                             "many; default: 5")
-    parser.add_argument("--threads", action="append", type=count, metavar="N",
-                        help="+ default: all")
-    parser.add_argument("--device", metavar="NAME",
-                        help="as ggml calls it: CUDA0; it has no threads to choose")
-    parser.add_argument("--accuracy", action="store_true", help="errors instead of times")
-    parser.add_argument("--json", action="store_true",
-                        help="rows as JSON, with no words between them")
-    parser.add_argument("--cpu-time", action="store_true",
-                        help="count processor time, for a machine that has other work to do")
-    options = parser.parse_args()
-    options.shape = options.shape or list(SHAPES)
-    options.length = options.length or [1024, 4096, 16384]
-    options.queries = options.queries or [512, 1]
-    options.kv = options.kv or ["f16"]
     # a device has no threads to choose
-    options.threads = [1] if options.device else options.threads or [os.cpu_count() or 1]
+    threads = (1,) if device else threads or (os.cpu_count() or 1,)
     try:
-        ggml = open_ggml(options.device)
+        ggml = open_ggml(device)
     except LookupError as error:
-        parser.error(str(error))
-    if options.accuracy:
-        show_accuracy(ggml, options)
-        return 0
+        raise click.UsageError(str(error)) from None
+    if errors:
+        show_accuracy(ggml, shapes, queries, kvs, threads[0], as_json)
+        return
     peaks = {}
     rows = []
-    for threads in options.threads:
-        peak = peaks[threads] = {} if options.device else measure_peak(threads)
-        if not options.json:
-            print(options.device or headline(threads, peak), flush=True)
-        for name, n_q, n_kv, kv in itertools.product(options.shape, options.queries,
-                                                     options.length, options.kv):
+    for n_threads in threads:
+        peak = peaks[n_threads] = {} if device else measure_peak(n_threads)
+        if not as_json:
+            print(device or headline(n_threads, peak), flush=True)
+        for name, n_q, n_kv, kv in itertools.product(shapes, queries, lengths, kvs):
             for plan in PLANS if n_kv > TRAINED else ("identity",):
-                row = measure(ggml, name, n_kv, min(n_q, n_kv), kv, plan, threads, options)
+                row = measure(ggml, name, n_kv, min(n_q, n_kv), kv, plan, n_threads, repeats,
+                              device is not None, cpu_time)
                 rows.append(row)
-                if not options.json:
+                if not as_json:
                     print(line(row, peak), flush=True)
-    if options.json:
+    if as_json:
         print(json.dumps({"peaks": peaks, "rows": [asdict(row) for row in rows]}, indent=2))
-    return 0
 
 
 def headline(threads: int, peak: dict[str, float]) -> str:
@@ -323,4 +317,4 @@ def line(row: Row, peak: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

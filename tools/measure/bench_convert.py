@@ -9,7 +9,6 @@ given twice: against cp alone, and against cp followed by a sync of the copy.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
 import os
@@ -22,7 +21,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from arguments import count
+import click
+from arguments import COUNT, run, tool
 
 BLOCK = 1 << 22
 
@@ -61,7 +61,7 @@ def make_file(target: Path, size: int) -> None:
         os.fsync(out.fileno())
 
 
-def run(*command: str) -> tuple[float, float]:
+def timed(*command: str) -> tuple[float, float]:
     """Seconds and peak resident MB of one child process."""
     start = time.perf_counter()
     quiet = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_WRONLY, 0) for fd in (1, 2)]
@@ -79,13 +79,13 @@ def measure(source: Path, rounds: int) -> dict[str, object]:
     program = (sys.executable, "-m", "lampe_gguf.cli.main", "convert", str(source), str(target))
 
     def plain() -> tuple[float, float]:
-        return run("cp", str(source), str(copy))
+        return timed("cp", str(source), str(copy))
 
     def synced() -> tuple[float, float]:
-        return run("sh", "-c", f"cp '{source}' '{copy}' && sync '{copy}'")
+        return timed("sh", "-c", f"cp '{source}' '{copy}' && sync '{copy}'")
 
     ways: dict[str, Callable[[], tuple[float, float]]] = {
-        "cp": plain, "cp_sync": synced, "convert": lambda: run(*program),
+        "cp": plain, "cp_sync": synced, "convert": lambda: timed(*program),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     peak = 0.0
@@ -108,18 +108,18 @@ def measure(source: Path, rounds: int) -> dict[str, object]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--gigabytes", type=float, default=4.0)
-    parser.add_argument("--rounds", type=count, default=3)
-    parser.add_argument("--folder", type=Path, help="where to work")
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="bench-convert-") as folder:
-        source = Path(folder, "model.gguf")
-        make_file(source, int(arguments.gigabytes * 1e9))
-        found = measure(source, arguments.rounds)
-    if arguments.json:
+@tool(__doc__)
+@click.option("--gigabytes", type=click.FloatRange(min=0, min_open=True), default=4.0)
+@click.option("--rounds", type=COUNT, default=3)
+@click.option("--folder", type=click.Path(path_type=Path), help="Where to work.")
+@click.option("--json", "as_json", is_flag=True)
+def main(gigabytes: float, rounds: int, folder: Path | None, as_json: bool) -> None:
+    """Make the file, measure, and show."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix="bench-convert-") as place:
+        source = Path(place, "model.gguf")
+        make_file(source, int(gigabytes * 1e9))
+        found = measure(source, rounds)
+    if as_json:
         print(json.dumps(found, indent=2))
         return
     for name, values in found["seconds"].items():  # type: ignore[attr-defined]
@@ -131,4 +131,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -9,16 +9,16 @@ RoPE; here the quantised model runs, with activations and cache rounded as it al
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from arguments import count
+from arguments import COUNT, run, tool
 
 from lampe_gguf.attention.probe import Probe
 from lampe_gguf.attention.stats import entropy
@@ -62,18 +62,18 @@ def by_llama_cpp(path: Path, tokens: list[int], n_before: int) -> np.ndarray:
     ])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Compare attention weights.")
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--text", required=True)
-    parser.add_argument("--length", type=count, default=256)
-    given = parser.parse_args()
-    llm = LampeLlama(given.model, lampe=False, n_ctx=given.length)
-    tokens = llm.tokenize(read_document(given.text).text.encode())[: given.length]
+@tool(__doc__)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--text", required=True)
+@click.option("--length", type=COUNT, default=256)
+def main(model: Path, text: str, length: int) -> None:
+    """Compare, and print a line for each layer."""
+    llm = LampeLlama(model, lampe=False, n_ctx=length)
+    tokens = llm.tokenize(read_document(text).text.encode())[:length]
     llm.close()
     half = len(tokens) // 2
-    here = by_llama_cpp(given.model, tokens, half)
-    there = by_transformers(given.model, tokens)[:, :, half:]
+    here = by_llama_cpp(model, tokens, half)
+    there = by_transformers(model, tokens)[:, :, half:]
     h, t = entropy(here), entropy(there)
     print(f"{len(tokens)} tokens, the last {len(tokens) - half} as queries; [n_layer, n_head, "
           f"n_query, n_key] = {list(here.shape)}")
@@ -88,4 +88,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

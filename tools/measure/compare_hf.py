@@ -12,7 +12,6 @@ are as upstream made them, and differ by the quantisation alone.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import os
@@ -21,12 +20,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from arguments import count
+from arguments import COUNT, run, tool
 
 from lampe_gguf.backend.llama import LampeLlama
 from lampe_gguf.backend.vocabulary import read_tokens
@@ -82,16 +82,15 @@ def compare(a: Logits, b: Logits) -> dict[str, float]:
     }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--text", type=Path, required=True)
-    parser.add_argument("--length", action="append", type=count, help="default: 2048, 12288")
-    parser.add_argument("--tail", type=count, default=256, help="tokens whose logits are compared")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    lengths = options.length or [2048, 12288]
+@tool(__doc__)
+@click.argument("path", metavar="MODEL", type=click.Path(path_type=Path))
+@click.option("--text", type=click.Path(path_type=Path), required=True)
+@click.option("--length", "lengths", multiple=True, type=COUNT, default=(2048, 12288),
+              show_default=True)
+@click.option("--tail", type=COUNT, default=256, help="Tokens whose logits are compared.")
+@click.option("--json", "as_json", is_flag=True)
+def main(path: Path, text: Path, lengths: tuple[int, ...], tail: int, as_json: bool) -> int:
+    """Compare, and print a line for each map and length."""
     os.environ.setdefault("TQDM_DISABLE", "1")
     try:
         from transformers import AutoModelForCausalLM
@@ -100,17 +99,16 @@ def main() -> int:
               file=sys.stderr)
         return 1
 
-    window = file_config(options.model)[1].window
+    window = file_config(path)[1].window
     default = default_config(window)
     # one that compresses inside the window too: the default is plain RoPE there
     small = dataclasses.replace(default, local_window=256, tail_window=64, offset=FLAT_OFFSET,
                                 max_mapping_length=1024.0)
-    tokenizer = LampeLlama(options.model, lampe=False, n_ctx=256)
-    text = options.text.read_text(encoding="utf-8")
-    tokens = read_tokens(tokenizer, text, max(lengths))
+    tokenizer = LampeLlama(path, lampe=False, n_ctx=256)
+    tokens = read_tokens(tokenizer, text.read_text(encoding="utf-8"), max(lengths))
     tokenizer.close()
     model = AutoModelForCausalLM.from_pretrained(
-        options.model.parent, gguf_file=options.model.name, dtype="float32"
+        path.parent, gguf_file=path.name, dtype="float32"
     ).eval()
     rows = []
     cases: list[tuple[str, LampeConfig | None, int]] = [("plain RoPE", None, lengths[0])]
@@ -118,19 +116,19 @@ def main() -> int:
         cases += [("LaMPE, default", default, length), ("LaMPE, L = 1,024", small, length)]
     for name, config, length in cases:
         start = time.monotonic()
-        theirs = transformers_logits(model, config, tokens[:length], options.tail)
-        ours = backend_logits(options.model, config, tokens[:length], options.tail)
+        theirs = transformers_logits(model, config, tokens[:length], tail)
+        ours = backend_logits(path, config, tokens[:length], tail)
         row = {"map": name, "length": length, **compare(ours, theirs),
                "seconds": time.monotonic() - start}
         rows.append(row)
-        if not options.json:
+        if not as_json:
             print(f"{name:18} {length:6,} tokens: logits differ by {row['rms']:.3f} (root mean "
                   f"square, {row['relative']:.2%}), divergence {row['kl']:.5f} nats, same first "
                   f"choice {row['same_top']:.1%}", flush=True)
-    if options.json:
+    if as_json:
         print(json.dumps(rows, indent=2))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -1,19 +1,24 @@
 #!/usr/bin/env python3
-"""README's picture: perplexity by position in the text, plain RoPE and LaMPE, as PNG."""
+"""README's picture: perplexity by position in the text, plain RoPE and LaMPE, as PNG.
+
+    python tools/measure/plot_ppl.py [MEASUREMENT ...]
+
+A measurement is JSON from 'lampe-gguf eval ppl'; without any, both are made now.
+"""
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import click
+from arguments import run, tool
 from demo import LENGTH, long_text, model_path
 
 from lampe_gguf.cli.progress import Progress
-from lampe_gguf.errors import LampeError
 from lampe_gguf.evaluate.perplexity import perplexity
 from lampe_gguf.plot import plot_perplexity
 
@@ -39,28 +44,20 @@ def measured(file: str) -> tuple[str, tuple[list[int], list[float]]]:
     return found["method"], (list(ends), list(values))
 
 
-def main() -> int:
+@tool(__doc__)
+@click.option("--out", default="tools/reports/perplexity.png", show_default=True)
+@click.argument("measurement", nargs=-1)
+def main(out: str, measurement: tuple[str, ...]) -> None:
     """Measure both ways, or take measurements, and draw them."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", default="tools/reports/perplexity.png")
-    parser.add_argument("measurement", nargs="*",
-                        help="JSON from 'lampe-gguf eval ppl'; without any, both are made now")
-    options = parser.parse_args()
     by_method = (
-        dict(map(measured, options.measurement))
-        if options.measurement
+        dict(map(measured, measurement))
+        if measurement
         else {method: measure(method) for method in LABELS}
     )
     series = {LABELS.get(method, method): blocks for method, blocks in by_method.items()}
-    plot_perplexity(series, WINDOW, options.out)
-    print(f"wrote {options.out}")
-    return 0
+    plot_perplexity(series, WINDOW, out)
+    print(f"wrote {out}")
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except LampeError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(main)

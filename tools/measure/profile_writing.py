@@ -7,7 +7,6 @@ processor's time, all threads together.
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import re
@@ -23,7 +22,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from arguments import count
+import click
+from arguments import COUNT, run, tool
 from demo import model_path
 
 from lampe_gguf.bench.side import open_side
@@ -59,21 +59,20 @@ def shares(record: Path) -> dict[str, float]:
     return found
 
 
-def main() -> int:
+@tool(__doc__)
+@click.option("--length", type=COUNT, default=16384, help="Tokens in the context.")
+@click.option("--tokens", type=COUNT, default=128, help="Tokens to write.")
+def main(length: int, tokens: int) -> None:
     """Read, write, and show."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--length", type=count, default=16384, help="tokens in the context")
-    parser.add_argument("--tokens", type=count, default=128, help="tokens to write")
-    options = parser.parse_args()
     if shutil.which("perf") is None:
         raise LampeError("there is no perf here: install it (Debian: linux-perf)")
     threads = os.cpu_count() or 1  # as lampe-gguf bench does
-    llm = open_side("lampe", str(model_path()), n_ctx=options.length + options.tokens, n_batch=512,
+    llm = open_side("lampe", str(model_path()), n_ctx=length + tokens, n_batch=512,
                     n_threads=threads, n_threads_batch=threads)
     draw = random.Random(0)
-    with Progress("reading", options.length, "tokens") as bar:
-        for start in range(0, options.length, 512):
-            n = min(512, options.length - start)
+    with Progress("reading", length, "tokens") as bar:
+        for start in range(0, length, 512):
+            n = min(512, length - start)
             llm.eval([draw.randrange(1000, 40000) for _ in range(n)])
             bar.advance(n)
     with tempfile.TemporaryDirectory() as folder:
@@ -81,24 +80,18 @@ def main() -> int:
         perf = subprocess.Popen(["perf", "record", "-o", str(record), "-F", str(FREQUENCY),
                                  "-p", str(os.getpid())], stderr=subprocess.DEVNULL)
         time.sleep(1)  # perf takes hold of the threads that there are
-        seconds = write(llm, options.tokens)
+        seconds = write(llm, tokens)
         perf.terminate()
         perf.wait()
         found = shares(record)
     llm.close()
     if not found:
         raise LampeError("perf saw nothing: it may need kernel.perf_event_paranoid = 1")
-    print(f"{1000 * seconds:.1f} ms a token at {options.length:,} tokens, {threads} threads")
+    print(f"{1000 * seconds:.1f} ms a token at {length:,} tokens, {threads} threads")
     for name, share in sorted(found.items(), key=lambda each: -each[1]):
         if share >= LEAST:
             print(f"{share:6.1f} %  {name}")
-    return 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except LampeError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(main)

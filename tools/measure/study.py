@@ -14,7 +14,6 @@ that was stopped goes on.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
@@ -22,17 +21,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from arguments import COUNT, run, tool
 from demo import long_text, model_path
 
 from lampe_gguf.backend.llama import LampeLlama
 from lampe_gguf.backend.vocabulary import read_tokens
 from lampe_gguf.cli.progress import Progress
 from lampe_gguf.container.atomic import write_file
-from lampe_gguf.errors import LampeError
 from lampe_gguf.evaluate.perplexity import BATCH, METHODS, model_rope, score, setting
 from lampe_gguf.model.choose import file_config
 from lampe_gguf.plot import new_figure, save_figure
@@ -207,39 +207,31 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
     save_figure(figure, path)
 
 
-def main() -> int:
+@tool(__doc__)
+@click.option("--lengths", default="4096,8192,16384,32768", show_default=True)
+@click.option("--methods", default=",".join(METHODS), show_default=True)
+@click.option("--segments", default="1", help="Stretches of the text: 3, or 2-3.")
+@click.option("--report", type=click.Path(path_type=Path), default=REPORT, show_default=True)
+@click.option("--plot", type=click.Path(path_type=Path), default=PICTURE, show_default=True)
+@click.option("--show", "only_show", is_flag=True, help="Measure nothing.")
+def main(lengths: str, methods: str, segments: str, report: Path, plot: Path,
+         only_show: bool) -> None:
     """Measure what is missing, print the table, draw the picture."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lengths", default="4096,8192,16384,32768")
-    parser.add_argument("--methods", default=",".join(METHODS))
-    parser.add_argument("--segments", default="1", help="stretches of the text: 3, or 2-3")
-    parser.add_argument("--report", type=Path, default=REPORT)
-    parser.add_argument("--plot", type=Path, default=PICTURE)
-    parser.add_argument("--show", action="store_true", help="measure nothing")
-    options = parser.parse_args()
-    lengths = tuple(int(each) for each in options.lengths.split(","))
-    methods = tuple(options.methods.split(","))
-    first, _, last = options.segments.rpartition("-")
-    segments = range(int(first) - 1 if first else 0, int(last))
-    if unknown := set(methods) - set(METHODS):
-        parser.error(f"there is no method {', '.join(unknown)}")
-    if "lampe" not in methods:
-        parser.error("the others are compared with lampe: name it in --methods, too")
-    study = Study(options.report, lengths)
-    if not options.show:
-        measure(study, methods, segments)
-    found = list(rows(study, methods, segments))
+    names = tuple(methods.split(","))
+    if unknown := set(names) - set(METHODS):
+        raise click.UsageError(f"there is no method {', '.join(unknown)}")
+    if "lampe" not in names:
+        raise click.UsageError("the others are compared with lampe: name it in --methods, too")
+    first, _, last = segments.rpartition("-")
+    stretches = range(COUNT(first) - 1 if first else 0, COUNT(last))
+    study = Study(report, tuple(map(COUNT, lengths.split(","))))
+    if not only_show:
+        measure(study, names, stretches)
+    found = list(rows(study, names, stretches))
     show(found)
     if found:
-        draw(found, options.plot)
-    return 0
+        draw(found, plot)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except LampeError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(main)
