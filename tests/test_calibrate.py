@@ -15,10 +15,10 @@ import pytest
 from conftest import tiny_config
 
 from lampe_gguf.backend.llama import LampeLlama
-from lampe_gguf.calibrate import job as calibration_job
-from lampe_gguf.calibrate import run as calibration_run
-from lampe_gguf.calibrate.job import calibrate_model
-from lampe_gguf.calibrate.reading import Reader
+from lampe_gguf.calibration import job as calibration_job
+from lampe_gguf.calibration import run as calibration_run
+from lampe_gguf.calibration.job import calibrate_model
+from lampe_gguf.calibration.reading import Reader
 from lampe_gguf.container.reader import GGUFFile
 from lampe_gguf.conversation.documents import Document
 from lampe_gguf.errors import LampeError, UsageError

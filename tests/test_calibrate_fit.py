@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lampe_gguf.calibrate.choice import choose_schedule, flat
-from lampe_gguf.calibrate.fit import fit_sigmoid
-from lampe_gguf.calibrate.job import _longest, ladder, reading_seconds, tail_of
-from lampe_gguf.calibrate.reading import shared_prefix
-from lampe_gguf.calibrate.report import Report, Task, load_readings
-from lampe_gguf.calibrate.run import HELD_OUT, Calibration, Clock, calibrate
-from lampe_gguf.calibrate.search import is_worse, propose, tied
+from lampe_gguf.calibration.choice import choose_schedule, flat
+from lampe_gguf.calibration.fit import fit_sigmoid
+from lampe_gguf.calibration.job import _longest, ladder, reading_seconds, tail_of
+from lampe_gguf.calibration.reading import shared_prefix
+from lampe_gguf.calibration.report import Report, Task, load_readings
+from lampe_gguf.calibration.run import HELD_OUT, Calibration, Clock, calibrate
+from lampe_gguf.calibration.search import is_worse, propose, tied
 from lampe_gguf.errors import LampeError
 from lampe_gguf.method.schedule import scaled_sigmoid
 from lampe_gguf.model.presets import PRESETS, default_config

@@ -18,7 +18,7 @@ from .options import NEW_FILE, PICTURE, THREAD_COUNT, THREADS
 from .writing import writing
 
 if TYPE_CHECKING:
-    from ..calibrate.report import Report
+    from ..calibration.report import Report
 
 HELP = """Find the LaMPE constants that suit MODEL, by reading a long text under many of them.
 
@@ -72,7 +72,7 @@ def command(
     report_path: Path | None, resume: bool, write: Path | None, force: bool, threads: int | None,
     as_json: bool, plot: Path | None,
 ) -> None:
-    from ..calibrate.job import Outlook, calibrate_model
+    from ..calibration.job import Outlook, calibrate_model
     from ..conversation.documents import read_documents
     from ..convert import convert
     from ..errors import UsageError
@@ -115,7 +115,7 @@ def command(
             done = convert(model, write, config=report.config, force=force, on_progress=on_progress)
         (say if as_json else out)(f"wrote        {shown(done.outputs[0])}")
     if plot is not None:
-        from ..calibrate.plot import plot_calibration
+        from ..calibration.plot import plot_calibration
 
         plot_calibration(report, plot)
 
