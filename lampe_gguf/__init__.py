@@ -5,12 +5,15 @@ Names are loaded when first used, so that importing the package costs nothing.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+
     from .backend.llama import Cancelled as Cancelled
     from .backend.llama import LampeLlama as LampeLlama
     from .conversation.prompt import plain_text as plain_text
@@ -57,3 +60,22 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_EXPORTS})
+
+
+class _OldNames:
+    """Finds modules by the names of earlier releases, where there is no file of such a name."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if not name.startswith(__name__ + "."):
+            return None
+        from .old_names import find
+
+        return find(name)
+
+
+# right after the finder of files: an editable install's might know an old tree
+_finders = [getattr(each, "__name__", "") for each in sys.meta_path]
+sys.meta_path.insert(
+    _finders.index("PathFinder") + 1 if "PathFinder" in _finders else len(_finders), _OldNames
+)
