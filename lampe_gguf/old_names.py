@@ -11,13 +11,13 @@ import warnings
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 # old -> new, both within the package. Names that are another module's or a package's now
 # (attention, backend, bench, cli, evaluate, model) are not here: they cannot be both.
 OLD_NAMES = {
     "architectures": "model.architectures",
     "aside": "backend.worker",
-    "ask": "conversation.ask",
     "atomic": "container.atomic",
     "attention_passkey": "attention.passkey",
     "attention_plot": "attention.plot",
@@ -102,6 +102,10 @@ OLD_NAMES = {
 }
 
 
+# what was a module and is a function of the package: it cannot be both either
+FUNCTIONS = {"ask": "conversation.ask", "calibrate": "calibration"}
+
+
 class _Loader(Loader):
     """Puts the module of the new name in the place of the one that is being imported.
 
@@ -127,12 +131,24 @@ class _Loader(Loader):
             sys.modules[old] = new
 
 
+def renamed(module: str, name: str, names: dict[str, str]) -> Any:
+    """What a module's attribute of an earlier release is now; AttributeError where it was none.
+
+    names  old -> new, in the same module
+    """
+    if name not in names:
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+    warnings.warn(f"{module}.{name} is {names[name]} now, and its old name will go in the next "
+                  "release", DeprecationWarning, stacklevel=3)
+    return getattr(sys.modules[module], names[name])
+
+
 def find(name: str) -> ModuleSpec | None:
     """How to import a module by its old name, None where there was none."""
     package, _, old = name.partition(".")
-    if old == "calibrate":
+    if old in FUNCTIONS:
         raise ModuleNotFoundError(
-            f"{name} is a function now; its modules are in {package}.calibration", name=name
+            f"{name} is a function now; the module is {package}.{FUNCTIONS[old]}", name=name
         )
     new = OLD_NAMES.get(old)
     if new is None:

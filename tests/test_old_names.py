@@ -12,7 +12,7 @@ import warnings
 import pytest
 
 import lampe_gguf
-from lampe_gguf.old_names import OLD_NAMES
+from lampe_gguf.old_names import FUNCTIONS, OLD_NAMES
 
 NEEDS = {"hf": "torch", "gguf_file": "gguf"}
 
@@ -62,9 +62,21 @@ def test_what_is_not_there_is_not_found() -> None:
         with pytest.raises(ModuleNotFoundError, match="nonsense"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             importlib.import_module(f"lampe_gguf.{name}")
-    with pytest.raises(ModuleNotFoundError, match="lampe_gguf.calibration"):
-        importlib.import_module("lampe_gguf.calibrate.job")
+    for old, new in FUNCTIONS.items():
+        for name in (old, f"{old}.job"):
+            with pytest.raises(ModuleNotFoundError, match=f"function now; .* lampe_gguf.{new}"):
+                importlib.import_module(f"lampe_gguf.{name}")
     assert importlib.util.find_spec("lampe_gguf.nonsense") is None
+
+
+@pytest.mark.parametrize("verb", ["convert", "strip", "inspect"])
+def test_a_verb_by_its_old_name(verb: str) -> None:
+    module = importlib.import_module(f"lampe_gguf.{verb}")
+    with pytest.warns(DeprecationWarning, match=f"is {verb}_gguf now") as said:
+        assert getattr(module, verb) is getattr(lampe_gguf, f"{verb}_gguf")
+    assert said[0].filename == __file__
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = module.nonsense
 
 
 def test_nothing_is_loaded_before_an_old_name_is_asked_for() -> None:
