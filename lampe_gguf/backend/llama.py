@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ..container.reader import GGUFFile
 from ..errors import LampeError
 from ..method.config import LampeConfig
 from ..method.positions import Plan
