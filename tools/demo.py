@@ -14,7 +14,7 @@ from arguments import run, tool
 from lampe_gguf.backend.llama import LampeLlama
 from lampe_gguf.backend.vocabulary import read_tokens
 from lampe_gguf.cli.progress import Progress
-from lampe_gguf.convert import convert
+from lampe_gguf.convert import convert_gguf as convert
 from lampe_gguf.errors import LampeError
 from lampe_gguf.evaluate.perplexity import score, summary
 from lampe_gguf.shown import duration

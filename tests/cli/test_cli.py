@@ -58,14 +58,14 @@ def test_help_loads_nothing_heavy() -> None:
     (["ask", "{m}", "why?", "--doc", "{m}"], 1, "not UTF-8 text"),
     (["ask", "{m}", "why?", "--n-ctx", "10"], 2, "--n-ctx 279"),
     (["ask", "{m}", "why?", "--doc", "-", "--doc", "-"], 2, "only once"),
-    (["eval", "ppl", "{m}", "--text", "{b}", "--length", "5000"], 1, "beyond|5,000"),
-    (["eval", "ppl", "{m}", "--text", "{b}", "--length", "99", "--method", "selfextend",
+    (["eval", "ppl", "{m}", "--text", "{b}", "--lengths", "5000"], 1, "beyond|5,000"),
+    (["eval", "ppl", "{m}", "--text", "{b}", "--lengths", "99", "--methods", "selfextend",
       "--local-window", "32"], 2, "--local-window is 32; it must be an integer from 1 to 31"),
     (["eval", "kv", "{m}", "--lengths", "64", "--methods", "lampe", "--local-window", "99"], 2,
      "--local-window is 99"),
-    (["eval", "ppl", "{m}", "--text", "{b}", "--length", "99", "--method", "linear",
+    (["eval", "ppl", "{m}", "--text", "{b}", "--lengths", "99", "--methods", "linear",
       "--factor", "nan"], 2, "'nan' is not a finite number"),
-    (["eval", "ppl", "{m}", "--text", "{b}", "--length", "99", "--method", "ntk",
+    (["eval", "ppl", "{m}", "--text", "{b}", "--lengths", "99", "--methods", "ntk",
       "--factor", "1e300"], 2, "1e.300 is not in the range"),
     (["eval", "kv", "{m}", "--factor", "inf"], 2, "not a finite number|not in the range"),
     (["eval", "niah", "{m}", "--depths", "0.5,nan"], 2, "'nan' is not a finite number"),
@@ -89,11 +89,11 @@ def test_help_loads_nothing_heavy() -> None:
     (["convert", "{m}", "--slope", "nan", "--force"], 2, "--slope is nan; it must be a finite"),
     (["convert", "{m}", "--attention-factor", "inf", "--force"], 2, "--attention-factor is inf"),
     (["calibrate", "{m}", "--budget", "9" * 400 + "h"], 2, "is no time"),
-    (["eval", "ppl", "{m}", "--text", "{b}", "--length", "400"], 1, "193 tokens|192 tokens"),
-    (["eval", "ppl", "{m}", "--text", "{b}", "--length", "9000000"], 1, "the text has 19[23] tok"),
-    (["eval", "ppl", "{m}", "--text", "{b}", "--length", "99", "--factor", "4"], 2,
+    (["eval", "ppl", "{m}", "--text", "{b}", "--lengths", "400"], 1, "193 tokens|192 tokens"),
+    (["eval", "ppl", "{m}", "--text", "{b}", "--lengths", "9000000"], 1, "the text has 19[23] tok"),
+    (["eval", "ppl", "{m}", "--text", "{b}", "--lengths", "99", "--factor", "4"], 2,
      "--factor is for linear, yarn, ntk only"),
-    (["eval", "ppl", "{m}", "--text", "{b}", "--length", "99", "--plot", "nosuch/p.png"], 2,
+    (["eval", "ppl", "{m}", "--text", "{b}", "--lengths", "99", "--plot", "nosuch/p.png"], 2,
      "no directory nosuch"),
     (["calibrate", "{m}", "--write", "nosuch/out.gguf"], 2, "no directory nosuch"),
     (["eval", "kv", "{m}", "--seed", "-1"], 2, "-1 is not in the range"),
@@ -183,10 +183,10 @@ def test_chat_from_a_pipe(model: Path, book: Path, tmp_path: Path) -> None:
 ])
 def test_eval_every_method(model: Path, book: Path, method: str, tmp_path: Path) -> None:
     picture = tmp_path / "p.png"
-    done = call("eval", "ppl", model, "--text", book, "--length", 150, "--method", method,
+    done = call("eval", "ppl", model, "--text", book, "--lengths", 150, "--methods", method,
                 "--json", "--plot", picture)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    (found,) = json.loads(done.stdout)["runs"]
     assert found["method"] == method and found["all"] > 1
     assert found["tokens"] == (32 if method == "truncate" else 150)
     assert found["path"] == "fused"

@@ -29,10 +29,10 @@ COMMANDS = {
     "inspect --json": ["inspect", "{m}", "--json"],
     "ask": ["ask", "{m}", "why?", "--doc", "{b}", "--max-tokens", "2"],
     "doctor": ["doctor"],
-    "ppl": ["eval", "ppl", "{m}", "--text", "{b}", "--length", "64"],
+    "ppl": ["eval", "ppl", "{m}", "--text", "{b}", "--lengths", "64"],
     "kv": ["eval", "kv", "{m}", "--lengths", "512", "--limit", "1", "--methods", "lampe"],
     "attention": ["attention", "{m}", "--text", "{b}", "--lengths", "64"],
-    "bench": ["bench", "{m}", "--length", "32", "--rounds", "1", "--decode", "1"],
+    "bench": ["bench", "{m}", "--lengths", "32", "--rounds", "1", "--decode", "1"],
     "wrong": ["inspect", "{folder}/nosuch"],
     "usage": ["inspect"],
 }
@@ -191,7 +191,7 @@ def test_names_that_are_no_text(tiny: Callable[..., Path], tmp_path: Path) -> No
 
     ok("ask", model, "--doc", book, "--max-tokens", "2", b"Quelle couleur, caf\xe9?")
     ok("ask", model, "--doc", book, "--max-tokens", "2", "--no-lampe", "--json", "?")
-    ok("eval", "ppl", model, "--text", book, "--length", "64", "--json")
+    ok("eval", "ppl", model, "--text", book, "--lengths", "64", "--json")
     kv = ("eval", "kv", model, "--methods", "lampe", "--lengths", "512", "--limit", "1")
     ok(*kv, "--resume", folder + b"/j\xe9")
     ok(*kv, "--resume", folder + b"/j\xe9", "--json")
@@ -199,7 +199,7 @@ def test_names_that_are_no_text(tiny: Callable[..., Path], tmp_path: Path) -> No
     os.rename(tiny("wide.gguf", window=128, lampe=None), other)
     ok("calibrate", other, "--text", book, "--text", book, "--max-length", "160",
        "--budget", "20s", "--write", folder + b"/cal\xe9.gguf", "--plot", folder + b"/cal\xe9.png")
-    ok("bench", model, "--length", "32", "--rounds", "1", "--decode", "1")
+    ok("bench", model, "--lengths", "32", "--rounds", "1", "--decode", "1")
     ok("inspect", model)
     ok("attention", model, "--text", book, "--lengths", "64", "--plot", folder + b"/a\xe9$.png")
     said, _ = ok("convert", model, out, "--provenance", b"caf\xe9", "--force", "--json")

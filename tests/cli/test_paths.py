@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from lampe_gguf.container.reader import GGUFFile
-from lampe_gguf.convert import convert
+from lampe_gguf.convert import convert_gguf as convert
 from lampe_gguf.errors import LampeError
-from lampe_gguf.inspect import inspect
-from lampe_gguf.strip import strip
+from lampe_gguf.inspect import inspect_gguf as inspect
+from lampe_gguf.strip import strip_gguf as strip
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from test_convert import assert_converted, leftovers, split
 
 from lampe_gguf.container import atomic, block_copy, rewrite
 from lampe_gguf.container.atomic import NewFiles
-from lampe_gguf.convert import convert
+from lampe_gguf.convert import convert_gguf as convert
 from lampe_gguf.errors import LampeError, UsageError
 
 
@@ -68,7 +68,7 @@ def test_memory_does_not_grow_with_the_file(plain: Path) -> None:
     code = (
         "import resource, sys\n"
         "from lampe_gguf import copying\n"
-        "from lampe_gguf.convert import convert\n"
+        "from lampe_gguf.convert import convert_gguf as convert\n"
         "del copying.os.copy_file_range\n"  # the worst case: every byte through this process
         "convert(sys.argv[1], force=True)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"

@@ -15,9 +15,9 @@ import pytest
 
 from lampe_gguf.container import block_copy, copying
 from lampe_gguf.container.block_copy import BLOCK
-from lampe_gguf.convert import convert
+from lampe_gguf.convert import convert_gguf as convert
 from lampe_gguf.errors import LampeError
-from lampe_gguf.strip import strip
+from lampe_gguf.strip import strip_gguf as strip
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="O_DIRECT as Linux has it")
 

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from lampe_gguf.container import copying
-from lampe_gguf.convert import convert
+from lampe_gguf.convert import convert_gguf as convert
 from lampe_gguf.errors import FieldError, LampeError, UsageError
 from lampe_gguf.model.architectures import QUALIFYING, REASONS, qualifies
 from lampe_gguf.model.presets import PRESETS
-from lampe_gguf.strip import strip
+from lampe_gguf.strip import strip_gguf as strip
 
 PREFIX = "llama.rope.scaling.lampe."
 

@@ -16,11 +16,11 @@ import pytest
 from lampe_gguf.container import copying
 from lampe_gguf.container import reader as gguf_file
 from lampe_gguf.container.reader import GGUFFile
-from lampe_gguf.convert import convert
+from lampe_gguf.convert import convert_gguf as convert
 from lampe_gguf.errors import LampeError
-from lampe_gguf.inspect import inspect
+from lampe_gguf.inspect import inspect_gguf as inspect
 from lampe_gguf.model.architectures import QUALIFYING, REASONS, qualifies
-from lampe_gguf.strip import strip
+from lampe_gguf.strip import strip_gguf as strip
 
 
 def string(text: str) -> bytes:

@@ -12,7 +12,7 @@ import pytest
 from lampe_gguf.container import copying
 from lampe_gguf.container.block_copy import BLOCK
 from lampe_gguf.container.copying import STRIDE
-from lampe_gguf.convert import convert
+from lampe_gguf.convert import convert_gguf as convert
 
 
 @pytest.mark.parametrize("provenance", ["", "x" * 31, "y" * 511])

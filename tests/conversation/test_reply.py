@@ -18,7 +18,7 @@ from lampe_gguf.conversation.chat import Chat
 from lampe_gguf.conversation.documents import Document
 from lampe_gguf.conversation.prompt import chat_tokens, plain_text
 from lampe_gguf.conversation.reply import Reply, token_bytes
-from lampe_gguf.convert import convert
+from lampe_gguf.convert import convert_gguf as convert
 from lampe_gguf.errors import LampeError
 
 Tiny = Callable[..., Path]

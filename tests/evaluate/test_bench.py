@@ -110,7 +110,7 @@ def test_a_child_that_dies_is_said(tiny: Tiny, tmp_path: Path) -> None:
 
 def test_the_command_prints_a_table_json_and_a_picture(tiny: Tiny, tmp_path: Path) -> None:
     model, picture = tiny(), tmp_path / "speed.png"
-    options = [str(model), "--length", "64", "--rounds", "1", "--decode", "4"]
+    options = [str(model), "--lengths", "64", "--rounds", "1", "--decode", "4"]
     done = subprocess.run([*PROGRAM, *options, "--plot", str(picture)], capture_output=True,
                           text=True)
     assert done.returncode == 0, done.stderr

@@ -15,10 +15,10 @@ import pytest
 from conftest import tiny_config
 
 from lampe_gguf.backend.llama import LampeLlama
-from lampe_gguf.calibrate import job as calibration_job
-from lampe_gguf.calibrate import run as calibration_run
-from lampe_gguf.calibrate.job import calibrate_model
-from lampe_gguf.calibrate.reading import Reader
+from lampe_gguf.calibration import job as calibration_job
+from lampe_gguf.calibration import run as calibration_run
+from lampe_gguf.calibration.job import calibrate
+from lampe_gguf.calibration.reading import Reader
 from lampe_gguf.container.reader import GGUFFile
 from lampe_gguf.conversation.documents import Document
 from lampe_gguf.errors import LampeError, UsageError
@@ -44,7 +44,21 @@ def document():
 
 
 def run(model, document, path, **options):
-    return calibrate_model(model, [document], path, max_length=LONGEST, threads=1, **options)
+    return calibrate(model, [document], report=path, budget=options.pop("budget", None),
+                     max_length=LONGEST, threads=1, **options)
+
+
+def as_progress(took):
+    """on_progress for what is called with the tokens just read."""
+    before = 0
+
+    def tell(done, total):
+        nonlocal before
+        assert before <= done <= total
+        took(done - before)
+        before = done
+
+    return tell
 
 
 @pytest.mark.parametrize("add_bos", [False, True])
@@ -110,7 +124,7 @@ def test_a_second_run_reads_nothing_again(model, document, tmp_path):
     path = tmp_path / "r.json"
     first = run(model, document, path)
     counted = []
-    second = run(model, document, path, resume=True, on_tokens=counted.append)
+    second = run(model, document, path, resume=True, on_progress=as_progress(counted.append))
     assert not counted
     assert (second.config, second.points, second.seconds) == (
         first.config, first.points, first.seconds)
@@ -122,10 +136,12 @@ def test_going_on_keeps_the_ladder(model, document, tmp_path):
     path = tmp_path / "r.json"
 
     def with_budget(budget, **options):
-        return calibrate_model(model, [document], path, budget=budget, threads=1, **options)
+        return calibrate(
+            model, [document], report=path, budget=budget, threads=1, **options)
 
     document = dataclasses.replace(document, text=document.text * 2)
-    first = calibrate_model(model, [document], path, max_length=192, threads=1)
+    first = calibrate(
+        model, [document], report=path, budget=None, max_length=192, threads=1)
     assert first.task.lengths[-1] == 192
     again = with_budget(1000.0, resume=True)
     assert again.task == first.task and again.readings.keys() == first.readings.keys()
@@ -159,7 +175,7 @@ def test_an_interruption_keeps_what_was_read(model, document, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(model, document, path, on_tokens=stop)
+        run(model, document, path, on_progress=as_progress(stop))
     kept = json.loads(path.read_text())["readings"]
     assert 3 <= len(kept) <= 5
     whole = run(model, document, path, resume=True)
@@ -193,7 +209,8 @@ def test_a_tight_budget_is_kept_and_said(model, document, tmp_path, monkeypatch)
     machine = SlowMachine(seconds_reading=0.4)
     for module in (calibration_job, calibration_run):
         monkeypatch.setattr(module, "time", machine)
-    report = run(model, document, tmp_path / "r.json", budget=3.0, on_tokens=machine.read)
+    report = run(model, document, tmp_path / "r.json", budget=3.0,
+                 on_progress=as_progress(machine.read))
     # seven readings fit, of which two are the held-out text's and one, for a comparison, fits last
     assert report.complete and len(report.readings) == 7
     assert 2.7 < machine.seconds < 3.0

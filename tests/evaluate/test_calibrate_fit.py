@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lampe_gguf.calibrate.choice import choose_schedule, flat
-from lampe_gguf.calibrate.fit import fit_sigmoid
-from lampe_gguf.calibrate.job import _longest, ladder, reading_seconds, tail_of
-from lampe_gguf.calibrate.reading import shared_prefix
-from lampe_gguf.calibrate.report import Report, Task, load_readings
-from lampe_gguf.calibrate.run import HELD_OUT, Calibration, Clock, calibrate
-from lampe_gguf.calibrate.search import is_worse, propose, tied
+from lampe_gguf.calibration.choice import choose_schedule, flat
+from lampe_gguf.calibration.fit import fit_sigmoid
+from lampe_gguf.calibration.job import _longest, ladder, reading_seconds, tail_of
+from lampe_gguf.calibration.reading import shared_prefix
+from lampe_gguf.calibration.report import Report, Task, load_readings
+from lampe_gguf.calibration.run import HELD_OUT, Calibration, Clock, carry_out
+from lampe_gguf.calibration.search import is_worse, propose, tied
 from lampe_gguf.errors import LampeError
 from lampe_gguf.method.schedule import scaled_sigmoid
 from lampe_gguf.model.presets import PRESETS, default_config
@@ -257,7 +257,7 @@ def test_what_was_not_compared_is_not_called_no_better(tmp_path: Path, alternati
     state.add(HELD_OUT, safe, losses)
     if alternative:
         state.add("fitted", flat(safe, WINDOW, 512), losses - 0.1)
-    calibrate(at_once(state, tmp_path / "r.json"), safe, safe)
+    carry_out(at_once(state, tmp_path / "r.json"), safe, safe)
     assert state.config == safe and not state.complete
     said = " | ".join(state.reasons)
     if alternative:
@@ -285,7 +285,7 @@ def test_what_gains_on_the_held_out_text_is_taken(tmp_path: Path) -> None:
     for name in ("fitted", HELD_OUT):
         state.add(name, safe, losses)
         state.add(name, other, losses - 0.1)
-    calibrate(at_once(state, tmp_path / "r.json"), safe, safe)
+    carry_out(at_once(state, tmp_path / "r.json"), safe, safe)
     assert state.config is not None and state.config.effective() == other.effective()
     assert state.config.provenance.startswith("calibrated on") and state.complete
 

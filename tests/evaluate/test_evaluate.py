@@ -37,7 +37,7 @@ def test_an_error_keeps_the_perplexities_found(
     monkeypatch.setattr("lampe_gguf.cli.eval.perplexity", failing)
     text = tmp_path / "t.txt"
     text.write_text("letters and spaces. " * 20)
-    assert cli.main(["eval", "ppl", str(model), "--text", str(text), "--length", "99",
+    assert cli.main(["eval", "ppl", str(model), "--text", str(text), "--lengths", "99",
                      "--methods", "lampe,rope", "--json"]) == 1
     out, err = capsys.readouterr()
     assert "there is no memory left" in err
@@ -47,8 +47,8 @@ def test_an_error_keeps_the_perplexities_found(
 def test_options_are_checked_before_anything_is_read(model: Path, tmp_path: Path) -> None:
     text = tmp_path / "t.txt"
     text.write_text("letters and spaces. " * 20)
-    late = call("eval", "ppl", model, "--text", text, "--length", "99", "--methods", "lampe,linear",
-                "--factor", "0.5")
+    late = call("eval", "ppl", model, "--text", text, "--lengths", "99", "--methods",
+                "lampe,linear", "--factor", "0.5")
     assert late.returncode == 2 and "the factor is 0.5" in late.stderr and not late.stdout
 
 
@@ -82,18 +82,21 @@ def test_ppl_of_several_methods_and_lengths(model: Path, tmp_path: Path) -> None
     runs = json.loads(done.stdout)["runs"]
     assert [(r["method"], r["tokens"]) for r in runs] == [
         ("lampe", 100), ("truncate", 64), ("lampe", 150), ("truncate", 64)]
-    single = call("eval", "ppl", model, "--text", book, "--length", "150", "--json")
-    assert json.loads(single.stdout)["all"] == pytest.approx(runs[2]["all"], rel=1e-5)
+    single = call("eval", "ppl", model, "--text", book, "--lengths", "150", "--json")
+    (run,) = json.loads(single.stdout)["runs"]
+    assert run["all"] == pytest.approx(runs[2]["all"], rel=1e-5)
     assert picture.read_bytes().startswith(b"\x89PNG")
-    shown = call("eval", "ppl", model, "--text", book, "--length", 100, "--methods", "rope,yarn")
+    shown = call("eval", "ppl", model, "--text", book, "--lengths", 100, "--methods", "rope,yarn")
     lines = [line.split() for line in shown.stdout.splitlines()]
     assert lines[0][:3] == ["length", "method", "all"] and len(lines) == 3
     assert [line[:2] for line in lines[1:]] == [["100", "rope"], ["100", "yarn"]]
 
 
 @pytest.mark.parametrize("arguments, words", [
-    ([], "either --length"), (["--length", "9", "--lengths", "9"], "either --length"),
-    (["--length", "9", "--method", "rope", "--methods", "rope"], "either --method"),
+    ([], "Missing option '--lengths'"),
+    (["--length", "9", "--lengths", "9"], "give --lengths alone"),
+    (["--length", "9", "--method", "rope", "--methods", "rope"], "give --methods alone"),
+    (["--length"], "'--lengths' requires an argument"),
 ])
 def test_ppl_wants_one_way_of_saying_it(model: Path, arguments: list[str], words: str) -> None:
     done = call("eval", "ppl", model, "--text", "nosuch", *arguments)

@@ -305,7 +305,7 @@ def test_commands_teach(tmp_path: Path) -> None:
     (["passkey", "{m}", "--lengths", "8"], 2, "not in the range"),
     (["passkey", "{m}", "--lengths", ","], 2, "it is empty"),
     (["niah", "{m}", "--methods", "lampe,nope"], 2, "'nope' is not one of"),
-    (["niah", "{m}", "--haystack", "nosuch.txt"], 1, "cannot read nosuch.txt"),
+    (["niah", "{m}", "--text", "nosuch.txt"], 1, "cannot read nosuch.txt"),
     (["ruler", "{m}", "--tasks", "vt,nope"], 2, "no task 'nope'"),
     (["ruler", "{m}", "--tasks", "qa_1"], 2, "--qa-passages"),
     (["ruler", "{m}", "--qa-passages", "nosuch"], 1, "cannot read nosuch"),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lampe_gguf.container.reader import GGUFFile
-from lampe_gguf.convert import convert
+from lampe_gguf.convert import convert_gguf as convert
 from lampe_gguf.errors import LampeError
 from lampe_gguf.model.architectures import FIELDS, qualifies, slides
 from lampe_gguf.model.description import read_model

@@ -11,7 +11,8 @@ import pytest
 
 from lampe_gguf.container import copying
 from lampe_gguf.errors import LampeError
-from lampe_gguf.inspect import as_text, inspect, mapping
+from lampe_gguf.inspect import as_text, mapping
+from lampe_gguf.inspect import inspect_gguf as inspect
 from lampe_gguf.method.positions import regions, relative_position
 from lampe_gguf.model.presets import PRESETS, default_config
 from lampe_gguf.plot import plot_mapping

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..backend.vocabulary import beginning, excerpt
 from ..container import paths
 from ..container.format import padded
-from ..container.reader import GGUFFile
-from ..conversation.documents import Document
+from ..conversation.documents import Document, Text, as_documents
 from ..conversation.session import PAD
 from ..errors import LampeError, UsageError
-from ..model.choose import choose_config, require_qualified
-from ..model.description import read_model
+from ..model.choose import choose_config, read_file, require_qualified
 from ..model.presets import default_config
 from .report import Report, Task, load_readings, longest_length, model_fingerprint, text_fingerprint
-from .run import FITTED, HELD_OUT, Calibration, Clock, OnStage, calibrate
+from .run import FITTED, HELD_OUT, Calibration, Clock, OnStage, carry_out
 
 if TYPE_CHECKING:
     from ..backend.llama import LampeLlama
-    from .reading import OnTokens
 
+BUDGET = 1800.0  # seconds
 PROBE = 256  # tokens that are read to see how fast the machine is
 READINGS = 20  # of a whole calibration, about
 LADDER = (0.5, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)  # lengths, in windows
@@ -44,41 +43,59 @@ class Outlook:
 
 
 OnOutlook = Callable[[Outlook], None]
+OnProgress = Callable[[int, int], None]  # tokens read so far, about all of them
 
 
-def calibrate_model(
-    model: Path,
-    documents: list[Document],
-    report_path: Path,
+def calibrate(
+    model: str | os.PathLike[str],
+    text: Text | Sequence[Text] | None = None,
     *,
+    budget: float | None = BUDGET,
     max_length: int | None = None,
-    budget: float | None = None,
+    report: str | os.PathLike[str] | None = None,
     resume: bool = False,
     threads: int | None = None,
-    on_outlook: OnOutlook | None = None,
-    on_tokens: OnTokens = lambda count: None,
+    on_outlook: OnOutlook = lambda outlook: None,
+    on_progress: OnProgress = lambda done, total: None,
     on_stage: OnStage = lambda stage: None,
 ) -> Report:
     """Find LaMPE's constants for a model, in readings of two stretches of a text.
 
-    documents    their texts one after the other; the first tokens are fitted on, as many after
-                 them decide
-    report_path  written after every reading
-    max_length   end of the ladder of lengths, tokens; chosen from text and budget by default
+    text         long plain text (str), files of it (Path) or Documents, one after the other; the
+                 first tokens are fitted on, as many after them decide. None: Python's own
+                 documentation; text of the kind that the model will read is better
     budget       seconds; None: as long as it takes
-    resume       go on from what `report_path` holds
+    max_length   end of the ladder of lengths, tokens; chosen from text and budget by default
+    report       a file to save the report in after every reading
+    resume       go on from what `report` holds
+    threads      of the processor; None: all
+    on_outlook   called with an Outlook before the first reading
+    on_progress  called with (tokens read, about all of them)
+    on_stage     called with what is being looked for, in words
 
-    Raises LampeError where the model is refused or the text too short, UsageError where the
-    budget holds no calibration. Ctrl-C leaves the report as far as it got.
+    The report's `config` is what to write (convert_gguf's `config`), its `reasons` say why; losses
+    are in nats a token. Raises LampeError where the model is refused or the text too short,
+    UsageError where the budget holds no calibration or `report` exists without `resume`. Ctrl-C
+    leaves the report as far as it got. How constants come about: method, sections 1 and 7.
+
+    >>> from pathlib import Path
+    >>> from lampe_gguf import calibrate, convert_gguf
+    >>> report = calibrate("model.gguf", Path("book.txt"), budget=600)
+    >>> report.complete, len(report.reasons) > 0
+    (True, True)
+    >>> convert_gguf("model.gguf", "calibrated.gguf", config=report.config).outputs[0].name
+    'calibrated.gguf'
     """
     from ..backend.llama import LampeLlama
 
     start = time.monotonic()
-    with GGUFFile(model) as file:
-        info = read_model(file)
-        require_qualified(info)
-        baseline = choose_config(info)
-    if paths.exists(report_path) and not resume:
+    file = read_file(model)
+    require_qualified(file.info)
+    baseline = choose_config(file.info)
+    report_path = None if report is None else Path(report)
+    if report_path is None and resume:
+        raise UsageError("there is no report to go on from; give the file that an earlier run made")
+    if report_path is not None and paths.exists(report_path) and not resume:
         raise UsageError(f"{report_path} exists; add --resume to go on from it, or --report FILE")
     window = baseline.window
     if window < MIN_WINDOW:
@@ -86,7 +103,7 @@ def calibrate_model(
             f"the model's window is {window} tokens; one below {MIN_WINDOW} is too short to "
             "calibrate on"
         )
-    if resume and max_length is None:
+    if resume and report_path is not None and max_length is None:
         max_length = longest_length(report_path)  # neither budget nor speed may change the ladder
     longest = max_length or 4 * window
     least = window + tail_of(window)
@@ -95,16 +112,17 @@ def calibrate_model(
             f"--max-length is {longest:,} and the model's window {window:,}; give at least "
             f"{least:,}, better {2 * window:,}"
         )
-    text = "\n\n".join(document.text for document in documents)
+    documents = [python_documentation()] if text is None else as_documents(text)
+    whole = "\n\n".join(document.text for document in documents)
     config = dataclasses.replace(
         default_config(window), context_length=max(4 * window, padded(longest, PAD))
     )
     options: dict[str, Any] = {}
     if threads is not None:
         options = {"n_threads": threads, "n_threads_batch": threads}
-    probe = LampeLlama(model, lampe=config, n_ctx=2 * PROBE, **options)
+    probe = LampeLlama(file, lampe=config, n_ctx=2 * PROBE, **options)
     try:
-        tokens = probe.tokenize(text.encode())
+        tokens = probe.tokenize(whole.encode())
         rate = _rate(probe, tokens)
         begin = beginning(probe._model)
     finally:
@@ -113,26 +131,39 @@ def calibrate_model(
     longest = _longest(longest, len(tokens), window, rate, budget, max_length is not None)
     lengths = ladder(window, longest)
     seconds = reading_seconds(longest, window, rate)
-    task = Task(model_fingerprint(model), text_fingerprint(text), lengths, tail_of(window))
-    report = Report(task, model.name, [document.name for document in documents], window)
-    if resume:
-        report.readings, report.seconds = load_readings(report_path, task)
-    if on_outlook is not None:
-        left = max(1, READINGS - len(report.readings))
-        on_outlook(Outlook(lengths, left, seconds, left * seconds if budget is None
-                           else min(budget, left * seconds)))
+    task = Task(model_fingerprint(file.path), text_fingerprint(whole), lengths, tail_of(window))
+    found = Report(task, file.path.name, [document.name for document in documents], window)
+    if resume and report_path is not None:
+        found.readings, found.seconds = load_readings(report_path, task)
+    left = max(1, READINGS - len(found.readings))
+    on_outlook(Outlook(lengths, left, seconds, left * seconds if budget is None
+                       else min(budget, left * seconds)))
+    done = 0
+
+    def on_tokens(count: int) -> None:
+        nonlocal done
+        done += count
+        on_progress(done, max(done, left * longest))
+
     clock = Clock(None if budget is None else start + budget, seconds)
-    llm = LampeLlama(model, lampe=config, n_ctx=longest, **options)
+    llm = LampeLlama(file, lampe=config, n_ctx=longest, **options)
     try:
         segments = {
             FITTED: tokens[:longest],
             HELD_OUT: excerpt(tokens, longest, 2 * longest, begin),
         }
-        work = Calibration(llm, report, segments, report_path, clock, on_tokens, on_stage)
-        calibrate(work, baseline, config)
+        work = Calibration(llm, found, segments, report_path, clock, on_tokens, on_stage)
+        carry_out(work, baseline, config)
     finally:
         llm.close()
-    return report
+    return found
+
+
+def python_documentation() -> Document:
+    """The text that every Python has."""
+    from pydoc_data.topics import topics
+
+    return Document("pydoc_data", "\n\n".join(topics[name] for name in sorted(topics)))
 
 
 def ladder(window: int, longest: int) -> tuple[int, ...]:

@@ -62,7 +62,12 @@ class HeldOut:
 
 @dataclass
 class Report:
-    """All of it: readings, the points and the curve, what was chosen and why."""
+    """All of it: readings, the points and the curve, what was chosen and why.
+
+    readings  losses, nats a token, [n_lengths][pieces of the tail] of each configuration read
+    seconds   that the readings took
+    config    what to write; complete: whether the held-out text decided about it
+    """
 
     task: Task
     model_name: str

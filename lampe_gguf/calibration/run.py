@@ -64,6 +64,7 @@ class Calibration:
     """Readings of one model on one text, each done once and saved.
 
     segments  name -> tokens, as long as the longest length of the ladder
+    path      where the report is saved after each of them, None: nowhere
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Calibration:
         llm: LampeLlama,
         report: Report,
         segments: dict[str, list[int]],
-        path: Path,
+        path: Path | None,
         clock: Clock,
         on_tokens: OnTokens,
         on_stage: OnStage,
@@ -100,8 +101,13 @@ class Calibration:
         self.clock.took(seconds)
         self.report.seconds += seconds
         self.report.add(segment, config, found)
-        self.report.save(self.path)
+        self.save()
         return found
+
+    def save(self) -> None:
+        """The report as far as it got."""
+        if self.path is not None:
+            self.report.save(self.path)
 
     @contextlib.contextmanager
     def until_out_of_time(self, what: str, found: Mapping[int, FloatArray]) -> Iterator[None]:
@@ -246,7 +252,7 @@ class Calibration:
         return candidate if sure else baseline
 
 
-def calibrate(work: Calibration, baseline: LampeConfig, safe: LampeConfig) -> None:
+def carry_out(work: Calibration, baseline: LampeConfig, safe: LampeConfig) -> None:
     """Fill in the report's points, fit, reasons and configuration, as far as the time allows.
 
     baseline  what convert would write
@@ -275,7 +281,7 @@ def calibrate(work: Calibration, baseline: LampeConfig, safe: LampeConfig) -> No
         chosen = work.decide(baseline, work.find_extras(candidate))
     if chosen is None:
         report.config = baseline
-        report.save(work.path)
+        work.save()
         return
     report.config = dataclasses.replace(chosen, context_length=baseline.context_length)
     read = f"{', '.join(report.text_names)} to {report.task.lengths[-1]} tokens"
@@ -286,4 +292,4 @@ def calibrate(work: Calibration, baseline: LampeConfig, safe: LampeConfig) -> No
     said = said.encode()[:MAX_PROVENANCE_BYTES].decode("utf-8", "ignore")
     report.config = dataclasses.replace(report.config, provenance=said)
     report.complete = True
-    report.save(work.path)
+    work.save()
