@@ -2,7 +2,7 @@
 
 // the inner loops of LaMPE attention for the few rows of a decoding step
 
-#include "lampe-attn-simd.h"
+#include "lampe-attn-f32.h"
 
 // have a vector in a register: the compiler would rather load it again wherever it is used
 #if (defined(__GNUC__) || defined(__clang__)) && defined(__AVX512F__)
@@ -65,34 +65,34 @@ static inline void lampe_sums(float * C, int64_t ldc, const float * A, int64_t l
 template <int RM>
 static inline void lampe_dots_ukernel(float * GGML_RESTRICT S, int64_t lds, const float * GGML_RESTRICT Q, int64_t ldq,
         const float * GGML_RESTRICT K, int64_t ldk, int64_t d) {
-    lampe_vec acc[RM][4];
+    lampe_simd acc[RM][4];
     LAMPE_UNROLL
     for (int m = 0; m < RM; ++m) {
         LAMPE_UNROLL
         for (int r = 0; r < 4; ++r) {
-            acc[m][r] = lampe_vec_set1(0.0f);
+            acc[m][r] = lampe_simd_set1(0.0f);
         }
     }
 
     for (int64_t i = 0; i < d; i += LAMPE_EPR) {
-        lampe_vec k[4];
+        lampe_simd k[4];
         LAMPE_UNROLL
         for (int r = 0; r < 4; ++r) {
-            k[r] = lampe_vec_load(K + r*ldk + i);
+            k[r] = lampe_simd_load(K + r*ldk + i);
         }
         LAMPE_UNROLL
         for (int m = 0; m < RM; ++m) {
-            const lampe_vec q = lampe_vec_load(Q + m*ldq + i);
+            const lampe_simd q = lampe_simd_load(Q + m*ldq + i);
             LAMPE_UNROLL
             for (int r = 0; r < 4; ++r) {
-                acc[m][r] = lampe_vec_fma(q, k[r], acc[m][r]);
+                acc[m][r] = lampe_simd_fma(q, k[r], acc[m][r]);
             }
         }
     }
 
     LAMPE_UNROLL
     for (int m = 0; m < RM; ++m) {
-        lampe_vec_sum4(S + m*lds, acc[m][0], acc[m][1], acc[m][2], acc[m][3]);
+        lampe_simd_sum4(S + m*lds, acc[m][0], acc[m][1], acc[m][2], acc[m][3]);
     }
 }
 
@@ -137,22 +137,22 @@ static void lampe_rotated_dots_rows(float * GGML_RESTRICT S, int64_t lds, const 
     for (int j = 0; j < n; j += 4) {
         prefetch(j);
 
-        lampe_vec acc[RM][4];
+        lampe_simd acc[RM][4];
         LAMPE_UNROLL
         for (int m = 0; m < RM; ++m) {
             LAMPE_UNROLL
             for (int r = 0; r < 4; ++r) {
-                acc[m][r] = lampe_vec_set1(0.0f);
+                acc[m][r] = lampe_simd_set1(0.0f);
             }
         }
 
         for (int64_t i = 0; i < n_pairs; i += LAMPE_EPR) {
-            lampe_vec qx[RM];
-            lampe_vec qy[RM];
+            lampe_simd qx[RM];
+            lampe_simd qy[RM];
             LAMPE_UNROLL
             for (int m = 0; m < RM; ++m) {
-                qx[m] = lampe_vec_load(Q + m*ldq + i);
-                qy[m] = lampe_vec_load(Q + m*ldq + i + n_pairs);
+                qx[m] = lampe_simd_load(Q + m*ldq + i);
+                qy[m] = lampe_simd_load(Q + m*ldq + i + n_pairs);
                 if (keep_q) {
                     LAMPE_KEEP(qx[m]);
                     LAMPE_KEEP(qy[m]);
@@ -162,43 +162,43 @@ static void lampe_rotated_dots_rows(float * GGML_RESTRICT S, int64_t lds, const 
             for (int r = 0; r < 4; ++r) {
                 const T * src = K + (j + r)*ldk;
 
-                lampe_vec x;
-                lampe_vec y;
+                lampe_simd x;
+                lampe_simd y;
                 if (neox) {
-                    x = lampe_vec_load(src + i);
-                    y = lampe_vec_load(src + i + n_pairs);
+                    x = lampe_simd_load(src + i);
+                    y = lampe_simd_load(src + i + n_pairs);
                 } else {
-                    lampe_vec_load_pairs(src + 2*i, &x, &y);
+                    lampe_simd_load_pairs(src + 2*i, &x, &y);
                 }
 
-                lampe_vec c = lampe_vec_load(rope[j + r] + i);
-                lampe_vec s = lampe_vec_load(rope[j + r] + i + n_pairs);
+                lampe_simd c = lampe_simd_load(rope[j + r] + i);
+                lampe_simd s = lampe_simd_load(rope[j + r] + i + n_pairs);
                 LAMPE_KEEP(c);
                 LAMPE_KEEP(s);
 
-                const lampe_vec kx = lampe_vec_sub(lampe_vec_mul(x, c), lampe_vec_mul(y, s));
-                const lampe_vec ky = lampe_vec_fma(x, s, lampe_vec_mul(y, c));
+                const lampe_simd kx = lampe_simd_sub(lampe_simd_mul(x, c), lampe_simd_mul(y, s));
+                const lampe_simd ky = lampe_simd_fma(x, s, lampe_simd_mul(y, c));
                 LAMPE_UNROLL
                 for (int m = 0; m < RM; ++m) {
-                    acc[m][r] = lampe_vec_fma(kx, qx[m], acc[m][r]);
-                    acc[m][r] = lampe_vec_fma(ky, qy[m], acc[m][r]);
+                    acc[m][r] = lampe_simd_fma(kx, qx[m], acc[m][r]);
+                    acc[m][r] = lampe_simd_fma(ky, qy[m], acc[m][r]);
                 }
             }
         }
         for (int64_t i = n_rot; i < d; i += LAMPE_EPR) {
             LAMPE_UNROLL
             for (int r = 0; r < 4; ++r) {
-                const lampe_vec k = lampe_vec_load(K + (j + r)*ldk + i);
+                const lampe_simd k = lampe_simd_load(K + (j + r)*ldk + i);
                 LAMPE_UNROLL
                 for (int m = 0; m < RM; ++m) {
-                    acc[m][r] = lampe_vec_fma(k, lampe_vec_load(Q + m*ldq + i), acc[m][r]);
+                    acc[m][r] = lampe_simd_fma(k, lampe_simd_load(Q + m*ldq + i), acc[m][r]);
                 }
             }
         }
 
         LAMPE_UNROLL
         for (int m = 0; m < RM; ++m) {
-            lampe_vec_sum4(S + m*lds + j, acc[m][0], acc[m][1], acc[m][2], acc[m][3]);
+            lampe_simd_sum4(S + m*lds + j, acc[m][0], acc[m][1], acc[m][2], acc[m][3]);
         }
     }
 }
@@ -241,25 +241,25 @@ static inline void lampe_rotated_dots(float * S, int64_t lds, const float * Q, i
 
 // S [n]: the scores of one query, n a multiple of LAMPE_EPR; returns alpha
 static inline float lampe_softmax_row(float * S, int n, float * max, float * sum) {
-    lampe_vec top = lampe_vec_load(S);
+    lampe_simd top = lampe_simd_load(S);
     for (int j = LAMPE_EPR; j < n; j += LAMPE_EPR) {
-        top = lampe_vec_max(top, lampe_vec_load(S + j));
+        top = lampe_simd_max(top, lampe_simd_load(S + j));
     }
 
-    const float     max_new = std::max(*max, lampe_vec_top(top));
-    const lampe_vec shift   = lampe_vec_set1(max_new);
+    const float     max_new = std::max(*max, lampe_simd_top(top));
+    const lampe_simd shift   = lampe_simd_set1(max_new);
 
-    lampe_vec total = lampe_vec_set1(0.0f);
+    lampe_simd total = lampe_simd_set1(0.0f);
     for (int j = 0; j < n; j += LAMPE_EPR) {
-        const lampe_vec p = lampe_vec_exp(lampe_vec_sub(lampe_vec_load(S + j), shift));
-        lampe_vec_store(S + j, p);
-        total = lampe_vec_add(total, p);
+        const lampe_simd p = lampe_simd_exp(lampe_simd_sub(lampe_simd_load(S + j), shift));
+        lampe_simd_store(S + j, p);
+        total = lampe_simd_add(total, p);
     }
 
     const float alpha = max_new > *max ? expf(*max - max_new) : 1.0f;
 
     *max = max_new;
-    *sum = *sum*alpha + lampe_vec_sum(total);
+    *sum = *sum*alpha + lampe_simd_sum(total);
 
     return alpha;
 }

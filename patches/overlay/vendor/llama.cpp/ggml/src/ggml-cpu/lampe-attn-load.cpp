@@ -20,7 +20,7 @@ static void lampe_row_to_float(ggml_type type, const void * src, float * dst, in
             break;
         case GGML_TYPE_F16:
             for (; i + LAMPE_EPR <= n; i += LAMPE_EPR) {
-                lampe_vec_store(dst + i, lampe_vec_load((const ggml_fp16_t *) src + i));
+                lampe_simd_store(dst + i, lampe_simd_load((const ggml_fp16_t *) src + i));
             }
             for (; i < n; ++i) {
                 dst[i] = lampe_to_float(((const ggml_fp16_t *) src)[i]);

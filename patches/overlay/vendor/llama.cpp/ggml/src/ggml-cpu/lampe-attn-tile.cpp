@@ -218,7 +218,7 @@ void lampe_tile::compute(int64_t j0, int64_t n) {
     }
 }
 
-void lampe_tile::panel_scores(enum lampe_region region, int64_t c0, int64_t n_vec) {
+void lampe_tile::panel_scores(enum lampe_region region, int64_t c0, int64_t n_simd) {
     float * out = s[region];
 #ifdef LAMPE_I16
     if (integers) {
@@ -226,36 +226,36 @@ void lampe_tile::panel_scores(enum lampe_region region, int64_t c0, int64_t n_ve
         const float * col = q_scale[region] + c0;
 
         lampe_gemm_i16((const int32_t *) k_i16[region], shape.d_k_pad/2, 1, (const int32_t *) q_rot[region] + c0*(shape.d_k_pad/2), LAMPE_PANEL,
-                n, n_vec, shape.d_k_pad/2, [=](int j, int c, lampe_vec sum) {
-            const lampe_vec f = lampe_vec_mul(lampe_vec_set1(row[j]), lampe_vec_load(col + c));
-            lampe_vec_store(out + j*LAMPE_PANEL + c, lampe_vec_mul(sum, f));
+                n, n_simd, shape.d_k_pad/2, [=](int j, int c, lampe_simd sum) {
+            const lampe_simd f = lampe_simd_mul(lampe_simd_set1(row[j]), lampe_simd_load(col + c));
+            lampe_simd_store(out + j*LAMPE_PANEL + c, lampe_simd_mul(sum, f));
         });
         return;
     }
 #endif
     const float * k = region == LAMPE_REGION_MIDDLE ? k_middle : k_exact;
 
-    lampe_gemm(out, LAMPE_PANEL, k, shape.d_k_pad, 1, q_rot[region] + c0*shape.d_k, LAMPE_PANEL, nullptr, n, n_vec, shape.d_k);
+    lampe_gemm(out, LAMPE_PANEL, k, shape.d_k_pad, 1, q_rot[region] + c0*shape.d_k, LAMPE_PANEL, nullptr, n, n_simd, shape.d_k);
 }
 
-void lampe_tile::panel_output(float * scores, int64_t c0, int64_t n_vec) {
+void lampe_tile::panel_output(float * scores, int64_t c0, int64_t n_simd) {
     float * out = acc + c0*shape.d_v;
 #ifdef LAMPE_I16
     if (integers) {
         const float * a = alpha;
         const float * f = p_scale;
 
-        lampe_softmax_panel_i16(scores, n, n_vec, v_scale, p_norm_max, row_max + c0, row_sum + c0, alpha, p_scale);
+        lampe_softmax_panel_i16(scores, n, n_simd, v_scale, p_norm_max, row_max + c0, row_sum + c0, alpha, p_scale);
         lampe_gemm_i16(v_i16, 1, shape.d_v_pad, (const int32_t *) scores, LAMPE_PANEL,
-                shape.d_v, n_vec, (n + 1)/2, [=](int i, int c, lampe_vec sum) {
-            const lampe_vec kept = lampe_vec_mul(lampe_vec_load(a + c), lampe_vec_load(out + i*LAMPE_PANEL + c));
-            lampe_vec_store(out + i*LAMPE_PANEL + c, lampe_vec_fma(sum, lampe_vec_load(f + c), kept));
+                shape.d_v, n_simd, (n + 1)/2, [=](int i, int c, lampe_simd sum) {
+            const lampe_simd kept = lampe_simd_mul(lampe_simd_load(a + c), lampe_simd_load(out + i*LAMPE_PANEL + c));
+            lampe_simd_store(out + i*LAMPE_PANEL + c, lampe_simd_fma(sum, lampe_simd_load(f + c), kept));
         });
         return;
     }
 #endif
-    lampe_softmax_panel(scores, n, n_vec, row_max + c0, row_sum + c0, alpha);
-    lampe_gemm(out, LAMPE_PANEL, v_f32, 1, shape.d_v_pad, scores, LAMPE_PANEL, alpha, shape.d_v, n_vec, n);
+    lampe_softmax_panel(scores, n, n_simd, row_max + c0, row_sum + c0, alpha);
+    lampe_gemm(out, LAMPE_PANEL, v_f32, 1, shape.d_v_pad, scores, LAMPE_PANEL, alpha, shape.d_v, n_simd, n);
 }
 
 void lampe_tile::compute_panels() {
@@ -282,11 +282,11 @@ void lampe_tile::compute_panels() {
 
     for (int64_t c0 = 0; c0 < m; c0 += LAMPE_PANEL) {
         const int64_t n_col = std::min<int64_t>(LAMPE_PANEL, m - c0);
-        const int64_t n_vec = (n_col + LAMPE_EPR - 1)/LAMPE_EPR;
+        const int64_t n_simd = (n_col + LAMPE_EPR - 1)/LAMPE_EPR;
 
         for (int i = 0; i < LAMPE_REGION_COUNT; ++i) {
             if (reached[i]) {
-                panel_scores((enum lampe_region) i, c0, n_vec);
+                panel_scores((enum lampe_region) i, c0, n_simd);
             }
         }
 
@@ -309,6 +309,6 @@ void lampe_tile::compute_panels() {
             }
         }
 
-        panel_output(scores, c0, n_vec);
+        panel_output(scores, c0, n_simd);
     }
 }

@@ -170,8 +170,8 @@ private:
     void rotate_keys(int64_t i, enum lampe_region region);
     void rotate_panels(enum lampe_region region);
 
-    void panel_scores(enum lampe_region region, int64_t c0, int64_t n_vec);
-    void panel_output(float * scores, int64_t c0, int64_t n_vec);
+    void panel_scores(enum lampe_region region, int64_t c0, int64_t n_simd);
+    void panel_output(float * scores, int64_t c0, int64_t n_simd);
     void compute_panels();
 
     bool few_reads_keys()   const;

@@ -3,7 +3,7 @@
 // the inner loops of LaMPE attention, the same code for every instruction set
 
 #include "ggml-lampe.h"
-#include "lampe-attn-vec.h"
+#include "lampe-attn-simd-f32.h"
 #include "ops.h"
 
 #include <algorithm>
@@ -57,19 +57,19 @@ static inline void lampe_rotate(float * GGML_RESTRICT dst, const T * GGML_RESTRI
 
     int64_t i = 0;
     for (; i + LAMPE_EPR <= n; i += LAMPE_EPR) {
-        lampe_vec x;
-        lampe_vec y;
+        lampe_simd x;
+        lampe_simd y;
         if (neox) {
-            x = lampe_vec_load(src + i);
-            y = lampe_vec_load(src + i + n);
+            x = lampe_simd_load(src + i);
+            y = lampe_simd_load(src + i + n);
         } else {
-            lampe_vec_load_pairs(src + 2*i, &x, &y);
+            lampe_simd_load_pairs(src + 2*i, &x, &y);
         }
-        const lampe_vec c = lampe_vec_load(rope + i);
-        const lampe_vec s = lampe_vec_load(rope + i + n);
+        const lampe_simd c = lampe_simd_load(rope + i);
+        const lampe_simd s = lampe_simd_load(rope + i + n);
 
-        lampe_vec_store(dst + i,     lampe_vec_sub(lampe_vec_mul(x, c), lampe_vec_mul(y, s)));
-        lampe_vec_store(dst + i + n, lampe_vec_fma(x, s, lampe_vec_mul(y, c)));
+        lampe_simd_store(dst + i,     lampe_simd_sub(lampe_simd_mul(x, c), lampe_simd_mul(y, s)));
+        lampe_simd_store(dst + i + n, lampe_simd_fma(x, s, lampe_simd_mul(y, c)));
     }
     for (; i < n; ++i) {
         const float x = lampe_to_float(neox ? src[i]     : src[2*i]);
@@ -90,14 +90,14 @@ static inline void lampe_rotate_rows(float * GGML_RESTRICT dst, const float * GG
 
     int64_t i = 0;
     for (; i + LAMPE_EPR <= n; i += LAMPE_EPR) {
-        const lampe_vec c = lampe_vec_load(rope + i);
-        const lampe_vec s = lampe_vec_load(rope + i + n);
+        const lampe_simd c = lampe_simd_load(rope + i);
+        const lampe_simd s = lampe_simd_load(rope + i + n);
         for (int64_t r = 0; r < n_row; ++r) {
-            const lampe_vec x = lampe_vec_load(src + r*ld + i);
-            const lampe_vec y = lampe_vec_load(src + r*ld + i + n);
+            const lampe_simd x = lampe_simd_load(src + r*ld + i);
+            const lampe_simd y = lampe_simd_load(src + r*ld + i + n);
 
-            lampe_vec_store(dst + r*ld + i,     lampe_vec_sub(lampe_vec_mul(x, c), lampe_vec_mul(y, s)));
-            lampe_vec_store(dst + r*ld + i + n, lampe_vec_fma(x, s, lampe_vec_mul(y, c)));
+            lampe_simd_store(dst + r*ld + i,     lampe_simd_sub(lampe_simd_mul(x, c), lampe_simd_mul(y, s)));
+            lampe_simd_store(dst + r*ld + i + n, lampe_simd_fma(x, s, lampe_simd_mul(y, c)));
         }
     }
     for (int64_t r = 0; r < n_row; ++r) {
@@ -130,21 +130,21 @@ static inline void lampe_gemm_ukernel(
         const float * GGML_RESTRICT A, int64_t sm, int64_t sk,
         const T     * GGML_RESTRICT B, int64_t ldb,
         const float * GGML_RESTRICT alpha, int K, const F & prefetch = F()) {
-    lampe_vec acc[RM][RN];
+    lampe_simd acc[RM][RN];
     LAMPE_UNROLL
     for (int r = 0; r < RN; ++r) {
         LAMPE_UNROLL
         for (int m = 0; m < RM; ++m) {
-            acc[m][r] = lampe_vec_set1(0.0f);
+            acc[m][r] = lampe_simd_set1(0.0f);
         }
     }
     if (alpha) {
         LAMPE_UNROLL
         for (int r = 0; r < RN; ++r) {
-            const lampe_vec a = lampe_vec_load(alpha + r*LAMPE_EPR);
+            const lampe_simd a = lampe_simd_load(alpha + r*LAMPE_EPR);
             LAMPE_UNROLL
             for (int m = 0; m < RM; ++m) {
-                acc[m][r] = lampe_vec_mul(a, lampe_vec_load(C + m*ldc + r*LAMPE_EPR));
+                acc[m][r] = lampe_simd_mul(a, lampe_simd_load(C + m*ldc + r*LAMPE_EPR));
             }
         }
     }
@@ -153,17 +153,17 @@ static inline void lampe_gemm_ukernel(
         if (k % 4 == 0) {
             prefetch(k);
         }
-        lampe_vec b[RN];
+        lampe_simd b[RN];
         LAMPE_UNROLL
         for (int r = 0; r < RN; ++r) {
-            b[r] = lampe_vec_load(B + k*ldb + r*LAMPE_EPR);
+            b[r] = lampe_simd_load(B + k*ldb + r*LAMPE_EPR);
         }
         LAMPE_UNROLL
         for (int m = 0; m < RM; ++m) {
-            const lampe_vec a = lampe_vec_set1(A[m*sm + k*sk]);
+            const lampe_simd a = lampe_simd_set1(A[m*sm + k*sk]);
             LAMPE_UNROLL
             for (int r = 0; r < RN; ++r) {
-                acc[m][r] = lampe_vec_fma(a, b[r], acc[m][r]);
+                acc[m][r] = lampe_simd_fma(a, b[r], acc[m][r]);
             }
         }
     }
@@ -172,7 +172,7 @@ static inline void lampe_gemm_ukernel(
     for (int m = 0; m < RM; ++m) {
         LAMPE_UNROLL
         for (int r = 0; r < RN; ++r) {
-            lampe_vec_store(C + m*ldc + r*LAMPE_EPR, acc[m][r]);
+            lampe_simd_store(C + m*ldc + r*LAMPE_EPR, acc[m][r]);
         }
     }
 }
@@ -195,11 +195,11 @@ static void lampe_gemm_panel(float * C, int64_t ldc, const float * A, int64_t sm
     }
 }
 
-// n_vec: vectors in a row of B and C, at most LAMPE_RN
+// n_simd: vectors in a row of B and C, at most LAMPE_RN
 static inline void lampe_gemm(float * C, int64_t ldc, const float * A, int64_t sm, int64_t sk, const float * B, int64_t ldb,
-        const float * alpha, int M, int n_vec, int K) {
+        const float * alpha, int M, int n_simd, int K) {
     static_assert(LAMPE_RN == 2 || LAMPE_RN == 4, "the cases below");
-    switch (n_vec) {
+    switch (n_simd) {
         case 1: lampe_gemm_panel<1>(C, ldc, A, sm, sk, B, ldb, alpha, M, K); break;
         case 2: lampe_gemm_panel<2>(C, ldc, A, sm, sk, B, ldb, alpha, M, K); break;
 #if defined(__AVX512F__) || defined(__aarch64__)
@@ -216,27 +216,27 @@ static inline void lampe_gemm(float * C, int64_t ldc, const float * A, int64_t s
 // what was summed before has to be multiplied by alpha
 
 // S [n][LAMPE_PANEL]: a row per key, a column per query
-static inline void lampe_softmax_panel(float * S, int n, int n_vec, float * max, float * sum, float * alpha) {
-    for (int v = 0; v < n_vec; ++v) {
+static inline void lampe_softmax_panel(float * S, int n, int n_simd, float * max, float * sum, float * alpha) {
+    for (int v = 0; v < n_simd; ++v) {
         const int c = v*LAMPE_EPR;
 
-        const lampe_vec max_old = lampe_vec_load(max + c);
-        lampe_vec       max_new = max_old;
+        const lampe_simd max_old = lampe_simd_load(max + c);
+        lampe_simd       max_new = max_old;
         for (int j = 0; j < n; ++j) {
-            max_new = lampe_vec_max(max_new, lampe_vec_load(S + j*LAMPE_PANEL + c));
+            max_new = lampe_simd_max(max_new, lampe_simd_load(S + j*LAMPE_PANEL + c));
         }
 
-        lampe_vec total = lampe_vec_set1(0.0f);
+        lampe_simd total = lampe_simd_set1(0.0f);
         for (int j = 0; j < n; ++j) {
-            const lampe_vec p = lampe_vec_exp(lampe_vec_sub(lampe_vec_load(S + j*LAMPE_PANEL + c), max_new));
-            lampe_vec_store(S + j*LAMPE_PANEL + c, p);
-            total = lampe_vec_add(total, p);
+            const lampe_simd p = lampe_simd_exp(lampe_simd_sub(lampe_simd_load(S + j*LAMPE_PANEL + c), max_new));
+            lampe_simd_store(S + j*LAMPE_PANEL + c, p);
+            total = lampe_simd_add(total, p);
         }
 
-        const lampe_vec a = lampe_vec_exp(lampe_vec_sub(max_old, max_new));
-        lampe_vec_store(alpha + c, a);
-        lampe_vec_store(max   + c, max_new);
-        lampe_vec_store(sum   + c, lampe_vec_fma(lampe_vec_load(sum + c), a, total));
+        const lampe_simd a = lampe_simd_exp(lampe_simd_sub(max_old, max_new));
+        lampe_simd_store(alpha + c, a);
+        lampe_simd_store(max   + c, max_new);
+        lampe_simd_store(sum   + c, lampe_simd_fma(lampe_simd_load(sum + c), a, total));
     }
 }
 
