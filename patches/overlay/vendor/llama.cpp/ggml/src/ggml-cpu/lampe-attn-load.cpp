@@ -124,9 +124,9 @@ bool lampe_tile::load_mask() {
 
         lampe_row_to_float(mask->type, row(i), tmp, n);
 
-        // few: [n_q, LAMPE_TILE_KV] | panels: [LAMPE_TILE_KV, n_q]
-        float       * out    = few ? mask_f32 + i*LAMPE_TILE_KV : mask_f32 + i;
-        const int64_t stride = few ? 1 : n_q;
+        // vec: [n_q, LAMPE_TILE_KV] | panels: [LAMPE_TILE_KV, n_q]
+        float       * out    = vec ? mask_f32 + i*LAMPE_TILE_KV : mask_f32 + i;
+        const int64_t stride = vec ? 1 : n_q;
         for (int64_t j = 0; j < n; ++j) {
             out[j*stride] = k_pos[j] < 0 ? -INFINITY : tmp[j];
         }

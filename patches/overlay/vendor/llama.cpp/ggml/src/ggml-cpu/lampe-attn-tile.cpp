@@ -36,9 +36,9 @@ lampe_tile::lampe_tile(const ggml_tensor * dst, const lampe_shape & shape, float
         x = take(shape.n_q_rot());
     }
     for (auto & x : s) {
-        x = take(LAMPE_TILE_KV*std::max<int64_t>(LAMPE_PANEL, shape.n_few*LAMPE_FEW_ROWS));
+        x = take(LAMPE_TILE_KV*std::max<int64_t>(LAMPE_PANEL, shape.n_head_vec*LAMPE_VEC_ROWS));
     }
-    q_raw    = take(shape.n_few*LAMPE_FEW_ROWS*shape.d_k_pad);
+    q_raw    = take(shape.n_head_vec*LAMPE_VEC_ROWS*shape.d_k_pad);
     acc      = take(shape.n_row_item()*shape.d_v_pad);
     row_max  = take(shape.n_row_item());
     row_sum  = take(shape.n_row_item());
@@ -68,7 +68,7 @@ lampe_tile::lampe_tile(const ggml_tensor * dst, const lampe_shape & shape, float
 
     // what is beyond the head size stays zero
     if (shape.d_k_pad != shape.d_k) {
-        std::fill(q_raw, q_raw + shape.n_few*LAMPE_FEW_ROWS*shape.d_k_pad, 0.0f);
+        std::fill(q_raw, q_raw + shape.n_head_vec*LAMPE_VEC_ROWS*shape.d_k_pad, 0.0f);
         std::fill(k_exact,  k_exact  + LAMPE_TILE_KV*shape.d_k_pad, 0.0f);
         std::fill(k_middle, k_middle + LAMPE_TILE_KV*shape.d_k_pad, 0.0f);
     }
@@ -106,11 +106,11 @@ void lampe_tile::begin_block(int64_t i3, int64_t ikv, int64_t i1, int64_t n_q, c
     this->plan = plan;
 
     m   = n_q*shape.n_gqa;
-    few = m <= LAMPE_FEW_ROWS;
+    vec = m <= LAMPE_VEC_ROWS;
 
     n_head_kv = std::min(shape.n_head_item(m), shape.n_head_kv - ikv);
 
-    integers = shape.i16 && !few;
+    integers = shape.i16 && !vec;
 
     q_min = INT32_MAX;
     q_max = INT32_MIN;
@@ -127,9 +127,9 @@ void lampe_tile::begin_block(int64_t i3, int64_t ikv, int64_t i1, int64_t n_q, c
 
     std::fill(q_ready, q_ready + LAMPE_REGION_COUNT, false);
 
-    const int64_t n_row = few ? n_head_kv*m : GGML_PAD(m, LAMPE_PANEL);
+    const int64_t n_row = vec ? n_head_kv*m : GGML_PAD(m, LAMPE_PANEL);
 
-    if (few) {
+    if (vec) {
         for (int64_t r = 0; r < n_row; ++r) {
             const float * row = query(r/m, r%m);
             for (int64_t i = 0; i < shape.d_k; ++i) {
@@ -147,11 +147,11 @@ void lampe_tile::begin_block(int64_t i3, int64_t ikv, int64_t i1, int64_t n_q, c
 
     std::fill(row_max, row_max + n_row, -FLT_MAX);
     std::fill(row_sum, row_sum + n_row, 0.0f);
-    std::fill(acc, acc + n_row*(few ? shape.d_v_pad : shape.d_v), 0.0f);
+    std::fill(acc, acc + n_row*(vec ? shape.d_v_pad : shape.d_v), 0.0f);
 }
 
 lampe_tile::row_result lampe_tile::result(int64_t i, int64_t r) const {
-    if (few) {
+    if (vec) {
         r += i*m;
         return { acc + r*shape.d_v_pad, 1, row_max[r], row_sum[r] };
     }
@@ -210,8 +210,8 @@ void lampe_tile::compute(int64_t j0, int64_t n) {
     if (!load_positions() || !load_mask()) {
         return;
     }
-    if (few) {
-        compute_few();
+    if (vec) {
+        compute_vec();
     } else {
         load_values(0);
         compute_panels();

@@ -10,7 +10,7 @@
 // a tile of keys against a block of queries: the part of LaMPE attention that runs on one thread
 
 static constexpr int64_t LAMPE_TILE_KV  = 64; // keys
-static constexpr int64_t LAMPE_FEW_ROWS = 8;  // up to so many rows in a block, dot products beat panels
+static constexpr int64_t LAMPE_VEC_ROWS = 8;  // up to so many rows in a block, dot products beat panels
 
 // sizes of the operator, and how it is cut into work items
 struct lampe_shape {
@@ -27,24 +27,24 @@ struct lampe_shape {
     int64_t n_block_q; // most queries in a block
     int64_t n_row;     // most rows (queries x heads) in a block, whole panels
     int64_t n_split;   // parts that the keys are split into
-    int64_t n_few;     // KV heads of an item of few rows
+    int64_t n_head_vec;     // KV heads of an item of few rows
     bool    i16;       // the cache holds no more than integers of 16 bits can
 
     lampe_shape(const struct ggml_tensor * dst, int n_threads);
 
     // heads of an item that has m rows in each
     int64_t n_head_item(int64_t m) const {
-        return m <= LAMPE_FEW_ROWS ? n_few : 1;
+        return m <= LAMPE_VEC_ROWS ? n_head_vec : 1;
     }
 
     // rows of an item, at most
     int64_t n_row_item() const {
-        return std::max(n_row, n_few*LAMPE_FEW_ROWS);
+        return std::max(n_row, n_head_vec*LAMPE_VEC_ROWS);
     }
 
     // floats of the rotated queries of a region: integers take half the room
     int64_t n_q_rot() const {
-        return d_k_pad*std::max(i16 ? n_row/2 : n_row, n_few*LAMPE_FEW_ROWS);
+        return d_k_pad*std::max(i16 ? n_row/2 : n_row, n_head_vec*LAMPE_VEC_ROWS);
     }
 
     size_t n_work_thread()        const; // floats of workspace per thread
@@ -108,7 +108,7 @@ struct lampe_tile {
     int64_t q_min;
     int64_t q_max;
 
-    bool few;
+    bool vec;
     bool integers; // the panels are
     bool q_ready[LAMPE_REGION_COUNT];
 
@@ -174,11 +174,11 @@ private:
     void panel_output(float * scores, int64_t c0, int64_t n_simd);
     void compute_panels();
 
-    bool few_reads_keys()   const;
-    bool few_reads_values() const;
-    void few_rotate_queries(enum lampe_region region, int64_t base);
-    void few_rotated_scores(enum lampe_region region);
-    void few_scores(enum lampe_region region, int64_t base);
-    void few_softmax(float * scores, int n_reached);
-    void compute_few();
+    bool vec_reads_keys()   const;
+    bool vec_reads_values() const;
+    void vec_rotate_queries(enum lampe_region region, int64_t base);
+    void vec_rotated_scores(enum lampe_region region);
+    void vec_scores(enum lampe_region region, int64_t base);
+    void vec_softmax(float * scores, int n_reached);
+    void compute_vec();
 };

@@ -17,7 +17,7 @@
 // at the end.
 
 static constexpr int64_t LAMPE_BLOCK_ROWS = 768; // rows that a tile of keys is good for, at head size 64
-static constexpr int64_t LAMPE_FEW_FLOATS = 8192; // of the few rows of all heads of an item: they should stay in the cache too
+static constexpr int64_t LAMPE_VEC_FLOATS = 8192; // of the few rows of all heads of an item: they should stay in the cache too
 static constexpr int64_t LAMPE_BLOCK_Q    = 128;  // more queries would waste work above the diagonal
 
 lampe_shape::lampe_shape(const ggml_tensor * dst, int n_threads) {
@@ -47,7 +47,7 @@ lampe_shape::lampe_shape(const ggml_tensor * dst, int n_threads) {
     const int64_t n_tile = (n_kv + LAMPE_TILE_KV - 1)/LAMPE_TILE_KV;
 
     // with fewer tiles than threads, the heads have to keep the threads busy
-    n_few = n_tile < n_threads ? 1 : std::clamp<int64_t>(LAMPE_FEW_FLOATS/(LAMPE_FEW_ROWS*std::max(d_k_pad, d_v_pad)), 1, n_head_kv);
+    n_head_vec = n_tile < n_threads ? 1 : std::clamp<int64_t>(LAMPE_VEC_FLOATS/(LAMPE_VEC_ROWS*std::max(d_k_pad, d_v_pad)), 1, n_head_kv);
 
     const auto n_item = [&]() {
         const int64_t n_head_item = this->n_head_item(n_block_q*n_gqa);
@@ -66,13 +66,13 @@ lampe_shape::lampe_shape(const ggml_tensor * dst, int n_threads) {
         // every part rotates the queries anew, and no more of them are needed than give each thread a few
         const int64_t n_part = std::min<int64_t>((4*n_threads + n_item() - 1)/n_item(), n_threads);
 
-        n_split = std::clamp<int64_t>(n_block_q*n_gqa <= LAMPE_FEW_ROWS ? n_tile : n_tile/4, 1, n_part);
+        n_split = std::clamp<int64_t>(n_block_q*n_gqa <= LAMPE_VEC_ROWS ? n_tile : n_tile/4, 1, n_part);
     }
 }
 
 size_t lampe_shape::n_work_thread() const {
-    int64_t n = LAMPE_REGION_COUNT*(n_q_rot() + LAMPE_TILE_KV*std::max<int64_t>(LAMPE_PANEL, n_few*LAMPE_FEW_ROWS)) +
-        n_few*LAMPE_FEW_ROWS*d_k_pad + n_row_item()*(d_v_pad + 2) + n_row + LAMPE_PANEL +
+    int64_t n = LAMPE_REGION_COUNT*(n_q_rot() + LAMPE_TILE_KV*std::max<int64_t>(LAMPE_PANEL, n_head_vec*LAMPE_VEC_ROWS)) +
+        n_head_vec*LAMPE_VEC_ROWS*d_k_pad + n_row_item()*(d_v_pad + 2) + n_row + LAMPE_PANEL +
         d_k + LAMPE_TILE_KV*(2*d_k_pad + d_v_pad + n_block_q);
     if (i16) {
         n += LAMPE_TILE_KV*(d_k_pad + d_v_pad/2 + 3) + LAMPE_REGION_COUNT*n_row + LAMPE_PANEL + d_v_pad;

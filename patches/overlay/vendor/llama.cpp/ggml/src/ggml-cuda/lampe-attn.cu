@@ -4,7 +4,7 @@
 
 #include "lampe-attn-common.cuh"
 #include "lampe-attn-mma.cuh"
-#include "lampe-attn-few.cuh"
+#include "lampe-attn-vec.cuh"
 #include "lampe-attn-merge.cuh"
 #include "lampe-attn-prepare.cuh"
 
@@ -141,26 +141,26 @@ struct lampe_launcher {
     }
 
     template <int d>
-    void run_few() {
-        constexpr size_t n_shared = lampe_few_shared_size<d>();
+    void run_vec() {
+        constexpr size_t n_shared = lampe_vec_shared_size<d>();
 
-        const int n_part = (args.n_gqa + LAMPE_FEW_ROWS - 1)/LAMPE_FEW_ROWS;
+        const int n_part = (args.n_gqa + LAMPE_VEC_ROWS - 1)/LAMPE_VEC_ROWS;
         const int n_head = n_part*args.n_head_kv*args.n_stream;
 
-        args.n_tile  = (args.n_kv + lampe_few_warps<d>()*LAMPE_FEW_KEYS - 1)/(lampe_few_warps<d>()*LAMPE_FEW_KEYS);
-        args.n_split = std::max(1, std::min(args.n_tile, lampe_few_blocks<d>()*n_sm()/n_head));
+        args.n_tile  = (args.n_kv + lampe_vec_warps<d>()*LAMPE_VEC_KEYS - 1)/(lampe_vec_warps<d>()*LAMPE_VEC_KEYS);
+        args.n_split = std::max(1, std::min(args.n_tile, lampe_vec_blocks<d>()*n_sm()/n_head));
 
         alloc_partial<d>();
 
         const dim3 grid(args.n_split, n_part, args.n_stream*args.n_head_kv);
-        const dim3 block(WARP_SIZE, lampe_few_warps<d>());
+        const dim3 block(WARP_SIZE, lampe_vec_warps<d>());
 
         if (args.k_type == GGML_TYPE_F16 && is_aligned(args.k, args.k_nb1, args.k_nb2, args.k_nb3) && f16_values()) {
-            CUDA_SET_SHARED_MEMORY_LIMIT((lampe_attn_few<d, true>), n_shared);
-            lampe_attn_few<d, true><<<grid, block, n_shared, ctx.stream()>>>(args);
+            CUDA_SET_SHARED_MEMORY_LIMIT((lampe_attn_vec<d, true>), n_shared);
+            lampe_attn_vec<d, true><<<grid, block, n_shared, ctx.stream()>>>(args);
         } else {
-            CUDA_SET_SHARED_MEMORY_LIMIT((lampe_attn_few<d, false>), n_shared);
-            lampe_attn_few<d, false><<<grid, block, n_shared, ctx.stream()>>>(args);
+            CUDA_SET_SHARED_MEMORY_LIMIT((lampe_attn_vec<d, false>), n_shared);
+            lampe_attn_vec<d, false><<<grid, block, n_shared, ctx.stream()>>>(args);
         }
         CUDA_CHECK(cudaGetLastError());
 
@@ -227,7 +227,7 @@ struct lampe_launcher {
     template <int d>
     void run() {
         if (args.n_q == 1) {
-            run_few<d>();
+            run_vec<d>();
         } else {
             run_mma<d, 1>();
         }
@@ -258,7 +258,7 @@ void ggml_cuda_op_lampe_attn(ggml_backend_cuda_context & ctx, ggml_tensor * dst)
 // of a block, with what is static
 template <int d>
 static constexpr size_t lampe_shared_size_max() {
-    return std::max(lampe_mma_shared_size<d, 1>(), lampe_few_shared_size<d>()) + 1024;
+    return std::max(lampe_mma_shared_size<d, 1>(), lampe_vec_shared_size<d>()) + 1024;
 }
 
 bool ggml_cuda_lampe_attn_supported(int device, const ggml_tensor * dst) {

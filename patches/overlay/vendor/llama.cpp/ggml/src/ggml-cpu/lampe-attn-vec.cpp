@@ -3,7 +3,7 @@
 #include "ggml-cpu.h"
 #include "ggml-cpu-impl.h"
 #include "ggml-lampe.h"
-#include "lampe-attn-few.h"
+#include "lampe-attn-vec.h"
 #include "ops.h"
 
 #include <algorithm>
@@ -12,25 +12,25 @@
 
 // the few rows of a decoding step: each key and value is read, converted and rotated on its way into the registers
 
-static constexpr int64_t LAMPE_FEW_KEYS  = 16; // rows of the rotation that stay in the first cache while heads take turns
-static constexpr int64_t LAMPE_FEW_EARLY = 4;  // 1/LAMPE_FEW_EARLY of the next tile's values is asked for in the pass over the keys
+static constexpr int64_t LAMPE_VEC_KEYS  = 16; // rows of the rotation that stay in the first cache while heads take turns
+static constexpr int64_t LAMPE_VEC_EARLY = 4;  // 1/LAMPE_VEC_EARLY of the next tile's values is asked for in the pass over the keys
 
 // the rows of a tile lie in memory as the loops below want them
-bool lampe_tile::few_reads_keys() const {
+bool lampe_tile::vec_reads_keys() const {
     const ggml_type type = dst->src[1]->type;
 
     return (type == GGML_TYPE_F16 || type == GGML_TYPE_F32) && n % 4 == 0 && n_rot/2 % LAMPE_EPR == 0 && (shape.d_k - n_rot) % LAMPE_EPR == 0;
 }
 
 // a cell that was never written may hold anything, and anything times 0 may be NaN
-bool lampe_tile::few_reads_values() const {
+bool lampe_tile::vec_reads_values() const {
     const ggml_type type = dst->src[2]->type;
 
     return (type == GGML_TYPE_F16 || type == GGML_TYPE_F32) && !empty && shape.d_v % LAMPE_EPR == 0;
 }
 
 // keys that come as they lie in the cache
-void lampe_tile::few_rotated_scores(enum lampe_region region) {
+void lampe_tile::vec_rotated_scores(enum lampe_region region) {
     const ggml_tensor * k = dst->src[1];
     const ggml_tensor * v = dst->src[2];
 
@@ -44,11 +44,11 @@ void lampe_tile::few_rotated_scores(enum lampe_region region) {
         const size_t n_bytes_k = D > 0 ? D*sizeof(*type) : ggml_row_size(k->type, shape.d_k);
         const size_t n_bytes_v = D > 0 ? D*sizeof(*type) : ggml_row_size(v->type, shape.d_v);
 
-        const bool early = few_reads_values();
+        const bool early = vec_reads_values();
 
         // what is read of the rotation serves all heads
-        for (int64_t j0 = 0; j0 < n; j0 += LAMPE_FEW_KEYS) {
-            const int n_keys = (int) std::min<int64_t>(n - j0, LAMPE_FEW_KEYS);
+        for (int64_t j0 = 0; j0 < n; j0 += LAMPE_VEC_KEYS) {
+            const int n_keys = (int) std::min<int64_t>(n - j0, LAMPE_VEC_KEYS);
 
             for (int64_t i = 0; i < n_head_kv; ++i) {
                 const char * data_k = key_data(i);
@@ -61,7 +61,7 @@ void lampe_tile::few_rotated_scores(enum lampe_region region) {
                         lampe_prefetch(data_k + (j0 + j + r + n_next)*k->nb[1], n_bytes_k);
                     }
                     if (early) {
-                        lampe_prefetch(data_v + ((j0 + j)/LAMPE_FEW_EARLY + n_next)*v->nb[1], n_bytes_v);
+                        lampe_prefetch(data_v + ((j0 + j)/LAMPE_VEC_EARLY + n_next)*v->nb[1], n_bytes_v);
                     }
                 };
 
@@ -96,7 +96,7 @@ void lampe_tile::few_rotated_scores(enum lampe_region region) {
 }
 
 // the heads of a query are at one position
-void lampe_tile::few_rotate_queries(enum lampe_region region, int64_t base) {
+void lampe_tile::vec_rotate_queries(enum lampe_region region, int64_t base) {
     const int64_t ld = shape.d_k_pad;
 
     // how far on the first key of this thread's next tile is
@@ -111,14 +111,14 @@ void lampe_tile::few_rotate_queries(enum lampe_region region, int64_t base) {
     }
 }
 
-void lampe_tile::few_scores(enum lampe_region region, int64_t base) {
+void lampe_tile::vec_scores(enum lampe_region region, int64_t base) {
     const int64_t ld = shape.d_k_pad;
 
-    few_rotate_queries(region, base);
+    vec_rotate_queries(region, base);
     find_rope_rows(region, base);
 
-    if (few_reads_keys()) {
-        few_rotated_scores(region);
+    if (vec_reads_keys()) {
+        vec_rotated_scores(region);
         return;
     }
 
@@ -129,7 +129,7 @@ void lampe_tile::few_scores(enum lampe_region region, int64_t base) {
     }
 }
 
-void lampe_tile::few_softmax(float * scores, int n_reached) {
+void lampe_tile::vec_softmax(float * scores, int n_reached) {
     const int64_t n_pad = GGML_PAD(n, LAMPE_EPR);
 
     for (int64_t r = 0; r < n_head_kv*m; ++r) {
@@ -155,7 +155,7 @@ void lampe_tile::few_softmax(float * scores, int n_reached) {
     }
 }
 
-void lampe_tile::compute_few() {
+void lampe_tile::compute_vec() {
     const ggml_tensor * v = dst->src[2];
 
     // count positions from the first key on: the rows of the table that are needed then stay in the cache
@@ -170,17 +170,17 @@ void lampe_tile::compute_few() {
     float * scores    = nullptr;
     for (int i = 0; i < LAMPE_REGION_COUNT; ++i) {
         if (reached[i]) {
-            few_scores((enum lampe_region) i, base[i]);
+            vec_scores((enum lampe_region) i, base[i]);
             n_reached += 1;
             scores = s[i];
         }
     }
 
-    few_softmax(scores, n_reached);
+    vec_softmax(scores, n_reached);
 
     const int64_t n_next  = shape.n_split*LAMPE_TILE_KV; // rows on to the next tile of this thread
-    const bool    early   = few_reads_keys();             // some of its values were asked for with its keys
-    const int64_t n_early = n/LAMPE_FEW_EARLY;
+    const bool    early   = vec_reads_keys();             // some of its values were asked for with its keys
+    const int64_t n_early = n/LAMPE_VEC_EARLY;
 
     const auto sums = [&](const auto * type, int64_t i) {
         const auto * data = (decltype(type)) value_data(i);
@@ -189,7 +189,7 @@ void lampe_tile::compute_few() {
 
         const size_t n_bytes = shape.d_v*sizeof(*data);
 
-        const auto late     = [=](int64_t j) { return early ? n_early + j - j/LAMPE_FEW_EARLY : j; };
+        const auto late     = [=](int64_t j) { return early ? n_early + j - j/LAMPE_VEC_EARLY : j; };
         const auto prefetch = [=](int j, int end) LAMPE_INLINE {
             for (int64_t r = late(j); r < late(end); ++r) {
                 lampe_prefetch((const char *) (data + (r + n_next)*ld), n_bytes);
@@ -199,7 +199,7 @@ void lampe_tile::compute_few() {
     };
 
     for (int64_t i = 0; i < n_head_kv; ++i) {
-        if (!few_reads_values()) {
+        if (!vec_reads_values()) {
             load_values(i);
             lampe_sums(acc + i*m*shape.d_v_pad, shape.d_v_pad, scores + i*m*LAMPE_TILE_KV, LAMPE_TILE_KV, v_f32, shape.d_v_pad, alpha, m, n, shape.d_v_pad,
                     [](int, int) {});
