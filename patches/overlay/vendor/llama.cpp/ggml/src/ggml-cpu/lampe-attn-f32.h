@@ -1,8 +1,8 @@
 #pragma once
 
-// the inner loops of LaMPE attention, the same code for every instruction set
+// the inner loops of LaMPE attention on floats, written once for every instruction set
 
-#include "ggml-lampe.h"
+#include "ggml-lampe-impl.h"
 #include "lampe-attn-simd-f32.h"
 #include "ops.h"
 
@@ -19,9 +19,9 @@
 #define LAMPE_UNROLL
 #endif
 
-static constexpr int LAMPE_PANEL = LAMPE_RN*LAMPE_EPR; // columns in a panel
+static constexpr int LAMPE_PANEL = LAMPE_RN*LAMPE_EPR; // columns of a panel, a row of attention in each
 
-// GCC takes a function that only prefetches for one without effect, and drops the calls of it that are not inlined
+// GCC takes a function that only prefetches for one without effect, and drops its calls unless they are inlined
 #if defined(__GNUC__) || defined(__clang__)
 #define LAMPE_INLINE __attribute__((always_inline))
 #else
@@ -83,7 +83,7 @@ static inline void lampe_rotate(float * GGML_RESTRICT dst, const T * GGML_RESTRI
     }
 }
 
-// n_row rows at one position, whose pairs lie in halves already; ld: from one row to the next, of both
+// n_row rows at one position, whose pairs lie in halves already; ld: the stride of both src and dst
 static inline void lampe_rotate_rows(float * GGML_RESTRICT dst, const float * GGML_RESTRICT src, int64_t ld, int64_t n_row,
         const float * GGML_RESTRICT rope, int64_t n_rot, int64_t d) {
     const int64_t n = n_rot/2;
@@ -242,23 +242,26 @@ static inline void lampe_softmax_panel(float * S, int n, int n_simd, float * max
 
 // scores
 
-// of the scores of three regions, those of the region that each pair of query and key belongs to
+// take each score from the region that its pair of query and key belongs to
 // by_key: a row of scores is one key against n queries, otherwise one query against n keys
 template <bool by_key>
 static inline void lampe_select(float * out, const float * local, const float * middle, const float * tail,
         const int32_t * plan, const int32_t * q_pos, const int32_t * k_pos, int64_t n) {
-    const int32_t s1 = plan[GGML_LAMPE_PLAN_LOCAL_WINDOW];
-    const int32_t t0 = plan[GGML_LAMPE_PLAN_TAIL_START];
+    const int32_t local_window = plan[GGML_LAMPE_PLAN_LOCAL_WINDOW];
+    const int32_t tail_start   = plan[GGML_LAMPE_PLAN_TAIL_START];
 
     for (int64_t i = 0; i < n; ++i) {
-        const int32_t d = by_key ? q_pos[i] - k_pos[0] : q_pos[0] - k_pos[i];
-        const float   x = d >= t0 ? tail[i] : middle[i];
+        const int32_t distance = by_key ? q_pos[i] - k_pos[0] : q_pos[0] - k_pos[i];
 
-        out[i] = d <= s1 ? local[i] : x;
+        const enum lampe_region region = lampe_get_region(distance, local_window, tail_start);
+
+        const float x = region == LAMPE_REGION_TAIL ? tail[i] : middle[i];
+
+        out[i] = region == LAMPE_REGION_LOCAL ? local[i] : x;
     }
 }
 
-// what is hidden may be anything, an unset score of a region that no visible key is in too
+// hidden scores are replaced instead of added to: that of a region that no visible key is in was never computed
 static inline void lampe_mask(float * x, const float * mask, int64_t n) {
     for (int64_t i = 0; i < n; ++i) {
         x[i] = mask[i] == -INFINITY ? -INFINITY : x[i] + mask[i];

@@ -11,15 +11,15 @@
 #ifdef LAMPE_I16
 
 // no sum of products leaves 32 bits, by Cauchy-Schwarz: the norms of the two factors bound it
-static constexpr float LAMPE_I16_MAX     = 32767.0f;
-static constexpr float LAMPE_I16_NORM    = 46300.0f;     // of a query, of a key
-static constexpr float LAMPE_I16_VALUE   = 16383.0f;     // largest value
-static constexpr float LAMPE_I16_PRODUCT = 2147000000.0f; // of the norms of weights and of a column of values
+static constexpr float LAMPE_I16_MAX     = 32767.0f;      // largest integer of a query, a key or a weight
+static constexpr float LAMPE_I16_NORM    = 46300.0f;      // largest norm of a query or a key: its square stays below 2^31
+static constexpr float LAMPE_I16_VALUE   = 16383.0f;      // largest integer of a value
+static constexpr float LAMPE_I16_PRODUCT = 2147000000.0f; // largest product of the norms of weights and of a column of values
 
-static constexpr int LAMPE_I16_ROWS = LAMPE_EPR; // rows that are made integers at once: a vector has their scales
+static constexpr int LAMPE_I16_ROWS = LAMPE_EPR; // rows are quantised so many at a time: their scales make a vector
 
-// scales of up to LAMPE_I16_ROWS rows of d values, whole vectors: neither the norm nor the largest value leaves its bound.
-// NaN where a value is not finite
+// scales for up to LAMPE_I16_ROWS rows of d values, whole vectors: neither norm nor largest value of a row leaves its bound
+// NaN for a row with a value that is not finite
 static inline lampe_simd lampe_row_scales(const float * x, int64_t ld, int64_t n, int64_t d, float norm_max, float value_max) {
     alignas(64) float norm2[LAMPE_I16_ROWS];
     alignas(64) float top  [LAMPE_I16_ROWS];
@@ -52,7 +52,7 @@ static inline lampe_simd lampe_row_scales(const float * x, int64_t ld, int64_t n
     return lampe_simd_add(scale, lampe_simd_sub(n2, n2));
 }
 
-// x [n][d] = scale*dst, queries or keys; d whole vectors, n at most LAMPE_I16_ROWS as the room for the scales is
+// queries or keys: x [n][d] = scale*dst; n is at most LAMPE_I16_ROWS, but scale has room for so many
 static inline void lampe_quantize_rows(int16_t * dst, float * scale, const float * x, int64_t ld, int64_t n, int64_t d) {
     const lampe_simd scales = lampe_row_scales(x, ld, n, d, LAMPE_I16_NORM, LAMPE_I16_MAX);
 
@@ -69,7 +69,7 @@ static inline void lampe_quantize_rows(int16_t * dst, float * scale, const float
     }
 }
 
-// values, rows interleaved two by two; n is even. The squares of the integers are added to norm2, column by column
+// values: rows are interleaved two by two, n is even; norm2 [d] grows by the squares of the integers of each column
 static inline void lampe_quantize_values(int32_t * dst, float * scale, float * norm2, const float * x, int64_t ld, int64_t n, int64_t d) {
     const lampe_simd scales = lampe_row_scales(x, ld, n, d, INFINITY, LAMPE_I16_VALUE);
 
@@ -90,7 +90,7 @@ static inline void lampe_quantize_values(int32_t * dst, float * scale, float * n
     }
 }
 
-// the most that the norm of n weights may be, in integers and less what rounding adds to it
+// largest norm of n weights as integers before rounding, which may add 1/2 to each
 static inline float lampe_weight_norm_max(const float * norm2, int64_t d, int64_t n) {
     float top = 1.0f;
     for (int64_t c = 0; c < d; ++c) {
@@ -144,7 +144,7 @@ template <int RN, typename F>
 static void lampe_gemm_i16_panel(const int32_t * A, int64_t sm, int64_t sk, const int32_t * B, int64_t ldb, int M, int K, const F & store) {
     constexpr int RM = RN < LAMPE_RN ? 2*LAMPE_I16_RM : LAMPE_I16_RM;
 
-    // blocks of one row less, so that none is left with a few
+    // some blocks take one row less, so that none is left with only a few
     const int n_less = (RM - M%RM)%RM;
 
     int m = 0;
@@ -218,8 +218,8 @@ static inline void lampe_softmax_panel_i16(float * S, int n, int n_simd, const f
             w_top = lampe_simd_max(w_top, w);
         }
 
-        // of two operands the second comes through where one is NaN
-        // squares of less than 1e-15 may underflow: there the largest has to do
+        // where an operand is NaN, max gives the second: so NaN stays
+        // squares of less than 1e-15 may underflow: there the bound comes from the largest weight
         const lampe_simd least = lampe_simd_min(lampe_simd_mul(w_top, lampe_simd_set1(sqrtf((float) n))), lampe_simd_set1(1e-15f));
         const lampe_simd norm  = lampe_simd_max(least, lampe_simd_sqrt(norm2));
         const lampe_simd scale = lampe_simd_max(

@@ -17,8 +17,8 @@ static constexpr int LAMPE_REGISTERS = 32;
 
 static constexpr int LAMPE_EPR    = 16; // floats in a vector
 static constexpr int LAMPE_RN     = 4;  // vectors in a panel
-static constexpr int LAMPE_RM     = 4;  // rows of the matrix product that are kept in registers, LAMPE_RM*LAMPE_RN
-static constexpr int LAMPE_DOT_RM = 4;  // rows of the dot products that are kept in registers, LAMPE_DOT_RM*4
+static constexpr int LAMPE_RM     = 4;  // the matrix product keeps LAMPE_RM*LAMPE_RN sums in registers
+static constexpr int LAMPE_DOT_RM = 4;  // dot products keep LAMPE_DOT_RM*4 sums in registers
 
 static inline lampe_simd lampe_simd_load(const float * x)                         { return _mm512_loadu_ps(x); }
 static inline lampe_simd lampe_simd_set1(float x)                                 { return _mm512_set1_ps(x); }
@@ -140,7 +140,7 @@ static inline void lampe_simd_sum4(float * x, lampe_simd a, lampe_simd b, lampe_
     vst1q_f32(x, vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)));
 }
 
-#else // left to the compiler
+#else // plain C, for the compiler to vectorise
 
 struct lampe_simd {
     float v[8];
@@ -208,7 +208,7 @@ static inline void lampe_simd_sum4(float * x, lampe_simd a, lampe_simd b, lampe_
 
 #endif
 
-// 2*LAMPE_EPR values as pairs: the first of each, the second of each
+// LAMPE_EPR pairs: x gets the first of each, y the second
 template <typename T>
 static inline void lampe_simd_load_pairs(const T * src, lampe_simd * x, lampe_simd * y) {
     const lampe_simd a = lampe_simd_load(src);

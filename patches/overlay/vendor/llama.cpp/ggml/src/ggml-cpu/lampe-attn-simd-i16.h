@@ -1,7 +1,7 @@
 #pragma once
 
-// vectors of integers for LaMPE attention, where VNNI multiplies pairs of 16 bits twice as fast as floats; without it, a
-// multiply-add of pairs and an addition were no faster than floats
+// vectors of integers for LaMPE attention, with VNNI only: it multiplies pairs of 16 bits twice as fast as floats, where a
+// multiply-add of pairs and an addition are no faster than floats
 //
 // a lane is one integer of 32 bits, or a pair of 16
 
@@ -15,7 +15,7 @@
 
 typedef __m512i lampe_simd_int;
 
-static constexpr int LAMPE_I16_RM = 4; // rows of the matrix product that are kept in registers, LAMPE_I16_RM*LAMPE_RN
+static constexpr int LAMPE_I16_RM = 4; // the matrix product keeps LAMPE_I16_RM*LAMPE_RN sums in registers
 
 static inline lampe_simd_int lampe_simd_int_zero()                                   { return _mm512_setzero_si512(); }
 static inline lampe_simd_int lampe_simd_int_load(const int32_t * x)                  { return _mm512_loadu_si512(x); }
@@ -33,7 +33,7 @@ static inline lampe_simd_int lampe_simd_int_pair(lampe_simd_int lo, lampe_simd_i
 // acc + a.b, the products of both halves of each lane
 static inline lampe_simd_int lampe_simd_int_dot_pairs(lampe_simd_int acc, lampe_simd_int a, lampe_simd_int b) {
 #if defined(__GNUC__) && !defined(__clang__)
-    // of the intrinsic, GCC 12 makes a copy of every accumulator, and runs out of registers
+    // GCC 12 copies every accumulator for the intrinsic, and runs out of registers
     __asm__("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
     return acc;
 #else
@@ -67,7 +67,7 @@ static inline void lampe_simd_top4(float * x, lampe_simd a, lampe_simd b, lampe_
 
 #elif defined(__AVX512F__) && defined(__AVX512DQ__)
 
-// no pairs: AVX-512 without its VNNI
+// AVX-512 without its VNNI multiplies floats: the VNNI of AVX2 has vectors of another width
 
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__AVXVNNI__)
 

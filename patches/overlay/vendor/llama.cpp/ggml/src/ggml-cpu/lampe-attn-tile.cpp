@@ -14,10 +14,7 @@
 static_assert(LAMPE_TILE_KV % LAMPE_EPR == 0, "a row of scores is whole vectors");
 
 lampe_tile::lampe_tile(const ggml_tensor * dst, const lampe_shape & shape, float * work) : dst(dst), shape(shape) {
-    scale   = ggml_get_op_params_f32(dst, 0);
-    softcap = ggml_get_op_params_f32(dst, 1);
-    neox    = ggml_get_op_params_i32(dst, 2) == GGML_ROPE_TYPE_NEOX;
-    causal  = ggml_get_op_params_i32(dst, 3) != 0;
+    params = lampe_get_params(dst);
 
     n_rot = dst->src[6]->ne[0];
     n_pos = dst->src[6]->ne[1];
@@ -66,7 +63,7 @@ lampe_tile::lampe_tile(const ggml_tensor * dst, const lampe_shape & shape, float
         p_scale = take(LAMPE_PANEL);
     }
 
-    // what is beyond the head size stays zero
+    // padding counts in dot products and is never written again
     if (shape.d_k_pad != shape.d_k) {
         std::fill(q_raw, q_raw + shape.n_head_vec*LAMPE_VEC_ROWS*shape.d_k_pad, 0.0f);
         std::fill(k_exact,  k_exact  + LAMPE_TILE_KV*shape.d_k_pad, 0.0f);
@@ -82,11 +79,7 @@ int64_t lampe_tile::middle(int64_t pos) const {
 }
 
 int64_t lampe_tile::query_position(enum lampe_region region, int64_t pos) const {
-    switch (region) {
-        case LAMPE_REGION_MIDDLE: return middle(pos) + plan[GGML_LAMPE_PLAN_MIDDLE_SHIFT];
-        case LAMPE_REGION_TAIL:   return pos - plan[GGML_LAMPE_PLAN_TAIL_SHIFT];
-        default:                  return pos;
-    }
+    return lampe_query_position(plan, region, pos);
 }
 
 const float * lampe_tile::query(int64_t i, int64_t r) const {
@@ -133,15 +126,15 @@ void lampe_tile::begin_block(int64_t i3, int64_t ikv, int64_t i1, int64_t n_q, c
         for (int64_t r = 0; r < n_row; ++r) {
             const float * row = query(r/m, r%m);
             for (int64_t i = 0; i < shape.d_k; ++i) {
-                const int64_t o = neox || i >= n_rot ? i : i/2 + i%2*(n_rot/2);
+                const int64_t o = params.neox || i >= n_rot ? i : i/2 + i%2*(n_rot/2);
 
-                q_raw[r*shape.d_k_pad + o] = scale*row[i];
+                q_raw[r*shape.d_k_pad + o] = params.scale*row[i];
             }
         }
         for (auto & x : q_rot) {
             std::fill(x, x + n_row*shape.d_k_pad, 0.0f);
         }
-        // the rows of the output are scaled one by one
+        // vec_softmax() scales the rows of the output itself
         std::fill(alpha, alpha + LAMPE_PANEL, 1.0f);
     }
 
@@ -171,7 +164,7 @@ void lampe_tile::rotate_panels(enum lampe_region region) {
     for (int64_t r0 = 0; r0 < m && integers; r0 += LAMPE_I16_ROWS) {
         const int64_t n_row = std::min<int64_t>(m - r0, LAMPE_I16_ROWS);
 
-        // in the room of the keys, which come next
+        // the keys come after, their room is free
         float   * rows     = k_exact;
         int16_t * rows_i16 = k_i16[region];
 
@@ -187,7 +180,7 @@ void lampe_tile::rotate_panels(enum lampe_region region) {
             }
         }
         for (int64_t r = 0; r < n_row; ++r) {
-            q_scale[region][r0 + r] *= scale;
+            q_scale[region][r0 + r] *= params.scale;
         }
     }
 #endif
@@ -196,7 +189,7 @@ void lampe_tile::rotate_panels(enum lampe_region region) {
 
         rotate(q_raw, r);
         for (int64_t i = 0; i < shape.d_k; ++i) {
-            col[i*LAMPE_PANEL] = scale*q_raw[i];
+            col[i*LAMPE_PANEL] = params.scale*q_raw[i];
         }
     }
 
@@ -295,13 +288,13 @@ void lampe_tile::compute_panels() {
             lampe_select<true>(scores + o, s[LAMPE_REGION_LOCAL] + o, s[LAMPE_REGION_MIDDLE] + o, s[LAMPE_REGION_TAIL] + o,
                     plan, q_pos + c0, k_pos + j, n_col);
         }
-        for (int64_t j = 0; j < n && softcap != 0.0f; ++j) {
-            lampe_softcap(scores + j*LAMPE_PANEL, softcap, n_col);
+        for (int64_t j = 0; j < n && params.softcap != 0.0f; ++j) {
+            lampe_softcap(scores + j*LAMPE_PANEL, params.softcap, n_col);
         }
         for (int64_t j = 0; j < n && masked; ++j) {
             const float * mask = mask_f32 + j*n_q;
             for (int64_t c = 0; c < n_col; ) {
-                // a run of columns of one head
+                // the columns of one head follow one another in the mask
                 const int64_t i   = (c0 + c)%n_q;
                 const int64_t run = std::min(n_q - i, n_col - c);
                 lampe_mask(scores + j*LAMPE_PANEL + c, mask + i, run);

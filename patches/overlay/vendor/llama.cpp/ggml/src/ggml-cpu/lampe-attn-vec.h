@@ -1,10 +1,10 @@
 #pragma once
 
-// the inner loops of LaMPE attention for the few rows of a decoding step
+// the inner loops of the vec layout, for the few rows of a decoding step
 
 #include "lampe-attn-f32.h"
 
-// have a vector in a register: the compiler would rather load it again wherever it is used
+// keeps a vector in a register, where the compiler would load it again for each use
 #if (defined(__GNUC__) || defined(__clang__)) && defined(__AVX512F__)
 #define LAMPE_KEEP(x) __asm__("" : "+v"(x))
 #elif (defined(__GNUC__) || defined(__clang__)) && defined(__AVX2__)
@@ -13,8 +13,11 @@
 #define LAMPE_KEEP(x) GGML_UNUSED(x)
 #endif
 
-// C[m] += sum_k A[m][k]*B[k] for the few rows of a decoding step, over vectors of d values: B is read once where the
-// registers allow that. prefetch(j, end) is called for rows j to end - 1, at every fourth k: over all passes, rows 0 to K - 1
+// weighted sums
+//
+// C[m] += sum_k A[m][k]*B[k], B[k] has d values; B is read once where the registers allow that
+// prefetch(j, end) is called at every fourth k, and over all passes gets each of the rows 0 to K - 1 once
+
 template <int RM, int RN, typename T, typename F>
 static inline void lampe_sums_rows(float * C, int64_t ldc, const float * A, int64_t lda, const T * B, int64_t ldb, const float * alpha, int K, int64_t d,
         const F & prefetch) {
@@ -33,7 +36,7 @@ static inline void lampe_sums_rows(float * C, int64_t ldc, const float * A, int6
     }
 }
 
-// alpha: LAMPE_PANEL ones
+// alpha: LAMPE_PANEL ones, C is scaled beforehand
 template <typename T, typename F>
 static inline void lampe_sums(float * C, int64_t ldc, const float * A, int64_t lda, const T * B, int64_t ldb, const float * alpha, int M, int K, int64_t d,
         const F & prefetch) {
@@ -117,7 +120,7 @@ static inline void lampe_dots(float * S, int64_t lds, const float * Q, int64_t l
     }
 }
 
-// as above for n keys, a multiple of 4, that are rotated on the way; a key and its rotation come in whole vectors
+// the same for n keys, a multiple of 4, which are rotated on the way; a key and its rotation are whole vectors
 // rope: the rows of the table for the keys
 // D: the head size where it is known to the compiler and all of a key is rotated, else 0
 
@@ -133,7 +136,7 @@ static void lampe_rotated_dots_rows(float * GGML_RESTRICT S, int64_t lds, const 
     }
     const int64_t n_pairs = n_rot/2;
 
-    // the loop is in here: setting up a call costs as much as half a key
+    // all keys in one call: to set one up costs as much as half a key
     for (int j = 0; j < n; j += 4) {
         prefetch(j);
 

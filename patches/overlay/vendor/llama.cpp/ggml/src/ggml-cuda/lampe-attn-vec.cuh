@@ -2,40 +2,40 @@
 
 #include "lampe-attn-mma-tile.cuh"
 
-// Attention of one query, as in decoding. Memory decides, so a key is read once for all query heads of its KV head, and rotated
-// in shared memory; every warp goes through chunks of keys by itself, and what the warps of a block have is put together at
-// the end. lampe_merge() does the same for blocks.
+// Attention of one query, as in decoding. Reading the cache takes most of the time, so a key is read once for all query heads of
+// its KV head, and rotated in shared memory. Every warp goes through chunks of keys by itself; the results of the warps of a
+// block are put together at the end, those of the blocks by lampe_merge().
 
-static constexpr int LAMPE_VEC_ROWS = 16; // query heads of a block
-static constexpr int LAMPE_VEC_KEYS = 16; // of a chunk
+static constexpr int LAMPE_VEC_ROWS = 16; // query heads that a block takes
+static constexpr int LAMPE_VEC_KEYS = 16; // keys in a chunk
 
 template <int d>
 static constexpr __host__ __device__ int lampe_vec_warps() {
     return d <= 128 ? 4 : 2;
 }
 
-// halves from one row to the next in shared memory
+// halves from one row to the next in shared memory, see lampe_row_stride()
 template <int d>
 static constexpr __host__ __device__ int lampe_vec_stride() {
     return d + 8;
 }
 
-// queries, and the keys and values of every warp
+// room for the queries, and for keys and values of every warp
 template <int d>
 static constexpr __host__ __device__ size_t lampe_vec_shared_size() {
     return (LAMPE_REGION_COUNT*LAMPE_VEC_ROWS + 2*lampe_vec_warps<d>()*LAMPE_VEC_KEYS)*lampe_vec_stride<d>()*sizeof(half);
 }
 
-// blocks that a multiprocessor has room for
+// blocks on a multiprocessor, as many as it has room for
 template <int d>
 static constexpr __host__ __device__ int lampe_vec_blocks() {
     return d <= 64 ? 4 : d <= 128 ? 3 : 4;
 }
 
-// How the quads of a chunk are dealt out to the threads of a warp: n_key keys at a time, n_part times for one
+// how the quads of a chunk are dealt out to the threads of a warp: n_key keys at a time, n_part quads of a key to a thread
 template <int d>
 struct lampe_vec_quads {
-    static constexpr int n_lane = d/4 < WARP_SIZE ? d/4 : WARP_SIZE; // of a key
+    static constexpr int n_lane = d/4 < WARP_SIZE ? d/4 : WARP_SIZE; // threads that share a key
     static constexpr int n_part = d/4/n_lane;
     static constexpr int n_key  = WARP_SIZE/n_lane;
     static constexpr int n_iter = LAMPE_VEC_KEYS/n_key;
@@ -43,11 +43,11 @@ struct lampe_vec_quads {
     static_assert(n_lane*n_part == d/4, "quads are left over");
 };
 
-// f16 rows to shared memory, by one warp
+// start to copy f16 rows to shared memory, by one warp; rows from n_key on become zero
 template <int d>
 static __device__ __forceinline__ void lampe_vec_copy(half * s, const char * src, const int64_t nb1, const int n_key) {
-    constexpr int n_chunk = d/8; // of 16 bytes
-    constexpr int n_row   = n_chunk <= WARP_SIZE && LAMPE_VEC_KEYS % (WARP_SIZE/n_chunk) == 0 ? WARP_SIZE/n_chunk : 1; // at a time
+    constexpr int n_chunk = d/8; // copies of 16 bytes that make a row
+    constexpr int n_row   = n_chunk <= WARP_SIZE && LAMPE_VEC_KEYS % (WARP_SIZE/n_chunk) == 0 ? WARP_SIZE/n_chunk : 1; // rows at a time
 
     const int j = threadIdx.x/n_chunk;
     const int c = threadIdx.x%n_chunk;
@@ -71,7 +71,7 @@ static __device__ __forceinline__ void lampe_vec_copy(half * s, const char * src
     }
 }
 
-// f16: keys and values are, in aligned rows
+// f16: keys and values are f16 in aligned rows
 // blocks: [n_split, parts of the heads of a KV head, n_stream*n_head_kv]
 template <int d, bool f16>
 static __global__ void __launch_bounds__(lampe_vec_warps<d>()*WARP_SIZE, lampe_vec_blocks<d>()) lampe_attn_vec(const lampe_args args) {
@@ -81,13 +81,13 @@ static __global__ void __launch_bounds__(lampe_vec_warps<d>()*WARP_SIZE, lampe_v
     constexpr int n_warp   = lampe_vec_warps<d>();
     constexpr int n_thread = n_warp*WARP_SIZE;
     constexpr int stride   = lampe_vec_stride<d>();
-    constexpr int n_ahead  = f16 ? 4 : 1; // rows of the table that a thread has under way
+    constexpr int n_ahead  = f16 ? 4 : 1; // rows of the table that a thread loads ahead
 
     extern __shared__ half2 lampe_shared[];
 
     __shared__ float s_max[n_warp][LAMPE_VEC_ROWS];
     __shared__ float s_sum[n_warp][LAMPE_VEC_ROWS];
-    __shared__ int   s_rope[n_warp][LAMPE_VEC_KEYS]; // where the row of the table begins
+    __shared__ int   s_rope[n_warp][LAMPE_VEC_KEYS]; // offset of each key's row in the table
 
     const int lane = threadIdx.x;
     const int warp = threadIdx.y;
@@ -97,7 +97,7 @@ static __global__ void __launch_bounds__(lampe_vec_warps<d>()*WARP_SIZE, lampe_v
     half  * s_kv = s_q + LAMPE_REGION_COUNT*LAMPE_VEC_ROWS*stride;
     half  * s_k  = s_kv + 2*warp*LAMPE_VEC_KEYS*stride;
     half  * s_v  = s_k + LAMPE_VEC_KEYS*stride;
-    float * s_out = (float *) s_kv; // at the end: [n_warp, LAMPE_VEC_ROWS, d], each where the warp's keys have been
+    float * s_out = (float *) s_kv; // [n_warp, LAMPE_VEC_ROWS, d], at the end, in the room of the warps' keys
 
     const int ikv = blockIdx.z%args.n_head_kv;
     const int i3  = blockIdx.z/args.n_head_kv;
@@ -111,7 +111,7 @@ static __global__ void __launch_bounds__(lampe_vec_warps<d>()*WARP_SIZE, lampe_v
 
     const int j_step = args.n_split*n_warp*LAMPE_VEC_KEYS;
 
-    // what the thread's matrices begin with
+    // where the thread points ldmatrix at
     const uint32_t q_matrix = ggml_cuda_cvta_generic_to_shared(s_q + lampe_matrix_offset_a(stride));
     const uint32_t k_matrix = ggml_cuda_cvta_generic_to_shared(s_k + lampe_matrix_offset_b(stride));
     const uint32_t v_matrix = ggml_cuda_cvta_generic_to_shared(s_v + lampe_matrix_offset_b_trans(stride));
@@ -132,7 +132,7 @@ static __global__ void __launch_bounds__(lampe_vec_warps<d>()*WARP_SIZE, lampe_v
     copy_keys(j_first);
     copy_values(j_first);
 
-    // two threads have a key
+    // two threads look at each key
     int   k_pos_next = -1;
     float mask_next  = 0.0f;
 
@@ -154,9 +154,11 @@ static __global__ void __launch_bounds__(lampe_vec_warps<d>()*WARP_SIZE, lampe_v
     const int den          = plan[GGML_LAMPE_PLAN_DEN];
 
     {
-        const int q_pos[LAMPE_REGION_COUNT] = {
-            pos, (int) ggml_lampe_middle(pos, num, den) + plan[GGML_LAMPE_PLAN_MIDDLE_SHIFT], pos - plan[GGML_LAMPE_PLAN_TAIL_SHIFT],
-        };
+        int q_pos[LAMPE_REGION_COUNT];
+#pragma unroll
+        for (int region = 0; region < LAMPE_REGION_COUNT; ++region) {
+            q_pos[region] = (int) lampe_query_position(plan, (lampe_region) region, pos);
+        }
         for (int i = tid; i < LAMPE_VEC_ROWS*(d/4); i += n_thread) {
             const int r = i/(d/4);
 
@@ -187,7 +189,7 @@ static __global__ void __launch_bounds__(lampe_vec_warps<d>()*WARP_SIZE, lampe_v
 
     lampe_tile_c out[1][d/8];
 
-    // of rows lane/4 and lane/4 + 8
+    // for rows lane/4 and lane/4 + 8, see tile<16, 8, float>
     float row_max[1][2] = {{ LAMPE_MIN_MAX, LAMPE_MIN_MAX }};
     float row_sum[1][2] = {{ 0.0f, 0.0f }};
 
@@ -207,7 +209,7 @@ static __global__ void __launch_bounds__(lampe_vec_warps<d>()*WARP_SIZE, lampe_v
 
         const uint32_t any = __ballot_sync(0xFFFFFFFF, seen);
 
-        // the table is waited for longest: the first of it comes with the keys, the rest before it is needed
+        // reading the table has the longest latency: its first rows come with the keys, the others before they are needed
         lampe_quad rope[n_ahead][quads::n_part];
 
         const auto load_rope = [&](const int i0) {
@@ -264,7 +266,7 @@ static __global__ void __launch_bounds__(lampe_vec_warps<d>()*WARP_SIZE, lampe_v
         }
         __syncwarp();
 
-        // what is hidden may never have been written, and then be no number
+        // an empty cell may hold anything, and anything times 0 may be NaN
         if (any != 0xFFFFFFFF) {
             for (int jv = 0; jv < LAMPE_VEC_KEYS; ++jv) {
                 for (int i = lane; i < d && !(any & (1u << jv)); i += WARP_SIZE) {

@@ -10,14 +10,14 @@
 
 #include <algorithm>
 
-// parts to deal the tiles out to, so that few processors wait for the last
+// deal the tiles out to so many parts that few multiprocessors idle in the last wave
 static int lampe_find_n_split(const int n_block, const int n_slot, const int n_split_max) {
     int   best       = 1;
     float best_share = 0.0f;
 
     for (int n_split = 1; n_split <= n_split_max; ++n_split) {
         const int   n_wave = (n_block*n_split + n_slot - 1)/n_slot;
-        const float share  = (float) n_block*n_split/(n_wave*n_slot) - 0.01f*n_split; // merging costs, too
+        const float share  = (float) n_block*n_split/(n_wave*n_slot) - 0.01f*n_split; // merging has its cost
 
         if (share > best_share) {
             best       = n_split;
@@ -95,16 +95,18 @@ struct lampe_launcher {
         args.n_rot     = rope->ne[0];
         args.n_pos     = rope->ne[1];
 
-        args.scale   = ggml_get_op_params_f32(dst, 0);
-        args.softcap = ggml_get_op_params_f32(dst, 1);
-        args.neox    = ggml_get_op_params_i32(dst, 2) == GGML_ROPE_TYPE_NEOX;
+        const lampe_attn_params params = lampe_get_params(dst);
+
+        args.scale   = params.scale;
+        args.softcap = params.softcap;
+        args.neox    = params.neox;
     }
 
     int n_sm() const {
         return ggml_cuda_info().devices[ctx.device].nsm;
     }
 
-    // whether rows can be read 16 bytes at a time
+    // rows are copied 16 bytes at a time
     static bool is_aligned(const char * data, int64_t nb1, int64_t nb2, int64_t nb3) {
         return ((uintptr_t) data | nb1 | nb2 | nb3) % 16 == 0;
     }
@@ -178,7 +180,7 @@ struct lampe_launcher {
         args.n_tile    = (args.n_kv + n_tile_kv - 1)/n_tile_kv;
         args.n_block   = (args.n_q*args.n_gqa + n_row - 1)/n_row;
         args.n_row_pad = args.n_block*n_row;
-        args.n_variant = std::min(LAMPE_MAX_VARIANTS, 1 + (args.n_q + 511)/512); // of the default step of the length
+        args.n_variant = std::min(LAMPE_MAX_VARIANTS, 1 + (args.n_q + 511)/512); // 512: the usual step of the length
         args.n_split   = lampe_find_n_split(args.n_block*n_head_all, lampe_mma_blocks<d, n_mt>()*n_sm(), std::min(32, std::max(1, args.n_tile/4)));
 
         args.queries  = queries.alloc((size_t) args.n_stream*args.n_q);
@@ -255,7 +257,7 @@ void ggml_cuda_op_lampe_attn(ggml_backend_cuda_context & ctx, ggml_tensor * dst)
     }
 }
 
-// of a block, with what is static
+// shared memory of a block, 1024 bytes for what the kernels declare statically
 template <int d>
 static constexpr size_t lampe_shared_size_max() {
     return std::max(lampe_mma_shared_size<d, 1>(), lampe_vec_shared_size<d>()) + 1024;
@@ -301,7 +303,7 @@ bool ggml_cuda_lampe_attn_supported(int device, const ggml_tensor * dst) {
             case GGML_TYPE_BF16:
             case GGML_TYPE_Q8_0:
             case GGML_TYPE_Q4_0:
-                // elements are read two at a time
+                // see lampe_load_pair()
                 return t->nb[0] == ggml_type_size(t->type) &&
                     (ggml_is_quantized(t->type) || (t->nb[1] | t->nb[2] | t->nb[3]) % (2*t->nb[0]) == 0);
             default:
@@ -315,7 +317,7 @@ bool ggml_cuda_lampe_attn_supported(int device, const ggml_tensor * dst) {
 
 #else
 
-// AMD's and Moore Threads' compilers see this file, too
+// the builds for HIP and MUSA compile this file, too
 
 void ggml_cuda_op_lampe_attn(ggml_backend_cuda_context & ctx, ggml_tensor * dst) {
     GGML_UNUSED(ctx);
