@@ -33,3 +33,12 @@ def test_what_is_shared_is_written_once(what: str, where: str) -> None:
     found = [path.rpartition("/")[2] for path, text in SOURCES.items()
              for line in text.splitlines() if re.search(what, line.partition("//")[0])]
     assert found == [where]
+
+
+def test_the_page_names_every_file_of_the_fast_path_and_no_other() -> None:
+    page = "".join(path.read_text(encoding="utf-8") for path in PATCHES.glob("*.md"))
+    named = set(re.findall(r"[\w-]*lampe[\w-]*\.(?:cpp|cuh|cu|c|h)\b", page))
+    files = {path.rpartition("/")[2] for path in SOURCES}
+    cpu = {path.rpartition("/")[2] for path in SOURCES if "/ggml-cpu/" in path}
+    assert named <= files
+    assert cpu <= named
