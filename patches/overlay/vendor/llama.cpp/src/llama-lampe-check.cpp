@@ -18,7 +18,7 @@
 // n_ctx
 //
 
-// of a cell of the cache, beside its key and value: position, shift and the set of its sequences, on the processor
+// bytes that a cell of the cache takes beside its key and value: position, shift and the set of its sequences
 static constexpr size_t LLAMA_LAMPE_CELL_SIZE = 64;
 
 // memory that an allocation may count on; 0 when unknown

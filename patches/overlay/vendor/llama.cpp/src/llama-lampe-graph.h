@@ -35,9 +35,9 @@ public:
 
     bool can_reuse(const llm_graph_params & params) override;
 
-    // find the RoPE ops behind the queries and keys of a layer, the keys nullptr when those of an earlier layer are used
-    // false when there is none before their projections: positions do not matter here, or check() finds where they do
-    // throws llama_lampe_error when something that does not commute with RoPE comes after it
+    // find the RoPE ops that queries and keys of a layer come from; k_cur: nullptr when the keys of an earlier layer are used
+    // false when there is none: the layer needs no positions, or check() finds where it has them from
+    // throws llama_lampe_error when what comes after RoPE does not commute with it
     bool bind(const ggml_tensor * q_cur, const ggml_tensor * k_cur, const ggml_tensor * kq_b, int il);
 
     // throws llama_lampe_error when the graph has no attention of ours,

@@ -24,7 +24,7 @@ struct llama_ubatch;
 // a refusal: what() is one sentence for the user, which llama_lampe_last_error() repeats
 class llama_lampe_error : public std::runtime_error {
 public:
-    llama_lampe_error(const std::string & what);
+    explicit llama_lampe_error(const std::string & what);
 };
 
 // forget the last error, at the start of every call that can refuse

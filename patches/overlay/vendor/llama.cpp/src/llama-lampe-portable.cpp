@@ -124,7 +124,8 @@ void llama_lampe_portable::set_inputs(const std::vector<llama_lampe_plan> & plan
 
         for (int64_t s = 0; s < layout.n_stream; ++s) {
             for (int64_t i = s*n_tps + block.first; i < s*n_tps + block.first + block.n; ++i) {
-                // pairs at distances dist_min to dist_max; for a card, these loops are what it waits for
+                // let pairs at distances dist_min to dist_max through
+                // written for the compiler to vectorise: a GPU waits for this
                 const auto put = [&](const llama_lampe_cells & range, int32_t dist_min, int32_t dist_max) {
                     const int32_t * k_pos_r = k_pos + s*layout.n_kv + range.first;
 
@@ -301,7 +302,7 @@ ggml_tensor * llama_lampe_portable::build_attn(
             ggml_tensor * kq_part = ggml_view_4d(ctx, kq, range.n, block.n, n_head, layout.n_stream, kq->nb[1], kq->nb[2], kq->nb[3], i_cell*kq->nb[0]);
             ggml_tensor * v_part  = ggml_view_4d(ctx, v, range.n, v->ne[1], v->ne[2], v->ne[3], v->nb[1], v->nb[2], v->nb[3], range.first*v->nb[0]);
 
-            // to be found in a running graph: which tokens, which cells
+            // named after its tokens and cells, for callbacks that look for weights
             ggml_format_name(kq_part, "kq_weights-%d-%d-%d", il, (int) block.first, (int) range.first);
 
             ggml_tensor * kqv = ggml_mul_mat(ctx, v_part, kq_part);
@@ -314,7 +315,7 @@ ggml_tensor * llama_lampe_portable::build_attn(
         outs.push_back(out);
     }
 
-    // in pairs, so that no output is copied more than log2 times
+    // in pairs: one after another, the first output would be copied with every step
     while (outs.size() > 1) {
         std::vector<ggml_tensor *> pairs;
         for (size_t i = 0; i < outs.size(); i += 2) {
