@@ -16,11 +16,12 @@ from .model import metadata
 from .model.choose import choose_config, require_qualified
 from .model.description import read_model
 from .model.encoding import encode
+from .old_names import renamed
 
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """What convert did: `outputs` has one path, or one per part of a split model."""
+    """What convert_gguf did: `outputs` has one path, or one per part of a split model."""
 
     outputs: list[Path]
     architecture: str
@@ -28,7 +29,7 @@ class Conversion:
     replaced: bool  # the input carried LaMPE metadata already
 
 
-def convert(
+def convert_gguf(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str] | None = None,
     *,
@@ -40,13 +41,23 @@ def convert(
 ) -> Conversion:
     """Write `source` again with LaMPE metadata, to `target` or `NAME.lampe.gguf` beside it.
 
-    The values are `config`'s, or those of choose_config with `preset` and `values`. Every other
-    key and all tensors are carried over byte for byte, in constant memory; `on_progress` is called
-    with (bytes written, bytes to write), and both are the same once the disk has the rest to do.
-    Neither terminal nor signals are touched. Raises LampeError where
-    the model does not qualify, the input is damaged or the output cannot be written, UsageError
-    for an output that exists (without `force`), FieldError for values that make no sense; no file
-    is left behind then.
+    preset       name of published or calibrated values, see `preset`; None: what suits the model
+    config       a whole configuration instead
+    values       single fields of LampeConfig in their place, such as local_window=1024 (tokens)
+    force        replace an output that exists
+    on_progress  called with (bytes written, bytes to write); both are the same once the disk has
+                 the rest to do
+
+    Every other key and all tensors are carried over byte for byte, in constant memory; stock
+    llama.cpp reads the result as before. Neither terminal nor signals are touched. Raises
+    LampeError where the model does not qualify, the input is damaged or the output cannot be
+    written, UsageError for an output that exists, FieldError for values that make no sense; no
+    file is left behind then. The values: method, sections 1 and 2.
+
+    >>> from lampe_gguf import convert_gguf
+    >>> done = convert_gguf("model.gguf", context_length=16384)
+    >>> done.outputs[0].name, done.config.context_length
+    ('model.lampe.gguf', 16384)
     """
     with GGUFFile(source) as file:
         other_shards(file)  # a later part knows nothing of the model: say so, and not that
@@ -75,3 +86,7 @@ def default_target(file: GGUFFile) -> Path:
     stem = match["prefix"] if match else file.path.name.removesuffix(".gguf")
     tail = file.path.name[len(stem) :] if match else ".gguf"
     return file.path.with_name(f"{stem.removesuffix('.lampe')}.lampe{tail}")
+
+
+def __getattr__(name: str) -> Any:
+    return renamed(__name__, name, {"convert": "convert_gguf"})

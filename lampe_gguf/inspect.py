@@ -6,13 +6,12 @@ import dataclasses
 import os
 from typing import Any
 
-from .container.reader import GGUFFile
 from .errors import LampeError
 from .method.config import LampeConfig
-from .model import metadata
 from .model.architectures import qualifies
-from .model.choose import choose_config
-from .model.description import ModelInfo, read_model
+from .model.choose import choose_config, read_file
+from .model.description import ModelInfo
+from .old_names import renamed
 from .shown import MESSAGE_LIMIT, shown
 
 
@@ -43,11 +42,22 @@ class Inspection:
     rows: list[Row]
 
 
-def inspect(path: str | os.PathLike[str]) -> Inspection:
-    """Read a file's header; raises LampeError where it is damaged or its metadata unusable."""
-    with GGUFFile(path) as file:
-        model = read_model(file)
-        config = metadata.read(file, model.architecture)
+def inspect_gguf(path: str | os.PathLike[str]) -> Inspection:
+    """What a model's file says about LaMPE, and the map by input length (method: section 2).
+
+    Reads the header alone, of converted models and of others: `config` is then what convert_gguf
+    would write. Lengths and distances are in tokens. Raises LampeError where the file is damaged
+    or its LaMPE metadata cannot be used; why LaMPE cannot extend a model is no error but `reason`.
+
+    >>> from lampe_gguf import inspect_gguf
+    >>> found = inspect_gguf("model.gguf")
+    >>> found.model.architecture, found.converted, found.reason
+    ('llama', False, None)
+    >>> [(row.length, row.mapping_length) for row in found.rows]
+    [(4096, 4096), (8192, 8192), (16384, 8192), (32768, 8192)]
+    """
+    file = read_file(path)
+    model, config = file.info, file.own_config
     converted = config is not None
     reason = qualifies(model.architecture, model.values)
     if config is None and reason is None:
@@ -142,3 +152,7 @@ def _table(rows: list[Row]) -> str:
         "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
         for line in (heads, *cells)
     )
+
+
+def __getattr__(name: str) -> Any:
+    return renamed(__name__, name, {"inspect": "inspect_gguf"})

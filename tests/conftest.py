@@ -23,7 +23,8 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# tools/on_device.py: layers that contexts with attention from stock operations keep on a device
+# tools/device/on_device.py: layers that contexts with attention from stock operations keep on a
+# device
 GPU_LAYERS = int(os.environ.get("LAMPE_GPU_LAYERS", "0"))
 
 
@@ -85,11 +86,11 @@ def stock_path() -> str:
 
 @pytest.fixture(scope="session")
 def run_stock(stock_path: str) -> Callable[..., Any]:
-    """Call a function of tests/stock_side.py in a process that imports upstream's llama_cpp."""
+    """Call a function of tests/support/stock_side.py in a process with upstream's llama_cpp."""
 
     def run(function: str, **arguments: Any) -> Any:
         env = {**os.environ, "PYTHONPATH": stock_path}
-        script = Path(__file__).with_name("stock_side.py")
+        script = Path(__file__).parent / "support" / "stock_side.py"
         done = subprocess.run(
             [sys.executable, str(script), function, json.dumps(arguments)],
             env=env, capture_output=True, text=True,

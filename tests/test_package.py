@@ -29,8 +29,8 @@ def test_functions_and_modules_keep_apart():
     import lampe_gguf.convert
     import lampe_gguf.strip
 
-    assert lampe_gguf.convert_gguf is lampe_gguf.convert.convert
-    assert lampe_gguf.strip_gguf is lampe_gguf.strip.strip
+    assert lampe_gguf.convert_gguf is lampe_gguf.convert.convert_gguf
+    assert lampe_gguf.strip_gguf is lampe_gguf.strip.strip_gguf
 
 
 def test_every_exported_name_exists():

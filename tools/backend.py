@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 """The patched llama-cpp-python: build it, check its patches, refresh them, rebuild in seconds."""
 
+# argparse here, in bootstrap.py, in device/ where it builds, and in patched/: they are run by any
+# python3, before there is anything installed. What runs in .venv parses with click (arguments.py).
+
 from __future__ import annotations
 
 import argparse
@@ -10,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from patched import build, sdist, series
+from patched import build, sdist, series, trial
 from patched.devices import DEVICES
 from patched.places import PATCHES, patched_version
 from patched.refresh import refresh
@@ -35,6 +38,21 @@ def _check(options: argparse.Namespace) -> int:
         patches, files = series.read_series(PATCHES), series.overlay_files(PATCHES)
         print(f"{len(patches)} patches apply with no fuzz; {len(files)} overlay files are new")
     return 1 if wrong else 0
+
+
+def _try(options: argparse.Namespace) -> int:
+    source = trial.find_source(options.release)
+    print(f"{source.path.name}, SHA-256 {sdist.sha256(source.path)}")
+    results, taken = trial.try_series(source, PATCHES)
+    print(*results, sep="\n")
+    for path in taken:
+        print(f"overlay/{path}: upstream has this file now")
+    failed = sum(1 for each in results if each.failed)
+    moved = sum(1 for each in results if each.shift and not each.failed)
+    print(f"{len(results) - failed - moved} of {len(results)} patches apply, {moved} with offset, "
+          f"{failed} fail; upstream has {len(taken)} of {len(series.overlay_files(PATCHES))} "
+          "overlay files")
+    return 1 if failed or taken else 0
 
 
 def _refresh(options: argparse.Namespace) -> int:
@@ -80,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     def command(name: str, what: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=what, description=what)
         added.set_defaults(run=globals()[f"_{name}"], device="cpu", stock=False)
-        if name != "check":
+        if name not in ("check", "try"):
             group = added.add_mutually_exclusive_group()
             for device in DEVICES:
                 group.add_argument(
@@ -95,6 +113,9 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--discard", action="store_true",
                       help="drop edits made in the tree, and pack the wheel anew")
     command("check", "Check that every patch applies to the pristine source with no fuzz.")
+    other = command("try", "Say which hunks of the series fail on another release of upstream.")
+    other.add_argument("release", metavar="VERSION|SDIST",
+                       help="which pip then downloads, or the path of its source (.tar.gz)")
     back = command("refresh", "Write the edits of a source tree back into patches/.")
     back.add_argument("--tree", metavar="DIR", help="an edited tree elsewhere")
     back.add_argument("--new", nargs=2, metavar=("NAME", "WHY"),

@@ -9,10 +9,12 @@ import textwrap
 import time
 from pathlib import Path
 
+from arguments import run, tool
+
 from lampe_gguf.backend.llama import LampeLlama
 from lampe_gguf.backend.vocabulary import read_tokens
 from lampe_gguf.cli.progress import Progress
-from lampe_gguf.convert import convert
+from lampe_gguf.convert import convert_gguf as convert
 from lampe_gguf.errors import LampeError
 from lampe_gguf.evaluate.perplexity import score, summary
 from lampe_gguf.shown import duration
@@ -67,6 +69,7 @@ def side_by_side(left: str, right: str) -> str:
     return "\n".join(f"  {a:<{WIDTH}} | {b}" for a, b in zip(*columns, strict=True))
 
 
+@tool(__doc__)
 def main() -> int:
     """Run the demonstration."""
     source = model_path()
@@ -89,9 +92,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except LampeError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(main)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Fuzz what reads files and what writes them: for a night, or for a minute.
 
-    python tools/fuzz.py [--minutes 10] [--seed 1] [--what container metadata faults] [--keep DIR]
+    python tools/fuzz.py [--minutes 10] [--seed 1] [--what container] [--keep DIR]
 
 container: mutated files through convert, inspect and strip, judged by the gguf package's reader.
 metadata: mutated values through loading and reading, in a process that must not die of them.
@@ -13,7 +13,6 @@ The time is shared. What is found is kept in a folder of its own under --keep, w
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import random
 import shutil
@@ -26,12 +25,14 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from arguments import count
+import click
+from arguments import COUNT, run, tool
 from fuzzing import quick_place
+
+from lampe_gguf.cli.progress import Progress
 
 KINDS = {"container": ("containers", "Containers"), "metadata": ("metadata", "Metadata"),
          "faults": ("faults", "Faults")}
-EVERY = 10.0  # seconds between lines
 
 
 def make(what: str, folder: Path) -> Any:
@@ -43,8 +44,10 @@ def make(what: str, folder: Path) -> Any:
 def fuzz(what: str, seconds: float, seed: int, keep: Path, only: int | None = None) -> int:
     """Run one fuzzer for so long; returns how many inputs went wrong."""
     wrong, number, start = 0, only or 0, time.monotonic()
-    shown = start
-    with tempfile.TemporaryDirectory(prefix="lampe-fuzz-", dir=quick_place()) as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="lampe-fuzz-", dir=quick_place()) as folder,
+        Progress(what, 0, "inputs") as bar,
+    ):
         fuzzer = make(what, Path(folder))
         try:
             while time.monotonic() - start < seconds:
@@ -54,14 +57,13 @@ def fuzz(what: str, seconds: float, seed: int, keep: Path, only: int | None = No
                     kept = keep / f"{what}-{seed}-{number}"
                     shutil.copytree(fuzzer.found, kept, dirs_exist_ok=True, symlinks=True)
                     (kept / "wrong.txt").write_text(said + "\n")
+                    bar.clear()
+                    bar.relabel(f"{what}, {wrong} wrong")
                     print(f"{what} {number}: {said}\n  kept in {kept}", flush=True)
                 number += 1
+                bar.advance(1)
                 if only is not None:
                     break
-                if time.monotonic() - shown > EVERY:
-                    shown = time.monotonic()
-                    print(f"  {what}  {shown - start:.0f} s  {number} tried, {wrong} wrong",
-                          file=sys.stderr, flush=True)
         finally:
             fuzzer.close()
     counts = {name: each for name, each in vars(fuzzer).items() if type(each) is int}
@@ -70,23 +72,19 @@ def fuzz(what: str, seconds: float, seed: int, keep: Path, only: int | None = No
     return wrong
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--minutes", type=count, default=10, help="of all together")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--what", nargs="+", choices=list(KINDS), default=list(KINDS))
-    parser.add_argument("--only", type=int, metavar="N", help="the N-th input alone")
-    parser.add_argument("--keep", type=Path, default=Path("fuzz-found"), help="for what is found")
-    options = parser.parse_args()
-    seconds = 60 * options.minutes / len(options.what)
-    try:
-        wrong = sum(fuzz(what, seconds, options.seed, options.keep, options.only)
-                    for what in options.what)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    return min(wrong, 1)
+@tool(__doc__)
+@click.option("--minutes", type=COUNT, default=10, help="Of all together.")
+@click.option("--seed", type=int, default=1)
+@click.option("--what", multiple=True, type=click.Choice(list(KINDS)), default=list(KINDS),
+              help="May be given more than once; default: all.")
+@click.option("--only", type=int, metavar="N", help="The N-th input alone.")
+@click.option("--keep", type=click.Path(path_type=Path), default=Path("fuzz-found"),
+              help="For what is found.")
+def main(minutes: int, seed: int, what: tuple[str, ...], only: int | None, keep: Path) -> int:
+    """Run what was asked for; 1 where something was found."""
+    seconds = 60 * minutes / len(what)
+    return min(sum(fuzz(each, seconds, seed, keep, only) for each in what), 1)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -6,8 +6,7 @@
 
 from __future__ import annotations
 
-import sys
-
+from arguments import run, tool
 from patched.places import PATCHES
 
 from lampe_gguf.method.fields import FIELDS, MAX_F64, Bound, Field
@@ -84,6 +83,7 @@ def header() -> str:
     return TOP.replace("{names}\n", names + "\n") + " \\\n".join(map(line, FIELDS)) + "\n"
 
 
+@tool(__doc__)
 def main() -> int:
     """Write it, where it says something else."""
     text = header()
@@ -94,4 +94,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -7,22 +7,20 @@ uncertainty of attention rows, and the pattern of their mass by distance.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ..backend.vocabulary import beginning, excerpt, read_tokens
 from ..container.format import padded
-from ..container.reader import GGUFFile
 from ..conversation.session import PAD
 from ..errors import LampeError, UsageError
 from ..evaluate import perplexity
 from ..evaluate.perplexity import FOR_LENGTH, Setting, model_rope, setting
 from ..method.config import LampeConfig
 from ..model.architectures import slides
-from ..model.choose import file_config
-from ..model.description import read_model
+from ..model.choose import ModelFile, read_file
 from . import stats
 from .passkey import MAX_ANSWER, Trial, expected_tokens, run_trials
 from .reader import OnProgress, PrefixModel, Reader, Rows, Work
@@ -85,7 +83,7 @@ class _Measured:
 
 
 def measure(
-    model: Path,
+    model: str | os.PathLike[str],
     text: str,
     lengths: Sequence[int],
     *,
@@ -108,12 +106,11 @@ def measure(
     Raises UsageError for values that make no sense, LampeError where the text is too short or
     the model is refused.
     """
-    _, config = file_config(model)
-    with GGUFFile(model) as file:
-        info = read_model(file)
-    if slides(info.architecture, info.values):
+    file = read_file(model)
+    config, name = file.config, file.path.name
+    if slides(file.info.architecture, file.info.values):
         raise LampeError(
-            f"{model.name} has layers that see a sliding window only, whose attention cannot be "
+            f"{name} has layers that see a sliding window only, whose attention cannot be "
             "looked at yet; take another model"
         )
     lengths = sorted(set(lengths))
@@ -124,7 +121,7 @@ def measure(
     jobs = _jobs(methods, lengths)
     work = Work(_expected(jobs, trained, config, depths if passkey else ()), on_progress)
     room = max(lengths) + (MAX_ANSWER if passkey else 0)
-    rope = model_rope(model)
+    rope = model_rope(file)
     options: dict[str, Any] = {}
     if threads is not None:
         options = {"n_threads": threads, "n_threads_batch": threads}
@@ -134,7 +131,7 @@ def measure(
     # one after the other: two models at once would need twice the memory
     for method, group in jobs:
         how = setting(ROPE if method == TRAINED else method, config, max(group), **rope)
-        with Reader(_open(model, how, room, options), rows, work) as reader:
+        with Reader(_open(file, how, room, options), rows, work) as reader:
             tokens = read_tokens(reader.llm, text, max(lengths), "--lengths")
             for length in group:
                 first = max(0, length - trained) if method == TRAINED else 0
@@ -146,7 +143,7 @@ def measure(
             if passkey and method != TRAINED:
                 trials += run_trials(reader, method, text, group, depths, seed)
     return Report(
-        model=model.name,
+        model=name,
         window=config.window,
         trained_length=trained,
         queries=offsets,
@@ -181,7 +178,7 @@ def _jobs(methods: Sequence[str], lengths: Sequence[int]) -> list[tuple[str, lis
     return jobs
 
 
-def _open(model: Path, how: Setting, room: int, options: dict[str, Any]) -> PrefixModel:
+def _open(model: ModelFile, how: Setting, room: int, options: dict[str, Any]) -> PrefixModel:
     least = max(how.lampe.context_length, padded(room, PAD))
     lampe = dataclasses.replace(how.lampe, context_length=least)
     return PrefixModel(model, lampe=lampe, n_ctx=room, **how.options, **options)

@@ -24,7 +24,17 @@ CLOSED = "the model is closed; open it again"
 
 
 class Cancelled(LampeError):
-    """The work was cancelled with `cancel()`; the context can be used as before."""
+    """The work was cancelled with `cancel()`; the context can be used as before.
+
+    >>> from lampe_gguf import Cancelled, LampeLlama
+    >>> with LampeLlama("model.gguf", n_ctx=512, n_batch=64) as llm:
+    ...     llm.progress = lambda done, total: llm.cancel()  # or from another thread
+    ...     try:
+    ...         llm.eval(llm.tokenize(b"word " * 300))
+    ...     except Cancelled:
+    ...         print(f"read {llm.n_tokens} tokens")
+    read 64 tokens
+    """
 
     def __init__(self, message: str = "cancelled") -> None:
         super().__init__(message)

@@ -15,8 +15,7 @@ from ..errors import LampeError
 from ..method.config import LampeConfig
 from ..method.positions import Plan
 from ..model import metadata
-from ..model.choose import choose_config, require_qualified
-from ..model.description import read_model
+from ..model.choose import choose_config, read_file, require_qualified
 from . import api, opening
 from .calls import CLOSED, Calls, guarded
 from .calls import Cancelled as Cancelled
@@ -80,23 +79,23 @@ class _Closed:
 
 
 def _overrides(
-    model_path: str, lampe: LampeConfig | Literal["auto"]
+    model_path: str | os.PathLike[str], lampe: LampeConfig | Literal["auto"]
 ) -> dict[str, int | float | str]:
-    with GGUFFile(model_path) as file:
-        model = read_model(file)
-        require_qualified(model)
-        config = choose_config(model) if lampe == "auto" else lampe
+    model = read_file(model_path).info
+    require_qualified(model)
+    config = choose_config(model) if lampe == "auto" else lampe
     return metadata.as_overrides(model.architecture, config)
 
 
-def _without(model_path: str, n_ctx: int) -> tuple[dict[str, int | float | str], int]:
+def _without(
+    model_path: str | os.PathLike[str], n_ctx: int
+) -> tuple[dict[str, int | float | str], int]:
     """Overrides and n_ctx to open a file with as upstream would; its own length is the window."""
-    with GGUFFile(model_path) as file:
-        model = read_model(file)
-        config = metadata.read(file, model.architecture)
+    file = read_file(model_path)
+    config = file.own_config
     if config is None:
         return {}, n_ctx
-    return {metadata.prefix(model.architecture) + "version": 0}, n_ctx or config.window
+    return {metadata.prefix(file.info.architecture) + "version": 0}, n_ctx or config.window
 
 
 @guarded(LOOKS, FREE)
@@ -120,6 +119,12 @@ class LampeLlama(Llama):  # type: ignore[misc]
     `cancel()` and `close()`. Raises LampeError with the reason where the backend refuses the
     model, the values or the context, and everywhere once it is closed. `with` closes it. A pickle
     opens the file again, with the same values; what is called back stays behind.
+
+    >>> from lampe_gguf import LampeLlama
+    >>> with LampeLlama("model.gguf", lampe="auto", n_ctx=512) as llm:
+    ...     said = llm.create_completion("The sea was", max_tokens=4)
+    ...     print(llm.n_ctx(), llm.plan_for(16384).mapping_length)
+    512 8192
     """
 
     n_tokens: int  # in the context, as llama_cpp.Llama counts them
@@ -165,10 +170,10 @@ class LampeLlama(Llama):  # type: ignore[misc]
         self._given = {"lampe": lampe, "attention": attention, "kv_overrides": kv_overrides}
         overrides = dict(kv_overrides or {})
         if lampe is False:
-            given, n_ctx = _without(path, n_ctx)
+            given, n_ctx = _without(model_path, n_ctx)
             overrides = {**given, **overrides}
         elif lampe is not None:
-            overrides = {**_overrides(path, lampe), **overrides}
+            overrides = {**_overrides(model_path, lampe), **overrides}
 
         self._loading = opening.Loading(on_load)
 
@@ -189,6 +194,8 @@ class LampeLlama(Llama):  # type: ignore[misc]
                 message = str(error)
                 if message.startswith(opening.NO_CONTEXT):
                     raise LampeError(opening.context_reason(self, message)) from None
+                with GGUFFile(path):  # it says what is wrong with a file better than llama.cpp does
+                    pass
                 raise LampeError(opening.reason(message, path)) from None
             except MemoryError:
                 raise opening.memory_error(self, bool(options.get("logits_all"))) from None

@@ -5,21 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from ..container.reader import GGUFFile
 from ..errors import LampeError
+from ..model.choose import ModelFile
 from . import api
 from .native_path import NativePath
 
 
 @contextmanager
-def vocabulary(path: Path) -> Iterator[Any]:
+def vocabulary(path: str | os.PathLike[str]) -> Iterator[Any]:
     """A model's vocabulary alone, as the internal LlamaModel; LampeError where it cannot be read.
     """
-    with GGUFFile(path):  # says what is wrong with a file better than llama.cpp does
-        pass
+    if not isinstance(path, ModelFile):
+        with GGUFFile(path):  # says what is wrong with a file better than llama.cpp does
+            pass
     module = api.llama_cpp()
     from llama_cpp import _internals as internals
 
@@ -46,7 +47,7 @@ def beginning(model: Any) -> int | None:
     return bos if model.add_bos_token() and bos != -1 else None
 
 
-def read_tokens(model: Any, text: str, length: int, option: str = "--length") -> list[int]:
+def read_tokens(model: Any, text: str, length: int, option: str = "--lengths") -> list[int]:
     """The first `length` tokens of a text; LampeError where it has fewer.
 
     model  a Llama, or what vocabulary() gives

@@ -12,6 +12,8 @@ import queue
 import threading
 from collections.abc import Callable
 
+from ..errors import LampeError
+
 _Job = Callable[[], None]
 
 
@@ -57,7 +59,12 @@ def run_aside(work: _Job, stop: _Job) -> None:
             done.set()
 
     if _worker is None or not _worker.is_here():
-        _worker = _Worker()
+        try:
+            _worker = _Worker()
+        except RuntimeError:  # threads are all that it can be about
+            raise LampeError(
+                "the system gives no thread to compute in; close other programs or raise its limits"
+            ) from None
     _worker.give(run)
     # An event and not Thread.join: before Python 3.13, Ctrl-C in join() takes the thread for
     # finished (bpo-45274), and the context would be in use twice.

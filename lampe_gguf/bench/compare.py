@@ -81,7 +81,7 @@ def compare(
     Raises LampeError with what the side that failed said.
     """
     if not lengths:
-        raise UsageError("no length to measure at; give --length")
+        raise UsageError("no length to measure at; give --lengths")
     if stock is not None and not (stock / "llama_cpp").is_dir():
         raise UsageError(
             f"{stock} holds no llama_cpp; give the folder that "

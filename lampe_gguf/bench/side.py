@@ -13,7 +13,6 @@ import json
 import random
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from ..errors import LampeError
@@ -28,13 +27,14 @@ def open_side(side: str, model: str, **options: Any) -> Any:
 
         return Llama(model, verbose=False, **options)
     from ..backend.llama import LampeLlama
-    from ..model.choose import file_config
+    from ..model.choose import read_file
 
-    _, config = file_config(Path(model))
+    file = read_file(model)
+    config = file.config
     # the tokens written at the greatest length may go beyond what the file supports
     longest = max(config.context_length, options["n_ctx"])
     lampe: Any = False if side == "off" else dataclasses.replace(config, context_length=longest)
-    return LampeLlama(model, lampe=lampe, **options)
+    return LampeLlama(file, lampe=lampe, **options)
 
 
 def read(llm: Any, tokens: list[int]) -> None:

@@ -9,7 +9,8 @@ import click
 
 from ..shown import json_text
 from .console import out
-from .options import PICTURE, THREAD_COUNT
+from .options import PICTURE, THREAD_COUNT, Listed
+from .spelling import Respelled
 
 HELP = """Time MODEL reading and writing, LaMPE against stock attention.
 
@@ -19,16 +20,15 @@ build with LaMPE off (upstream's own graph), or with --stock upstream's own buil
 \b
 Examples:
   lampe-gguf bench model.gguf
-  lampe-gguf bench model.gguf --length 4096 --length 16384 --plot speed.png
+  lampe-gguf bench model.gguf --lengths 4096,16384 --plot speed.png
   lampe-gguf bench model.gguf --stock "$(python3 tools/backend.py build --stock | tail -1)"
 """
 
 
-@click.command(name="bench", help=HELP)
+@click.command(name="bench", help=HELP, cls=Respelled, old={"--length": "--lengths"})
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--length", "lengths", multiple=True, type=click.IntRange(2), metavar="TOKENS",
-              help="Tokens in the context; may be given several times.  "
-                   "[default: 512, 2048, 8192]")
+@click.option("--lengths", default="512,2048,8192", show_default=True,
+              type=Listed(click.IntRange(2)), metavar="TOKENS,...", help="Tokens in the context.")
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1),
               help="Runs of either side.")
 @click.option("--decode", default=32, show_default=True, type=click.IntRange(1),
@@ -48,7 +48,6 @@ def command(
     from ..bench.compare import compare
     from .progress import Progress
 
-    lengths = lengths or (512, 2048, 8192)
     with Progress("measuring", 2 * rounds * max(lengths), "tokens") as bar:
         found = compare(
             model, lengths, rounds=rounds, decode=decode, threads=threads, stock=stock,

@@ -18,7 +18,7 @@ from .options import NEW_FILE, PICTURE, THREAD_COUNT, THREADS
 from .writing import writing
 
 if TYPE_CHECKING:
-    from ..calibrate.report import Report
+    from ..calibration.report import Report
 
 HELP = """Find the LaMPE constants that suit MODEL, by reading a long text under many of them.
 
@@ -72,16 +72,19 @@ def command(
     report_path: Path | None, resume: bool, write: Path | None, force: bool, threads: int | None,
     as_json: bool, plot: Path | None,
 ) -> None:
-    from ..calibrate.job import Outlook, calibrate_model
+    from ..calibration.job import Outlook, calibrate
     from ..conversation.documents import read_documents
-    from ..convert import convert
+    from ..convert import convert_gguf
     from ..errors import UsageError
     from ..shown import duration
     from .progress import Progress
 
     if write is not None and paths.exists(write) and not force:
         raise UsageError(f"{write} exists; add --force to replace it")
-    documents = read_documents(texts) if texts else [python_documentation()]
+    documents = read_documents(texts) if texts else None
+    if documents is None:
+        say("no --text: reading Python's own documentation; text of the kind that the model "
+            "will read is better")
     path = report_path or model.with_name(model.name + ".calibration.json")
     if resume and not paths.exists(path):
         say(f"there is no {path} to go on from: starting anew")
@@ -89,15 +92,18 @@ def command(
     with Progress("calibrating", 0, "tokens") as bar:
 
         def outlook(found: Outlook) -> None:
-            bar.total = found.readings * found.lengths[-1]
             listed = ", ".join(f"{length:,}" for length in found.lengths)
             say(f"lengths {listed} tokens; about {found.readings} readings of about "
                 f"{duration(found.seconds_reading)}, at most {duration(found.seconds)}")
 
+        def show_progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.advance(done - bar.done)
+
         try:
-            report = calibrate_model(
-                model, documents, path, max_length=max_length, budget=budget, resume=resume,
-                threads=threads, on_outlook=outlook, on_tokens=bar.advance,
+            report = calibrate(
+                model, documents, max_length=max_length, budget=budget, report=path,
+                resume=resume, threads=threads, on_outlook=outlook, on_progress=show_progress,
                 on_stage=lambda stage: bar.relabel(f"calibrating: {stage}"),
             )
         except KeyboardInterrupt:
@@ -112,23 +118,13 @@ def command(
         out(f"report       {shown(path)}")
     if write is not None:
         with writing() as on_progress:
-            done = convert(model, write, config=report.config, force=force, on_progress=on_progress)
+            done = convert_gguf(
+                model, write, config=report.config, force=force, on_progress=on_progress)
         (say if as_json else out)(f"wrote        {shown(done.outputs[0])}")
     if plot is not None:
-        from ..calibrate.plot import plot_calibration
+        from ..calibration.plot import plot_calibration
 
         plot_calibration(report, plot)
-
-
-def python_documentation() -> Any:
-    """The text that every Python has."""
-    from pydoc_data.topics import topics
-
-    from ..conversation.documents import Document
-
-    say("no --text: reading Python's own documentation; text of the kind that the model "
-        "will read is better")
-    return Document("pydoc_data", "\n\n".join(topics[name] for name in sorted(topics)))
 
 
 def show(report: Report) -> None:

@@ -37,22 +37,24 @@ def command(
     from ..conversation.documents import read_documents
     from ..conversation.session import longest_input, open_model, tokens_to_ask
     from ..errors import LampeError
+    from ..model.choose import read_file
 
     documents = read_documents(docs, to_ask=True)
     for document in documents:
         if (damage := document.damage()) is not None:
             say(damage)
     n_documents = 0
+    file = read_file(model)
     if documents:
         with progress_line("counting", "characters") as on_progress:
             n_documents = tokens_to_ask(
-                model, documents, "", use_lampe=not no_lampe, n_ctx=n_ctx, on_progress=on_progress)
+                file, documents, "", use_lampe=not no_lampe, n_ctx=n_ctx, on_progress=on_progress)
     if n_ctx is None:
         n_ctx = DEFAULT_N_CTX + n_documents
-        limit, _ = longest_input(model, not no_lampe)
+        limit, _ = longest_input(file, not no_lampe)
         n_ctx = n_ctx if limit is None else min(n_ctx, limit)
     llm = open_model(
-        model, n_ctx=n_ctx, use_lampe=not no_lampe, threads=threads, on_note=say)
+        file, n_ctx=n_ctx, use_lampe=not no_lampe, threads=threads, on_note=say)
 
     on_terminal = sys.stdout.isatty()
     lost: list[OutputError] = []

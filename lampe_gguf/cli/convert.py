@@ -64,7 +64,7 @@ def command(
     model: Path, output: Path | None, force: bool, as_json: bool, quantize: str | None,
     preset: str | None, **values: Any,
 ) -> None:
-    from ..convert import convert
+    from ..convert import convert_gguf
 
     given = {name: value for name, value in values.items() if value is not None}
     options = {"preset": preset, "force": force, **given}
@@ -80,7 +80,7 @@ def command(
         if is_checkpoint(model):
             done = _convert_checkpoint(model, output, quantize, options)
         else:
-            done = convert(model, output, **options)
+            done = convert_gguf(model, output, **options)
     config = done.config
     if as_json:
         import dataclasses
@@ -108,7 +108,7 @@ def _convert_checkpoint(
 ) -> Conversion:
     """Its GGUF is made beside the output, which is NAME-TYPE.lampe.gguf beside the folder."""
     from ..container.atomic import check_target
-    from ..convert import convert
+    from ..convert import convert_gguf
     from ..huggingface.checkpoint import DEFAULT
 
     folder = folder.resolve()
@@ -123,4 +123,4 @@ def _convert_checkpoint(
         say(f"{stage} ...")
 
     with as_gguf(folder, quantize, target.resolve().parent, stage_begins) as made:
-        return convert(made, target, **options)
+        return convert_gguf(made, target, **options)

@@ -15,6 +15,7 @@ from ..shown import json_text
 from .console import out
 from .eval_tasks import kv_command, niah_command, passkey_command, ruler_command, tasks_command
 from .options import MAX_FACTOR, PICTURE, THREAD_COUNT, THREADS, Listed, Number, called_by_option
+from .spelling import USED, Respelled
 
 HELP = """Measure MODEL far beyond its training window, LaMPE against the alternatives.
 
@@ -24,18 +25,18 @@ RoPE, given only the last window of the text.
 
 \b
 Examples:
-  lampe-gguf eval ppl model.gguf --text book.txt --length 16384
+  lampe-gguf eval ppl model.gguf --text book.txt --lengths 16384
   lampe-gguf eval niah model.gguf --lengths 8192,16384 --plot niah.png
 """
 
-PPL_HELP = """Perplexity of the first LENGTH tokens of a text, by position (lower is better).
+PPL_HELP = """Perplexity of the first tokens of a text, by position (lower is better).
 
 The honest baseline is the method truncate: plain RoPE, given only the last window of the text.
 Compare the last 2,048 tokens: over all, truncate is scored on its window alone.
 
 \b
 Examples:
-  lampe-gguf eval ppl model.gguf --text book.txt --length 16384 --json
+  lampe-gguf eval ppl model.gguf --text book.txt --lengths 16384 --json
   lampe-gguf eval ppl model.gguf --text book.txt --lengths 8192,16384 --methods lampe,truncate
 """
 
@@ -45,15 +46,15 @@ def command() -> None:
     pass
 
 
-@command.command(name="ppl", help=PPL_HELP)
+@command.command(name="ppl", help=PPL_HELP, cls=Respelled,
+                 old={"--length": "--lengths", "--method": "--methods"})
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--text", required=True, metavar="FILE", help="The text; - is standard input.")
-@click.option("--length", type=click.IntRange(2), help="Tokens to read.")
-@click.option("--lengths", type=Listed(click.IntRange(2)), metavar="TOKENS,...",
-              help="Several lengths, in one table.")
-@click.option("--method", type=click.Choice(METHODS), help="[default: lampe]")
-@click.option("--methods", type=Listed(click.Choice(METHODS)), metavar="NAME,...",
-              help="Several methods, in one table.")
+@click.option("--lengths", required=True, type=Listed(click.IntRange(2)), metavar="TOKENS,...",
+              help="Tokens to read; several are a table.")
+@click.option("--methods", default="lampe", show_default=True,
+              type=Listed(click.Choice(METHODS)), metavar="NAME,...",
+              help=", ".join(METHODS) + ".")
 @click.option("--factor", type=Number(max=MAX_FACTOR), help="Of linear, yarn and ntk.")
 @click.option("--local-window", type=int, help="Of lampe and its neighbours.")
 @click.option("--group-size", type=int, help="Of selfextend.")
@@ -62,34 +63,27 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--plot", type=PICTURE, help="Draw it by position into a PNG.")
 def ppl(
-    model: Path, text: str, length: int | None, lengths: tuple[int, ...] | None,
-    method: str | None, methods: tuple[str, ...] | None, threads: int | None, portable: bool,
-    as_json: bool, plot: Path | None, **choices: Any,
+    model: Path, text: str, lengths: tuple[int, ...], methods: tuple[str, ...],
+    threads: int | None, portable: bool, as_json: bool, plot: Path | None, **choices: Any,
 ) -> None:
     from ..conversation.documents import read_document
-    from ..model.choose import file_config
+    from ..model.choose import read_file
     from .progress import Progress
 
-    if (length is None) == (lengths is None):
-        raise UsageError("give either --length TOKENS or --lengths TOKENS,...")
-    if method is not None and methods is not None:
-        raise UsageError("give either --method NAME or --methods NAME,...")
-    several = lengths is not None or methods is not None
-    all_methods = methods or (method or "lampe",)
     for option, users in (("factor", SCALINGS), ("group_size", ("selfextend",))):
-        if choices[option] is not None and not set(users) & set(all_methods):
+        if choices[option] is not None and not set(users) & set(methods):
             raise UsageError(f"--{option.replace('_', '-')} is for {', '.join(users)} only; leave "
                              "it out, or choose the method")
-    all_lengths = lengths or (length or 0,)
     document = read_document(text)
-    window = file_config(model)[1].window
+    file = read_file(model)
+    window = file.config.window
 
     def work(method: str, length: int) -> int:
         return min(length, window) if method == "truncate" else length
 
-    jobs = [(each, tokens) for tokens in all_lengths for each in all_methods]
+    jobs = [(each, tokens) for tokens in lengths for each in methods]
     with called_by_option(choices):
-        check(model, document.text, jobs, **choices)
+        check(file, document.text, jobs, **choices)
     found: list[Perplexity] = []
     try:
         with Progress("starting", sum(work(*job) for job in jobs), "tokens") as bar:
@@ -101,36 +95,44 @@ def ppl(
                     bar.advance(before + done - bar.done)
 
                 found.append(perplexity(
-                    model, document.text, tokens, method=each, threads=threads,
+                    file, document.text, tokens, method=each, threads=threads,
                     portable=portable, on_progress=show, **choices,
                 ))
     except (KeyboardInterrupt, LampeError):
         if found:  # what there is by then
-            show_found(jobs, found, several, as_json)
+            show_found(jobs, found, as_json)
         raise
-    show_found(jobs, found, several, as_json)
+    show_found(jobs, found, as_json)
     if plot is not None:
         from ..plot import plot_perplexity
 
         series = {}
         for (each, tokens), result in zip(jobs, found, strict=True):
             ends, values = zip(*result.blocks, strict=True)
-            label = each if len(all_lengths) == 1 else f"{each}, {tokens:,} tokens"
+            label = each if len(lengths) == 1 else f"{each}, {tokens:,} tokens"
             series[label] = (list(ends), list(values))
         plot_perplexity(series, window, plot)
 
 
 def show_found(
-    jobs: Sequence[tuple[str, int]], found: list[Perplexity], several: bool, as_json: bool
+    jobs: Sequence[tuple[str, int]], found: list[Perplexity], as_json: bool
 ) -> None:
     """All of the runs, or those there are."""
     if as_json:
         listed = [dataclasses.asdict(each) for each in found]
-        out(json_text({"runs": listed} if several else listed[0]))
-    elif several:
+        out(json_text(listed[0] if _is_no_list() else {"runs": listed}))
+    elif len(jobs) > 1:
         show_table(jobs, found)
     else:
         show_one(found[0])
+
+
+def _is_no_list() -> bool:
+    """Whether one run was asked for as it was once spelled, --length 9: its JSON was no list."""
+    ctx = click.get_current_context()
+    is_one = "--method" in ctx.meta[USED] or (
+        ctx.get_parameter_source("methods") is click.core.ParameterSource.DEFAULT)
+    return "--length" in ctx.meta[USED] and is_one
 
 
 def show_one(found: Perplexity) -> None:

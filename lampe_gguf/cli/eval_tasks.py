@@ -10,7 +10,17 @@ import click
 
 from .console import say
 from .options import Listed, Number
-from .task_options import HAYSTACK, LENGTHS, LIMIT, SEED, read_haystack, run_tasks, task_options
+from .spelling import Respelled
+from .task_options import (
+    HAYSTACK,
+    LENGTHS,
+    LIMIT,
+    OLD,
+    SEED,
+    read_haystack,
+    run_tasks,
+    task_options,
+)
 
 if TYPE_CHECKING:
     from ..evaluate.tasks.item import Count, Item
@@ -82,7 +92,7 @@ def passkey_command(
     run_tasks(model, generate, lengths, seed=seed, **options)
 
 
-@click.command(name="niah", help=NIAH_HELP)
+@click.command(name="niah", help=NIAH_HELP, cls=Respelled, old=OLD)
 @task_options(
     LENGTHS,
     click.option("--depths", type=Listed(Number(0, 1)), default="0,0.25,0.5,0.75,1",
@@ -118,7 +128,7 @@ def kv_command(
     run_tasks(model, generate, lengths, seed=seed, **options)
 
 
-@click.command(name="ruler", help=RULER_HELP)
+@click.command(name="ruler", help=RULER_HELP, cls=Respelled, old=OLD)
 @task_options(
     LENGTHS, LIMIT, SEED, HAYSTACK,
     click.option("--tasks", type=Listed(str), metavar="NAME,...", help="[default: all]"),

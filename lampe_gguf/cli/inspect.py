@@ -26,13 +26,13 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--plot", type=PICTURE, help="Draw the mapping into a PNG.")
 def command(model: Path, as_json: bool, plot: Path | None) -> None:
-    from .. import inspect
+    from ..inspect import as_dict, as_text, inspect_gguf
 
-    found = inspect.inspect(model)
+    found = inspect_gguf(model)
     if as_json:
-        out(json_text(inspect.as_dict(found)))
+        out(json_text(as_dict(found)))
     else:
-        out(inspect.as_text(found))
+        out(as_text(found))
     if plot is not None:
         from ..errors import LampeError
         from ..plot import plot_mapping

@@ -24,9 +24,9 @@ Example:
 @click.option("--force", is_flag=True, help="Replace OUTPUT if it exists.")
 @click.option("--json", "as_json", is_flag=True, help="Say what was done as JSON.")
 def command(model: Path, output: Path, force: bool, as_json: bool) -> None:
-    from ..strip import strip
+    from ..strip import strip_gguf
 
     with writing() as on_progress:
-        done = strip(model, output, force=force, on_progress=on_progress)
+        done = strip_gguf(model, output, force=force, on_progress=on_progress)
     paths = [str(path) for path in done]
     out(json_text({"outputs": paths}) if as_json else f"wrote {shown(paths[0])}")

@@ -29,8 +29,10 @@ LIMIT = click.option("--limit", type=click.IntRange(1), default=10, show_default
                      help="Questions for each task and length.")
 SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
                     help="Another one makes other questions.")
-HAYSTACK = click.option("--haystack", metavar="FILE",
+HAYSTACK = click.option("--text", "haystack", metavar="FILE",
                         help="Text to hide things in.  [default: Python's own documentation]")
+
+OLD = {"--haystack": "--text"}  # of commands that have it
 
 _COMMON = (
     click.option("--methods", type=Listed(click.Choice(METHODS)), default="lampe,truncate",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from .documents import Document, as_message
+from ..model.choose import read_file
+from .documents import Text, as_documents, as_message
 from .length import OnProgress
 from .reply import Reply
 from .session import context_for, longest_input, open_model, tokens_to_ask
@@ -14,7 +15,10 @@ from .session import context_for, longest_input, open_model, tokens_to_ask
 
 @dataclass(frozen=True)
 class Answer:
-    """What came out; seconds are wall-clock, `path` is the attention that ran."""
+    """What came out; seconds are wall-clock, `path` is the attention that ran.
+
+    compression  tokens for each position that they were mapped into, 1 for plain RoPE
+    """
 
     text: str
     prompt_tokens: int
@@ -27,9 +31,9 @@ class Answer:
 
 
 def ask(
-    model: Path,
+    model: str | os.PathLike[str],
     question: str,
-    documents: list[Document],
+    documents: Text | Sequence[Text] = (),
     *,
     max_tokens: int = 256,
     temperature: float = 0.2,
@@ -42,36 +46,54 @@ def ask(
     on_progress: OnProgress | None = None,
     on_note: Callable[[str], None] = lambda text: None,
 ) -> Answer:
-    """Read the documents and answer the question, handing out the answer as it comes.
+    """Have a model read documents and answer a question about them.
 
+    documents    texts (str), files of text (Path), or Documents, which have names; one or several
+    max_tokens   longest answer, tokens
+    temperature  0 for the likeliest answer
+    seed         for the same answer again; None: another one every time
+    threads      of the processor; None: all to read, one for each core to write
+    n_ctx        context length to open, tokens; None: what documents, question and answer need
+    use_lampe    False: plain RoPE, to see the difference
     on_text      called with each piece of the answer
     on_count     called with (characters, all of them) while the documents are counted
     on_progress  called with (tokens, all of them) while they are read
-    on_note      called with a sentence where the file carries no LaMPE metadata
+    on_note      called with a sentence where the file carries no LaMPE metadata: what convert_gguf
+                 would write is used then
 
-    Raises LampeError where the text does not fit, or the model or the values are refused.
+    The model is opened for as long as this takes. What reads as a control token in a text stays
+    text. Raises LampeError where the text does not fit, or the model or a value is refused, and
+    before the model is opened where that can be told. The positions: method, sections 1 to 3.
+
+    >>> from pathlib import Path
+    >>> from lampe_gguf import ask
+    >>> answer = ask("model.gguf", "What is this about?", Path("book.txt"), max_tokens=16)
+    >>> len(answer.text) > 0, answer.answer_tokens <= 16
+    (True, True)
     """
+    file = read_file(model)
+    read = as_documents(documents, to_ask=True)
     n_needed = tokens_to_ask(
-        model, documents, question, use_lampe=use_lampe, n_answer=max_tokens, n_ctx=n_ctx,
+        file, read, question, use_lampe=use_lampe, n_answer=max_tokens, n_ctx=n_ctx,
         on_progress=on_count,
     )
-    length = n_ctx or context_for(n_needed, longest_input(model, use_lampe)[0])
-    message = as_message(documents, question)
-    llm = open_model(
-        model, n_ctx=length, use_lampe=use_lampe, threads=threads, on_note=on_note,
+    length = n_ctx or context_for(n_needed, longest_input(file, use_lampe)[0])
+    messages = [{"role": "user", "content": as_message(read, question)}]
+    with open_model(
+        file, n_ctx=length, use_lampe=use_lampe, threads=threads, on_note=on_note,
         progress=on_progress,
-    )
-    reply = Reply(llm, [{"role": "user", "content": message}], max_tokens, temperature, seed)
-    for text in reply:
-        on_text(text)
-    plan = llm.plan()
-    return Answer(
-        text=reply.text,
-        prompt_tokens=reply.prompt_tokens,
-        answer_tokens=reply.answer_tokens,
-        seconds_reading=reply.seconds_reading,
-        seconds_answering=reply.seconds_answering,
-        n_ctx=llm.n_ctx(),
-        path=llm.path,
-        compression=plan.length / plan.mapping_length if plan is not None else 1.0,
-    )
+    ) as llm:
+        reply = Reply(llm, messages, max_tokens, temperature, seed)
+        for text in reply:
+            on_text(text)
+        plan = llm.plan()
+        return Answer(
+            text=reply.text,
+            prompt_tokens=reply.prompt_tokens,
+            answer_tokens=reply.answer_tokens,
+            seconds_reading=reply.seconds_reading,
+            seconds_answering=reply.seconds_answering,
+            n_ctx=llm.n_ctx(),
+            path=llm.path,
+            compression=plan.length / plan.mapping_length if plan is not None else 1.0,
+        )

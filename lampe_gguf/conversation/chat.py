@@ -49,15 +49,33 @@ class Turn:
 
 @dataclass
 class Chat:
-    """One conversation; `show` gets the answers as they come and what commands have to say.
+    """A conversation with a model, which is open and stays the caller's to close.
 
-    pending  documents that go along with the next line
-    unsent   the line that could not be answered, for /retry
-    used     tokens of the conversation
+    show         called with the answers as they come, and with what commands have to say
+    max_tokens   longest answer, tokens
+    temperature  0 for the likeliest answer
+    seed         for the same answers again
+    turns        what was said so far
+    pending      documents that go along with the next line
+    unsent       the line that could not be answered, for /retry
+    used         tokens of the conversation
+
+    `answer` says a line and gives the answer; `handle` takes lines as a user types them, commands
+    among them. What was read before is kept: with the length policy "causal" (method: section 3),
+    only what is new is read.
+
+    >>> from lampe_gguf import Chat, Document, LampeLlama
+    >>> with LampeLlama("model.gguf", lampe="auto", n_ctx=512) as llm:
+    ...     chat = Chat(llm, max_tokens=8)
+    ...     chat.pending.append(Document("the letter", "Dear Sir, the boat sails on Monday."))
+    ...     first = chat.answer("When does it sail?")
+    ...     again = chat.answer("Are you sure?")
+    >>> [message["role"] for message in chat.messages]
+    ['user', 'assistant', 'user', 'assistant']
     """
 
     llm: LampeLlama
-    show: Show
+    show: Show = lambda text: None
     max_tokens: int = 256
     temperature: float = 0.2
     seed: int | None = None
@@ -82,7 +100,7 @@ class Chat:
         if line.startswith("/"):
             return self._command(*line.split(maxsplit=1))
         if line:
-            self._answer(line)
+            self.answer(line)
         return True
 
     def _command(self, name: str, argument: str = "") -> bool:
@@ -103,7 +121,7 @@ class Chat:
         elif name == "/retry":
             if self.unsent is None:
                 raise LampeError("there is no line that was not answered")
-            self._answer(self.unsent)
+            self.answer(self.unsent)
         elif name == "/save":
             if not argument:
                 raise LampeError("name the file: /save FILE")
@@ -135,7 +153,11 @@ class Chat:
             self.show(f"{damage}\n")
         self.show(f"{document.name} goes along with your next message\n")
 
-    def _answer(self, line: str) -> None:
+    def answer(self, line: str) -> str:
+        """Say a line and give the answer; Ctrl-C ends it early and keeps what there is of it.
+
+        Raises LampeError, with the ways out, where the context has no room; the line is kept.
+        """
         turn = Turn(tuple(self.pending), line)
         was_full, self.unsent = self.unsent is not None, line
         self._refuse_long(line)
@@ -163,6 +185,7 @@ class Chat:
         self.pending.clear()
         self.unsent = None
         self.used = self.llm.n_tokens
+        return reply.text
 
     def _refuse_long(self, line: str) -> None:
         """LampeError for a line that fits into no context of this chat; it is not kept."""

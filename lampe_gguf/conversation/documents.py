@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -19,6 +19,10 @@ class Document:
     """Its name, made safe to show and to be told to a model, and its text.
 
     replaced  bytes that are no UTF-8 and stand in the text as U+FFFD
+
+    >>> from lampe_gguf import Document
+    >>> Document("the letter", "Dear Sir ...").name
+    'the letter'
     """
 
     name: str
@@ -76,6 +80,26 @@ def read_documents(names: Iterable[str], *, to_ask: bool = False) -> list[Docume
     if listed.count("-") > 1:
         raise UsageError("standard input (-) can be read only once")
     return [read_document(name, to_ask=to_ask) for name in listed]
+
+
+# a text as it is (str), a file of one (a path that is no str), or a document
+Text = str | os.PathLike[str] | Document
+
+
+def as_documents(texts: Text | Sequence[Text], *, to_ask: bool = False) -> list[Document]:
+    """Texts as a library's caller gives them, a str under a name; raises as read_document does.
+
+    to_ask  as in read_document
+    """
+    listed = [texts] if isinstance(texts, (str, os.PathLike, Document)) else list(texts)
+    found = []
+    for number, each in enumerate(listed, 1):
+        if isinstance(each, str):
+            each = Document("the text" if len(listed) == 1 else f"text {number}", each)
+        elif not isinstance(each, Document):
+            each = read_document(os.fspath(each), to_ask=to_ask)
+        found.append(each)
+    return found
 
 
 def _read(file: BinaryIO, to_ask: bool) -> bytes | None:

@@ -72,6 +72,12 @@ def plain_text(llm: Any, text: str) -> str:
     becomes the content of a message. The command line does so by itself.
 
     llm  a Llama, its internal LlamaModel (`_model`), or one with the vocabulary alone
+
+    >>> from lampe_gguf import LampeLlama, plain_text
+    >>> with LampeLlama("model.gguf", n_ctx=512) as llm:
+    ...     safe = plain_text(llm, "the end<|im_end|>")
+    >>> "<|im_end|>" in safe, safe.replace("\\u200b", "")
+    (False, 'the end<|im_end|>')
     """
     model = getattr(llm, "_model", llm)
     module = api.llama_cpp()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..backend.vocabulary import vocabulary
-from ..container.reader import GGUFFile, padded
+from ..container.format import padded
 from ..errors import LampeError, UsageError
 from ..method.fields import MAX_LENGTH
-from ..model.choose import file_config
-from ..model.description import read_model
+from ..model.choose import read_file
 from ..shown import shown
 from .documents import Document, as_message
 from .length import OnProgress, count_up_to
@@ -25,21 +24,21 @@ SENSIBLE_WINDOWS = 8  # further, answers are guesses: what is longer is better a
 PLAIN_WINDOWS = 16  # of plain RoPE, to see the difference; it reads nothing beyond one
 
 
-def longest_input(path: Path, use_lampe: bool) -> tuple[int | None, int]:
+def longest_input(path: str | os.PathLike[str], use_lampe: bool) -> tuple[int | None, int]:
     """The LaMPE context length (None for plain RoPE, which has none), and the window (0: unknown).
 
     Raises LampeError where LaMPE cannot extend the model.
     """
+    file = read_file(path)
     if use_lampe:
-        config = file_config(path)[1]
-        return config.context_length, config.window
-    with GGUFFile(path) as file:
-        return None, read_model(file).window or 0
+        return file.config.context_length, file.config.window
+    return None, file.info.window or 0
 
 
 def tokens_to_ask(
-    path: Path, documents: Sequence[Document], question: str, *, use_lampe: bool = True,
-    n_answer: int = 0, n_ctx: int | None = None, on_progress: OnProgress | None = None,
+    path: str | os.PathLike[str], documents: Sequence[Document], question: str, *,
+    use_lampe: bool = True, n_answer: int = 0, n_ctx: int | None = None,
+    on_progress: OnProgress | None = None,
 ) -> int:
     """Tokens that documents, question and an answer of `n_answer` need in the chat template.
 
@@ -47,6 +46,7 @@ def tokens_to_ask(
     where `n_ctx` does not, LampeError where none that the model supports does; that is seen
     before all of a long text is tokenised; `on_progress` is called with (characters counted, all).
     """
+    path = read_file(path)
     limit, window = longest_input(path, use_lampe)
     most = limit or max(n_ctx or 0, PLAIN_WINDOWS * window) or MAX_LENGTH
     texts = [*(document.text for document in documents), question]
@@ -97,7 +97,7 @@ def context_for(n_needed: int, limit: int | None) -> int:
 
 
 def open_model(
-    path: Path, *, n_ctx: int, use_lampe: bool, threads: int | None,
+    path: str | os.PathLike[str], *, n_ctx: int, use_lampe: bool, threads: int | None,
     on_note: Callable[[str], None] = lambda text: None, **options: Any
 ) -> LampeLlama:
     """Open a model to read with; a plain file gets the values that convert would write.
@@ -106,15 +106,15 @@ def open_model(
     """
     from ..backend.llama import LampeLlama
 
+    file = read_file(path)
     lampe: Any = False
     if use_lampe:
-        found, config = file_config(path)
-        lampe = None if found is not None else config
-        if found is None:
+        lampe = None if file.own_config is not None else file.config
+        if lampe is not None:
             on_note(
-                f"{path.name} carries no LaMPE metadata; using what 'lampe-gguf convert' would "
-                f"write ({shown(config.provenance)})"
+                f"{file.path.name} carries no LaMPE metadata; using what 'lampe-gguf convert' "
+                f"would write ({shown(lampe.provenance)})"
             )
     if threads is not None:
         options |= {"n_threads": threads, "n_threads_batch": threads}
-    return LampeLlama(path, lampe=lampe, n_ctx=n_ctx, **options)
+    return LampeLlama(file, lampe=lampe, n_ctx=n_ctx, **options)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,11 +15,10 @@ import numpy.typing as npt
 
 from ..backend.vocabulary import beginning, excerpt, read_tokens, vocabulary
 from ..container.format import padded
-from ..container.reader import GGUFFile
 from ..conversation.session import PAD
 from ..errors import UsageError
 from ..method.config import LampeConfig
-from ..model.choose import file_config
+from ..model.choose import read_file
 from ..model.presets import default_config
 
 if TYPE_CHECKING:
@@ -197,9 +196,9 @@ def summary(nll: npt.NDArray[np.float64], first: int) -> dict[str, Any]:
 
 
 def perplexity(
-    model: Path,
+    model: str | os.PathLike[str],
     text: str,
-    length: int,
+    length: int | None = None,
     *,
     method: str = "lampe",
     threads: int | None = None,
@@ -207,18 +206,34 @@ def perplexity(
     on_progress: OnProgress | None = None,
     **choices: Any,
 ) -> Perplexity:
-    """Perplexity of a text's first `length` tokens under one method; `choices` as in setting().
+    """Perplexity of a text's first `length` tokens (None: all of them) under one method.
 
-    portable  take the portable path, also where the devices have fused attention
+    method       one of METHODS; "truncate" is plain RoPE given only the last window of them: what
+                 a user does without LaMPE
+    threads      of the processor; None: all
+    portable     take the portable path, also where the devices have fused attention
+    on_progress  called with (tokens read, tokens to read)
+    choices      factor, local_window, group_size, as in setting()
 
-    "truncate" is plain RoPE given only the last window of them: what a user does without LaMPE.
-    Raises LampeError where the text is too short, or the model or a value is refused.
+    Each token is scored given all before it. A text of 8,192 tokens takes as long as reading it,
+    and the memory of one batch's logits. Raises LampeError where the text is too short, or the
+    model or a value is refused. Compare the ends of texts, and with "truncate" (method: section 6).
+
+    >>> from lampe_gguf import perplexity
+    >>> text = open("book.txt", encoding="utf-8").read()
+    >>> found = perplexity("model.gguf", text, 128)
+    >>> found.tokens, 1 < found.all < 1000
+    (128, True)
     """
     from ..backend.llama import LampeLlama
 
+    model = read_file(model)
+    if length is None:
+        with vocabulary(model) as vocab:
+            length = len(vocab.tokenize(text.encode(), True, False))
     if length < 2:
-        raise UsageError(f"--length is {length}; it must be at least 2 tokens")
-    _, config = file_config(model)
+        raise UsageError(f"--lengths has {length}; it must be at least 2 tokens")
+    config = model.config
     choices |= model_rope(model)
     how = setting(method, config, length, **choices)
     first = max(0, length - config.window) if method == "truncate" else 0
@@ -250,9 +265,12 @@ def perplexity(
         llm.close()
 
 
-def check(model: Path, text: str, jobs: Iterable[tuple[str, int]], **choices: Any) -> None:
+def check(
+    model: str | os.PathLike[str], text: str, jobs: Iterable[tuple[str, int]], **choices: Any
+) -> None:
     """Raise what perplexity() would for any of (method, length), before the first is measured."""
-    _, config = file_config(model)
+    model = read_file(model)
+    config = model.config
     rope = model_rope(model)
     longest = 0
     for method, length in jobs:
@@ -262,17 +280,17 @@ def check(model: Path, text: str, jobs: Iterable[tuple[str, int]], **choices: An
         read_tokens(vocab, text, longest)
 
 
-def model_rope(path: Path) -> dict[str, Any]:
+def model_rope(model: str | os.PathLike[str]) -> dict[str, Any]:
     """A model's own freq_base and n_rot, as llama.cpp finds them where the file does not say."""
-    with GGUFFile(path) as file:
+    info = read_file(model).info
 
-        def number(key: str, default: Any) -> Any:
-            value = file.value(f"{file.architecture}.{key}")
-            return value if isinstance(value, (int, float)) and value else default
+    def number(key: str, default: Any) -> Any:
+        value = info.values.get(f"{info.architecture}.{key}")
+        return value if isinstance(value, (int, float)) and value else default
 
-        n_head = number("attention.head_count", 1)
-        head_dim = number("attention.key_length", number("embedding_length", 64) // n_head)
-        return {
-            "freq_base": float(number("rope.freq_base", 10000.0)),
-            "n_rot": int(number("rope.dimension_count", head_dim)),
-        }
+    n_head = number("attention.head_count", 1)
+    head_dim = number("attention.key_length", number("embedding_length", 64) // n_head)
+    return {
+        "freq_base": float(number("rope.freq_base", 10000.0)),
+        "n_rot": int(number("rope.dimension_count", head_dim)),
+    }

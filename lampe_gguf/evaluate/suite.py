@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..backend.vocabulary import vocabulary
 from ..errors import LampeError, UsageError
-from ..model.choose import file_config
+from ..model.choose import ModelFile, read_file
 from .perplexity import METHODS, model_rope, setting
 from .tasks.answering import answer, can_share
 from .tasks.item import Count, Item
@@ -75,7 +75,8 @@ class Suite:
                 raise UsageError(
                     f"there is no method {method!r}; it is one of {', '.join(METHODS)}"
                 )
-        _, config = file_config(self.model)
+        file = read_file(self.model)
+        config = file.config
         self.window = config.window
         status = self.model.stat()
         settings = {
@@ -84,12 +85,12 @@ class Suite:
             "values": " ".join(f"{name}={x}" for name, x in config.effective().items()),
             **{name: value for name, value in self.choices.items() if value is not None},
         }
-        rope = model_rope(self.model)
+        rope = model_rope(file)
         ordered = sorted(set(self.lengths))
         for method in self.methods:
             for length in ordered:
                 setting(method, config, length, **rope | self.choices)  # refuses before any work
-        with Journal(self.resume, settings) as journal, vocabulary(self.model) as vocab:
+        with Journal(self.resume, settings) as journal, vocabulary(file) as vocab:
             damage = journal.damage()
             if damage is not None:
                 tell.note(damage)
@@ -121,11 +122,13 @@ class Suite:
                     self.parameters.setdefault(method, {})[length] = how.parameters
                     yield from each.known
                     if each.todo:
-                        yield from self._answer(each, how, tell)
+                        yield from self._answer(file, each, how, tell)
 
-    def _answer(self, work: _Work, how: Any, tell: Observer) -> Iterator[Result]:
+    def _answer(
+        self, file: ModelFile, work: _Work, how: Any, tell: Observer
+    ) -> Iterator[Result]:
         tell.stage(f"{work.method}, {work.length:,} tokens")
-        llm = self._open(how, max(len(p) + i.max_tokens for i, p, _ in work.todo))
+        llm = self._open(file, how, max(len(p) + i.max_tokens for i, p, _ in work.todo))
         try:
             share = can_share(llm)
             if not share and len(work.todo) > 1:
@@ -150,14 +153,14 @@ class Suite:
         finally:
             llm.close()
 
-    def _open(self, how: Any, n_ctx: int) -> LampeLlama:
+    def _open(self, file: ModelFile, how: Any, n_ctx: int) -> LampeLlama:
         from ..backend.llama import LampeLlama
 
         options = dict(how.options)
         if self.threads is not None:
             options |= {"n_threads": self.threads, "n_threads_batch": self.threads}
         return LampeLlama(
-            self.model, lampe=how.lampe, n_ctx=n_ctx,
+            file, lampe=how.lampe, n_ctx=n_ctx,
             attention="portable" if self.portable else None, **options
         )
 

@@ -69,12 +69,8 @@ class Lampe:
         return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], dim=-1)
 
 
-def enable_lampe(model: PreTrainedModel, config: LampeConfig) -> None:
-    """Have a model attend with LaMPE positions from now on; changes the model in place.
-
-    For decoders that rotate all queries and keys with one rotary embedding (Llama, Mistral, Qwen
-    2 and 3, ...), one sequence at a time, without padding. Raises LampeError for any other.
-    """
+def attach(model: PreTrainedModel, config: LampeConfig) -> None:
+    """What lampe_gguf.enable_lampe does; raises LampeError for a model that is none of its kind."""
     base = getattr(model, model.base_model_prefix, model)
     rotary = getattr(base, "rotary_emb", None)
     if isinstance(rotary, Unrotated):
@@ -97,6 +93,9 @@ def enable_lampe(model: PreTrainedModel, config: LampeConfig) -> None:
     AttentionInterface.register(NAME, _attention)
     AttentionMaskInterface.register(NAME, _mask)
     model.set_attn_implementation(NAME)
+
+
+enable_lampe = attach  # by the name that this module had it under first
 
 
 def _mask(*args: Any, attention_mask: torch.Tensor | None = None, **options: Any) -> None:

@@ -44,7 +44,14 @@ class LampeConfig:
     method                "lampe", or a neighbour: "rope", "rerope", "selfextend", "jetlong"
     provenance            where the values come from, in words
 
-    Making one checks nothing; `validate` does, and so do the methods that compute with it.
+    Making one checks nothing; `validate` does, and so do the methods that compute with it: they
+    raise FieldError.
+
+    >>> from lampe_gguf import LampeConfig
+    >>> config = LampeConfig(window=8192, context_length=32768, local_window=512, tail_window=200,
+    ...                      max_mapping_length=6144.0, slope=0.0, offset=40.0).validate()
+    >>> config.mapping_length(16384), config.plan(4096).is_identity
+    (6144, True)
     """
 
     window: int

@@ -40,6 +40,11 @@ class Plan:
     middle_shift  added to the query's position in the middle
     tail_start    distances from here on (and beyond the local window) are the tail
     tail_shift    taken off the query's position in the tail
+
+    >>> from lampe_gguf import default_config
+    >>> plan = default_config(8192).plan(32768)
+    >>> plan.length, plan.mapping_length, plan.local_window
+    (32768, 8192, 4096)
     """
 
     length: int
@@ -164,10 +169,20 @@ def key_position(plan: Plan, region: int, j: Positions) -> IntArray:
 
 
 def relative_position(plan: Plan, i: Positions, j: Positions) -> IntArray:
-    """Relative position p(i, j) that attention sees, int64; i and j broadcast.
+    """Relative position p(i, j) that attention sees, int64; i and j broadcast (method: section 2).
+
+    plan  what LampeConfig.plan gives for a length
+    i, j  positions of query and key, tokens: integers, or arrays of them of any two shapes that
+          NumPy broadcasts
 
     Exact for every position below 2**31: products stay below 2**63. Pairs that a causal mask
-    hides (j > i) get their plain, negative distance.
+    hides (j > i) get their plain, negative distance. Raises TypeError for numbers that are no
+    integers.
+
+    >>> from lampe_gguf import default_config, relative_position
+    >>> plan = default_config(8192).plan(32768)
+    >>> relative_position(plan, 32767, [32767, 30000, 16384, 0]).tolist()
+    [0, 2767, 5778, 8191]
     """
     region = regions(plan, i, j)
     by_region = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ..container.reader import GGUFFile
@@ -56,15 +57,57 @@ def choose_config(
     return dataclasses.replace(config, **changed).validate()
 
 
-def file_config(path: str | os.PathLike[str]) -> tuple[LampeConfig | None, LampeConfig]:
-    """The configuration in a model's file (or None), and the one to use.
+@dataclasses.dataclass(frozen=True, eq=False)
+class ModelFile(os.PathLike[str]):
+    """A path whose header was read: who is given one need not open the file to know the model.
 
-    Raises LampeError where the file carries none and LaMPE cannot extend the model.
+    It stands wherever a path does, for as long as nobody writes to the file.
     """
+
+    path: Path
+    info: ModelInfo
+    stated: LampeConfig | LampeError | None  # what the metadata say, or why they cannot be used
+
+    def __fspath__(self) -> str:
+        return os.fspath(self.path)
+
+    @property
+    def own_config(self) -> LampeConfig | None:
+        """The configuration in the file, None where it carries none; LampeError: unusable."""
+        if isinstance(self.stated, LampeError):
+            raise self.stated
+        return self.stated
+
+    @property
+    def config(self) -> LampeConfig:
+        """The file's own configuration, else what convert would write.
+
+        Raises LampeError where the file carries none and LaMPE cannot extend the model.
+        """
+        own = self.own_config
+        if own is not None:
+            return own
+        require_qualified(self.info)
+        return choose_config(self.info)
+
+
+def read_file(path: str | os.PathLike[str]) -> ModelFile:
+    """Read a file's header; a ModelFile is given back as it is.
+
+    Raises LampeError where the file is damaged or describes no model.
+    """
+    if isinstance(path, ModelFile):
+        return path
     with GGUFFile(path) as file:
-        model = read_model(file)
-        found = metadata.read(file, model.architecture)
-        if found is not None:
-            return found, found
-        require_qualified(model)
-        return None, choose_config(model)
+        info = read_model(file)
+        try:
+            stated: LampeConfig | LampeError | None = metadata.read(file, info.architecture)
+        except LampeError as error:
+            stated = error
+    return ModelFile(file.path, info, stated)
+
+
+def file_config(path: str | os.PathLike[str]) -> tuple[LampeConfig | None, LampeConfig]:
+    """The configuration in a model's file (or None), and the one to use; raises as `config`."""
+    file = read_file(path)
+    return file.own_config, file.config

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..container.format import Value
+from ..container.format import SCALARS, Value
 from ..container.reader import GGUFFile
 from .architectures import FIELDS, field
+
+ROPE_FIELDS = (
+    "attention.head_count", "attention.key_length", "embedding_length", "rope.dimension_count",
+    "rope.freq_base",
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelInfo:
     """Facts about one model; `window` in tokens, None where the file does not say.
 
-    `values` holds the metadata, by key, that architectures.py judges a model by.
+    `values` holds the metadata, by key, that architectures.py judges a model by, and what says
+    its RoPE's frequencies, as far as these are numbers.
     """
 
     architecture: str
@@ -31,7 +37,10 @@ def read_model(file: GGUFFile) -> ModelInfo:
     """
     arch = file.architecture
     values: dict[str, Value] = {}
-    for key in ("general.type", *(f"{arch}.{name}" for name in FIELDS)):
+    numbers = (f"{arch}.{name}" for name in ROPE_FIELDS if name not in FIELDS)
+    wanted = ("general.type", *(f"{arch}.{name}" for name in FIELDS),
+              *(key for key in numbers if key in file.pairs and file.pairs[key].type in SCALARS))
+    for key in wanted:
         value = file.value(key)
         if value is not None:
             values[key] = value

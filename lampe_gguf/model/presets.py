@@ -55,6 +55,11 @@ def default_config(window: int) -> LampeConfig:
     14.99 and 15.08 on 16,384 tokens of Perl's. s2 = min(200, W/32) is the published tail; inputs
     up to 4 W are the range over which that was measured.
     Raises LampeError for a window out of range.
+
+    >>> from lampe_gguf import default_config
+    >>> config = default_config(8192)
+    >>> config.context_length, config.local_window, config.provenance
+    (32768, 4096, 'uncalibrated: flat schedule, L = the window of 8192')
     """
     if not MIN_WINDOW <= window <= MAX_LENGTH:
         raise LampeError(
@@ -128,7 +133,12 @@ _FAMILIES: dict[str, _Family] = {
 
 
 def preset(name: str) -> LampeConfig:
-    """The preset of that name; UsageError where there is none."""
+    """Published or calibrated values by name (method: section 1); UsageError where there are none.
+
+    >>> from lampe_gguf import preset
+    >>> preset("llama3").mapping_length(32768)
+    4501
+    """
     try:
         return PRESETS[name]
     except KeyError:
@@ -162,7 +172,12 @@ def choose(arch: str, window: int, name: str = "", n_vocab: int | None = None) -
     name     its name, as free text
     n_vocab  its vocabulary's size, where known
 
-    The preset where there is one for this model, else `default_config`.
+    The preset where there is one for this model, else `default_config`. Raises LampeError for a
+    window out of range.
+
+    >>> from lampe_gguf import choose_config
+    >>> choose_config("llama", 8192, "Meta-Llama-3-8B-Instruct").provenance
+    'preset llama3: constants published with LaMPE (arXiv 2508.02308)'
     """
     found = find_preset(arch, window, name, n_vocab)
     return default_config(window) if found is None else preset(found)

@@ -2,7 +2,8 @@
 
 Each has try_one(rng), which makes one input, uses it, and returns what is wrong in a sentence or
 None; `found` is then the folder with what it takes to see it again. The same seed makes the same
-inputs. tests/test_fuzzing.py runs some of each; tools/fuzz.py runs them for as long as one likes.
+inputs. tests/tools/test_fuzzing.py runs some of each; tools/fuzz.py runs them for as long as one
+likes.
 """
 
 from __future__ import annotations

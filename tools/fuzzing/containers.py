@@ -180,10 +180,11 @@ class Containers:
         return wrong or (f"left behind: {left}" if left else None)
 
     def _try(self, source: Path, whole: bool) -> str | None:
-        from lampe_gguf.convert import convert
+        from lampe_gguf.convert import convert_gguf as convert
         from lampe_gguf.errors import LampeError
-        from lampe_gguf.inspect import as_text, inspect
-        from lampe_gguf.strip import strip
+        from lampe_gguf.inspect import as_text
+        from lampe_gguf.inspect import inspect_gguf as inspect
+        from lampe_gguf.strip import strip_gguf as strip
 
         out, back = self.folder / "out.gguf", self.folder / "back.gguf"
         carries = b".rope.scaling.lampe." in source.read_bytes()
@@ -217,7 +218,8 @@ class Containers:
 
     def _inspect(self, source: Path) -> str | None:
         from lampe_gguf.errors import LampeError
-        from lampe_gguf.inspect import as_text, inspect
+        from lampe_gguf.inspect import as_text
+        from lampe_gguf.inspect import inspect_gguf as inspect
 
         try:
             as_text(inspect(source))

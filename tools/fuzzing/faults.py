@@ -31,7 +31,7 @@ class Faults:
     """`done` of the `tried` conversions came to their end before the fault."""
 
     def __init__(self, folder: Path) -> None:
-        from lampe_gguf.convert import convert
+        from lampe_gguf.convert import convert_gguf as convert
 
         self.folder = folder
         self.found = folder / "work"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .parts import ARRAY, SCALARS, STRING, Pair, Parts, read_parts, text, value
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "support"))
 
 OTHERS = ("general.name", "general.type", "general.basename")
 OF_MODEL = ("context_length", "rope.freq_base", "rope.scaling.factor",

@@ -1,4 +1,4 @@
-"""A Python for 64-bit ARM with NumPy and pytest, run by QEMU: tests of libraries built for ARM.
+"""A Python for 64-bit ARM with what tests of libraries need that are built for it, run by QEMU.
 
 Debian's packages and PyPI's wheels are unpacked into a folder in the cache. Nothing is installed:
 apt keeps lists and downloads there too, and no program of the system changes.
@@ -19,7 +19,7 @@ COMPILERS = ("aarch64-linux-gnu-gcc", "aarch64-linux-gnu-g++")
 EMULATORS = ("qemu-aarch64", "qemu-aarch64-static")
 # NumPy's wheels and our libraries need libstdc++; apt finds what these two need
 DEBIAN = ("python3", "libstdc++6")
-PYPI = ("numpy", "gguf>=0.19", "pytest>=8")
+PYPI = ("numpy", "gguf>=0.19", "click>=8.1", "pytest>=8")
 # pip takes a name for what it says and no more: no wheel for an older system unless that is named
 WHEELS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux_2_17_aarch64",
           "manylinux2014_aarch64")
@@ -126,4 +126,4 @@ def _unpack_pypi(folder: Path) -> None:
     command += ["--target", folder / "packages", "--only-binary=:all:"]
     command += ["--implementation", "cp", "--python-version", version]
     command += [part for name in WHEELS for part in ("--platform", name)]
-    run([*command, *PYPI], "Fetching NumPy, gguf and pytest for ARM")
+    run([*command, *PYPI], "Fetching NumPy, gguf, click and pytest for ARM")

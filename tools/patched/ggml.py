@@ -19,7 +19,7 @@ from .tree import Tree
 
 def op_tests() -> list[str]:
     """The test files that need no more than ggml's two libraries."""
-    return sorted(str(path) for path in (CHECKOUT / "tests").glob("test_lampe_op*.py"))
+    return sorted(str(path) for path in (CHECKOUT / "tests" / "operator").glob("test_lampe_op*.py"))
 
 
 def lay(tree: Tree) -> None:

@@ -1,0 +1,1 @@
+"""The backend on other devices and instruction sets, and under sanitizers."""

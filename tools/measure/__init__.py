@@ -1,0 +1,1 @@
+"""What the speeds, errors and studies that are told were measured with."""
