@@ -54,7 +54,7 @@ SWITCHES = ("SSE42", "AVX", "AVX2", "BMI2", "FMA", "F16C", "AVX_VNNI", "AVX512",
             "AVX512_VNNI", "AVX512_BF16", "AMX_TILE", "AMX_INT8", "AMX_BF16")
 AVX2 = ("SSE42", "AVX", "AVX2", "BMI2", "FMA", "F16C")
 KERNEL = "lampe-attn-tile.cpp"  # includes every header of the kernel that differs by target
-VECTOR = re.compile(r"typedef (\w+) lampe_vec;|(struct) lampe_vec \{")
+VECTOR = re.compile(r"typedef (\w+) lampe_simd;|(struct) lampe_simd \{")
 INTEGERS = "#define LAMPE_I16"
 ASK = "import ggml_ctypes as g; print('integers', g.Ggml().multiplies_integers)"
 
@@ -64,7 +64,7 @@ class Target:
     """An instruction set: how CMake is told, and what the kernel makes of it."""
 
     title: str
-    vector: str  # what lampe_vec is there; 'struct' is plain C
+    vector: str  # what lampe_simd is there; 'struct' is plain C
     switches: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()  # of the processor, as Linux names it
     march: str = ""  # of ARM

@@ -24,7 +24,7 @@ static constexpr size_t LLAMA_LAMPE_SCORES_MAX = 256*1024*1024;
 //
 
 llama_lampe_context::llama_lampe_context(const llama_model & model, const llama_cparams & cparams, const llama_lampe_params & params) :
-    model(model), cparams(cparams), cur({ params, {} }), flash_attn(cparams.flash_attn), auto_fa(cparams.auto_fa) {
+    model(model), cparams(cparams), active({ params, {} }), flash_attn(cparams.flash_attn), auto_fa(cparams.auto_fa) {
     n_pos = GGML_PAD((int32_t) cparams.n_ctx_seq + LLAMA_LAMPE_POS_SLACK, LLAMA_LAMPE_POS_PAD);
 
     const char * scores_max_env = getenv("LLAMA_LAMPE_SCORES_MAX");
@@ -36,7 +36,7 @@ llama_lampe_context::llama_lampe_context(const llama_model & model, const llama_
 }
 
 const llama_lampe_params & llama_lampe_context::get_params() const {
-    return cur.params;
+    return active.params;
 }
 
 llama_lampe_context::settings llama_lampe_context::set_params(const llama_lampe_params & params) {
@@ -47,33 +47,33 @@ llama_lampe_context::settings llama_lampe_context::set_params(const llama_lampe_
     const float magnitude = (float) params.attention_factor;
 
     // tables are made now and not when a graph asks for them: a batch would fail where there is no memory
-    for (const auto & table : cur.rope_tables) {
+    for (const auto & table : active.rope_tables) {
         if (table->magnitude == magnitude || table->is_swa) {
             next.rope_tables.push_back(table);
         }
     }
-    for (const auto & table : cur.rope_tables) {
-        if (table->is_base && !find_table(next.rope_tables, table->rope, table->factors, magnitude, table->buft)) {
-            next.rope_tables.push_back(make_table(table->rope, table->factors, magnitude, table->buft, n_pos));
+    for (const auto & table : active.rope_tables) {
+        if (table->is_base && !find_rope_table(next.rope_tables, table->rope, table->factors, magnitude, table->buft)) {
+            next.rope_tables.push_back(make_rope_table(table->rope, table->factors, magnitude, table->buft, n_pos));
             next.rope_tables.back()->is_base = true;
         }
     }
 
-    std::swap(cur, next);
+    std::swap(active, next);
 
     return next;
 }
 
-void llama_lampe_context::restore(settings && before) {
-    cur = std::move(before);
+void llama_lampe_context::restore_settings(settings && before) {
+    active = std::move(before);
 }
 
 void llama_lampe_context::set_prompt_length(llama_seq_id seq_id, int32_t n_tokens) {
     if (seq_id < 0 || seq_id >= LLAMA_MAX_SEQ) {
         throw llama_lampe_error(format("sequence %d does not exist: it must be between 0 and %d", seq_id, LLAMA_MAX_SEQ - 1));
     }
-    if (n_tokens < 0 || (uint32_t) n_tokens > cur.params.context_length) {
-        throw llama_lampe_error(format("a prompt of %d tokens is beyond the LaMPE context length of %u", n_tokens, cur.params.context_length));
+    if (n_tokens < 0 || (uint32_t) n_tokens > active.params.context_length) {
+        throw llama_lampe_error(format("a prompt of %d tokens is beyond the LaMPE context length of %u", n_tokens, active.params.context_length));
     }
 
     prompt_length[seq_id] = n_tokens;
@@ -106,9 +106,9 @@ bool llama_lampe_context::begin_batch(const llama_batch_allocr & balloc) {
             continue;
         }
 
-        if ((uint32_t) pos >= cur.params.context_length) {
+        if ((uint32_t) pos >= active.params.context_length) {
             throw llama_lampe_error(format("position %d of sequence %d is beyond the LaMPE context length of %u: "
-                        "remove or shift earlier tokens, or convert the model with a larger context length", pos, s, cur.params.context_length));
+                        "remove or shift earlier tokens, or convert the model with a larger context length", pos, s, active.params.context_length));
         }
 
         pos_max = std::max(pos_max, pos);
@@ -118,7 +118,7 @@ bool llama_lampe_context::begin_batch(const llama_batch_allocr & balloc) {
 
     if (grow) {
         // positions may run ahead of the cells when early tokens are removed and the rest is not shifted
-        grow_tables(GGML_PAD(std::min<int64_t>(2*(int64_t) pos_max, cur.params.context_length) + 1 + LLAMA_LAMPE_POS_SLACK, LLAMA_LAMPE_POS_PAD));
+        grow_rope_tables(GGML_PAD(std::min<int64_t>(2*(int64_t) pos_max, active.params.context_length) + 1 + LLAMA_LAMPE_POS_SLACK, LLAMA_LAMPE_POS_PAD));
     }
 
     for (llama_seq_id s = 0; s < LLAMA_MAX_SEQ; ++s) {
@@ -139,10 +139,10 @@ bool llama_lampe_context::begin_batch(const llama_batch_allocr & balloc) {
 }
 
 int32_t llama_lampe_context::get_length(llama_seq_id seq_id, llama_pos pos, int32_t n_batch) const {
-    switch ((enum llama_lampe_length_policy) cur.params.length_policy) {
+    switch ((enum llama_lampe_length_policy) active.params.length_policy) {
         case LLAMA_LAMPE_LENGTH_POLICY_CAUSAL:
             {
-                const int64_t step = cur.params.length_step;
+                const int64_t step = active.params.length_step;
 
                 // the last step may end beyond the context length, no harm: m is bounded
                 return (int32_t) std::min<int64_t>((pos/step + 1)*step, INT32_MAX);
@@ -167,7 +167,7 @@ std::vector<llama_lampe_plan> llama_lampe_context::get_plans(const llama_ubatch 
         if (is_swa) {
             res[i] = llama_lampe_plan_identity(length);
         } else {
-            res[i] = i > 0 && res[i - 1].length == length ? res[i - 1] : llama_lampe_params_plan(cur.params, length);
+            res[i] = i > 0 && res[i - 1].length == length ? res[i - 1] : llama_lampe_params_plan(active.params, length);
         }
     }
 
@@ -175,7 +175,7 @@ std::vector<llama_lampe_plan> llama_lampe_context::get_plans(const llama_ubatch 
 }
 
 float llama_lampe_context::get_magnitude(bool is_swa) const {
-    return is_swa ? 1.0f : (float) cur.params.attention_factor;
+    return is_swa ? 1.0f : (float) active.params.attention_factor;
 }
 
 bool llama_lampe_context::get_plan_seq(const llama_memory_i & memory, llama_seq_id seq_id, llama_lampe_plan & plan) const {
@@ -188,7 +188,7 @@ bool llama_lampe_context::get_plan_seq(const llama_memory_i & memory, llama_seq_
         return false;
     }
 
-    plan = llama_lampe_params_plan(cur.params, get_length(seq_id, pos, pos + 1));
+    plan = llama_lampe_params_plan(active.params, get_length(seq_id, pos, pos + 1));
 
     return true;
 }
@@ -196,10 +196,10 @@ bool llama_lampe_context::get_plan_seq(const llama_memory_i & memory, llama_seq_
 uint32_t llama_lampe_context::n_plans_max(uint32_t n_tokens) const {
     uint32_t res = 0;
 
-    switch ((enum llama_lampe_length_policy) cur.params.length_policy) {
+    switch ((enum llama_lampe_length_policy) active.params.length_policy) {
         // each sequence may begin and end in the middle of a step, but there are only so many steps
         case LLAMA_LAMPE_LENGTH_POLICY_CAUSAL:
-            res = std::min(2*cparams.n_seq_max + n_tokens/cur.params.length_step, cur.params.context_length/cur.params.length_step + 1);
+            res = std::min(2*cparams.n_seq_max + n_tokens/active.params.length_step, active.params.context_length/active.params.length_step + 1);
             break;
         // the announced length and what comes after it
         case LLAMA_LAMPE_LENGTH_POLICY_PROMPT:
@@ -211,9 +211,9 @@ uint32_t llama_lampe_context::n_plans_max(uint32_t n_tokens) const {
 }
 
 llama_lampe_plan llama_lampe_context::get_plan_max(bool is_swa) const {
-    const int32_t length = std::min(cparams.n_ctx_seq, cur.params.context_length);
+    const int32_t length = std::min(cparams.n_ctx_seq, active.params.context_length);
 
-    return is_swa ? llama_lampe_plan_identity(length) : llama_lampe_params_plan(cur.params, length);
+    return is_swa ? llama_lampe_plan_identity(length) : llama_lampe_params_plan(active.params, length);
 }
 
 int64_t llama_lampe_context::n_tokens_block(int64_t n_kv) const {

@@ -136,7 +136,7 @@ bool llm_graph_input_lampe::can_reuse(const llm_graph_params & params) {
     res &= n_stream == (params.cparams.kv_unified ? 1 : params.ubatch.n_seqs_unq);
 
     if (res && !fused) {
-        res = portable.lt == get_layout(params.ubatch);
+        res = portable.layout == get_layout(params.ubatch);
     }
 
     return res;

@@ -22,7 +22,7 @@ public:
      const llama_kv_cache_context * mctx,
                  llm_graph_result * res);
 
-    // of the layers that see all tokens, or of those that see a sliding window: their positions stay as they are
+    // is_swa: for the layers that see a sliding window, whose positions stay as they are
     static llm_graph_input_lampe * add(
                           ggml_context * ctx,
                     const llama_ubatch & ubatch,
@@ -35,9 +35,9 @@ public:
 
     bool can_reuse(const llm_graph_params & params) override;
 
-    // find the RoPE ops behind the queries and keys of a layer, the keys nullptr when those of an earlier layer are used
-    // false when there is none before their projections: positions do not matter here, or check() finds where they do
-    // throws llama_lampe_error when something that does not commute with RoPE comes after it
+    // find the RoPE ops that queries and keys of a layer come from; k_cur: nullptr when the keys of an earlier layer are used
+    // false when there is none: the layer needs no positions, or check() finds where it has them from
+    // throws llama_lampe_error when what comes after RoPE does not commute with it
     bool bind(const ggml_tensor * q_cur, const ggml_tensor * k_cur, const ggml_tensor * kq_b, int il);
 
     // throws llama_lampe_error when the graph has no attention of ours,
@@ -81,15 +81,15 @@ private:
 
     void build_inputs(ggml_context * ctx, const llama_ubatch & ubatch, const llama_cparams & cparams);
 
-    // of the batch in hand
+    // what portable computes for the batch in hand
     llama_lampe_layout get_layout(const llama_ubatch & ubatch) const;
 
     llama_lampe_context & lampe;
 
     const llama_kv_cache_context * mctx;
 
-    const bool is_iswa; // the context has two caches
-    const bool is_swa;  // this is of the one whose layers see a sliding window
+    const bool is_iswa; // the context has two caches, mctx is of one of them
+    const bool is_swa;  // ... of the layers that see a sliding window
 
     bool fused  = false;
     bool causal = false;
@@ -103,7 +103,7 @@ private:
 
     llama_lampe_portable portable;
 
-    // of the layer in hand
+    // set by bind(), for the layer in hand
     llama_lampe_rope rope = {};
     int              il   = -1;
 

@@ -24,7 +24,7 @@ struct llama_ubatch;
 // a refusal: what() is one sentence for the user, which llama_lampe_last_error() repeats
 class llama_lampe_error : public std::runtime_error {
 public:
-    llama_lampe_error(const std::string & what);
+    explicit llama_lampe_error(const std::string & what);
 };
 
 // forget the last error, at the start of every call that can refuse
@@ -37,11 +37,11 @@ void llama_lampe_error_prepare();
 // keep what a call failed with for llama_lampe_last_error(), unless what it came from is kept already
 void llama_lampe_error_keep(const std::exception & err);
 
-// and log it
+// the same, and log it
 void llama_lampe_error_note(const char * func, const std::exception & err);
 
 // what fn() returns, or ret_failed where it throws: no exception may cross the C API
-template<typename F>
+template <typename F>
 int32_t llama_lampe_try(const char * func, int32_t ret_failed, F && fn) {
     try {
         return fn();
@@ -63,7 +63,7 @@ static constexpr int32_t LLAMA_LAMPE_NO_LIMIT = INT32_MAX;
 // throws llama_lampe_error when a value is out of range
 void llama_lampe_params_check(const llama_lampe_params & params);
 
-// every position as it is
+// plain RoPE: every position as it is
 llama_lampe_plan llama_lampe_plan_identity(int32_t length);
 
 // the plan of an input of `length` tokens
@@ -97,7 +97,7 @@ struct llama_lampe_rope {
     bool operator==(const llama_lampe_rope & other) const;
 
     // equal but for the tensor that the factors are in
-    bool same_rotation(llama_lampe_rope other) const;
+    bool same_rotation(const llama_lampe_rope & other) const;
 
     // what to pass as ggml_rope_ext's attn_factor to rotate with this magnitude, YaRN's cancelled:
     // the model's own RoPE has applied that one already
@@ -126,7 +126,22 @@ public:
 
     const llama_lampe_params & get_params() const;
 
-    struct rope_table;
+    struct rope_table {
+        llama_lampe_rope   rope;
+        std::vector<float> factors;
+
+        float magnitude;
+
+        // asked for by layers that see all tokens, by layers that see a sliding window
+        bool is_base = false;
+        bool is_swa  = false;
+
+        ggml_backend_buffer_type_t buft;
+
+        ggml_tensor             * tensor;
+        ggml_context_ptr          ctx;
+        ggml_backend_buffer_ptr   buf;
+    };
 
     // what set_params() replaces
     struct settings {
@@ -135,10 +150,10 @@ public:
         std::vector<std::shared_ptr<rope_table>> rope_tables;
     };
 
-    // the settings before; no graph built before may be used again
+    // returns the settings before; a graph that was built with them must not be used again
     // throws, and nothing changes, where a value is out of range or the memory for other tables is lacking
     settings set_params(const llama_lampe_params & params);
-    void     restore(settings && before);
+    void     restore_settings(settings && before);
 
     void set_prompt_length(llama_seq_id seq_id, int32_t n_tokens);
 
@@ -174,36 +189,26 @@ public:
     // bytes of the tables; where nothing is allocated (no_alloc), what they would take
     std::map<ggml_backend_buffer_type_t, size_t> memory_breakdown() const;
 
-    struct rope_table {
-        llama_lampe_rope   rope;
-        std::vector<float> factors;
-
-        float magnitude;
-
-        // which layers have asked for it
-        bool is_base = false;
-        bool is_swa  = false;
-
-        ggml_backend_buffer_type_t buft;
-
-        ggml_tensor             * tensor;
-        ggml_context_ptr          ctx;
-        ggml_backend_buffer_ptr   buf;
-    };
-
 private:
-    void rope_table_fill(rope_table & table, int32_t n_pos) const;
+    void fill_rope_table(rope_table & table, int32_t n_pos) const;
 
     // nullptr when there is none
-    static std::shared_ptr<rope_table> find_table(
-        const std::vector<std::shared_ptr<rope_table>> & tables,
-        const llama_lampe_rope & rope, const std::vector<float> & factors, float magnitude, ggml_backend_buffer_type_t buft);
+    static std::shared_ptr<rope_table> find_rope_table(
+            const std::vector<std::shared_ptr<rope_table>> & tables,
+                                    const llama_lampe_rope & rope,
+                                  const std::vector<float> & factors,
+                                                     float   magnitude,
+                                ggml_backend_buffer_type_t   buft);
 
-    std::shared_ptr<rope_table> make_table(
-        const llama_lampe_rope & rope, const std::vector<float> & factors, float magnitude, ggml_backend_buffer_type_t buft, int32_t n_pos) const;
+    std::shared_ptr<rope_table> make_rope_table(
+              const llama_lampe_rope & rope,
+            const std::vector<float> & factors,
+                               float   magnitude,
+          ggml_backend_buffer_type_t   buft,
+                             int32_t   n_pos) const;
 
-    // all of them, or none: throws where the memory for it is lacking
-    void grow_tables(int32_t n_pos_new);
+    // throws where the memory for it is lacking, and then none of them has grown
+    void grow_rope_tables(int32_t n_pos_new);
 
     // n_batch: where the sequence ends in the batch under way
     int32_t get_length(llama_seq_id seq_id, llama_pos pos, int32_t n_batch) const;
@@ -214,7 +219,7 @@ private:
     const llama_model   & model;
     const llama_cparams & cparams;
 
-    settings cur;
+    settings active;
 
     // as the caller of the context asked for: what holds when LaMPE is off
     const bool flash_attn;

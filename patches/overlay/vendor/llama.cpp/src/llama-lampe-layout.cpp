@@ -16,11 +16,11 @@ static bool lampe_plan_same_middle(const llama_lampe_plan & a, const llama_lampe
     return a.num == b.num && a.den == b.den;
 }
 
-int32_t lampe_plan_middle(const llama_lampe_plan & plan, int32_t pos) {
+int32_t llama_lampe_plan_middle(const llama_lampe_plan & plan, int32_t pos) {
     return (int32_t) ggml_lampe_middle(pos, plan.num, plan.den);
 }
 
-std::vector<llama_lampe_plan> lampe_plans_distinct(const std::vector<llama_lampe_plan> & plans, std::vector<int64_t> & ids) {
+std::vector<llama_lampe_plan> llama_lampe_plans_distinct(const std::vector<llama_lampe_plan> & plans, std::vector<int64_t> & ids) {
     std::vector<llama_lampe_plan> res;
 
     ids.resize(plans.size());
@@ -136,7 +136,7 @@ llama_lampe_layout llama_lampe_layout::from_batch(
 
     std::vector<int64_t> ids;
 
-    const int64_t n_plans = lampe_plans_distinct(plans, ids).size();
+    const int64_t n_plans = llama_lampe_plans_distinct(plans, ids).size();
 
     // a block per plan has one middle; where the tokens of many sequences alternate there would be too many blocks
     int64_t n_changes = 0;
@@ -152,8 +152,8 @@ llama_lampe_layout llama_lampe_layout::from_batch(
             n = std::find_if(ids.begin() + first, ids.begin() + first + n, [&](int64_t id) { return id != ids[first]; }) - (ids.begin() + first);
         }
 
-        llama_lampe_block cur = { first, n, {}, {}, {} };
-        cur.middle.resize(n_plans);
+        llama_lampe_block block = { first, n, {}, {}, {} };
+        block.middle.resize(n_plans);
 
         for (int64_t s = 0; s < n_stream; ++s) {
             for (int64_t id = -1; id < n_plans; ++id) {
@@ -165,20 +165,20 @@ llama_lampe_layout llama_lampe_layout::from_batch(
                     }
                 }
 
-                cur.local.include(k_pos + s*n_kv, n_kv, reach.local_min, reach.local_max);
+                block.local.include(k_pos + s*n_kv, n_kv, reach.local_min, reach.local_max);
                 if (id >= 0) {
-                    cur.middle[id].include(k_pos + s*n_kv, n_kv, reach.middle_min, reach.middle_max);
-                    cur.tail      .include(k_pos + s*n_kv, n_kv, 0,                reach.tail_max);
+                    block.middle[id].include(k_pos + s*n_kv, n_kv, reach.middle_min, reach.middle_max);
+                    block.tail      .include(k_pos + s*n_kv, n_kv, 0,                reach.tail_max);
                 }
             }
         }
 
         // all of the cells, as upstream: the same sums in the same order
-        if (cur.is_local_only()) {
-            cur.local = { 0, n_kv };
+        if (block.is_local_only()) {
+            block.local = { 0, n_kv };
         }
 
-        res.blocks.push_back(std::move(cur));
+        res.blocks.push_back(std::move(block));
 
         first += n;
     }
@@ -197,20 +197,20 @@ llama_lampe_layout llama_lampe_layout::from_plan(
     };
 
     for (int64_t first = 0; first < n_tps; first += n_block) {
-        llama_lampe_block cur = { first, std::min(n_block, n_tps - first), {}, {}, {} };
+        llama_lampe_block block = { first, std::min(n_block, n_tps - first), {}, {}, {} };
 
         if (lampe_plan_is_identity(plan)) {
-            cur.local = { 0, n_kv };
+            block.local = { 0, n_kv };
         } else {
-            cur.local  = cells_of((int64_t) plan.local_window + cur.n);
-            cur.middle = { { 0, n_kv } };
+            block.local  = cells_of((int64_t) plan.local_window + block.n);
+            block.middle = { { 0, n_kv } };
 
             if (plan.tail_start != LLAMA_LAMPE_NO_LIMIT) {
-                cur.tail = cells_of((int64_t) plan.length - plan.tail_start + cur.n);
+                block.tail = cells_of((int64_t) plan.length - plan.tail_start + block.n);
             }
         }
 
-        res.blocks.push_back(std::move(cur));
+        res.blocks.push_back(std::move(block));
     }
 
     return res;

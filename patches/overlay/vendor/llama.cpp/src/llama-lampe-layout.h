@@ -68,7 +68,7 @@ struct llama_lampe_layout {
 };
 
 // the position of a key in the middle; that of a query lacks the shift
-int32_t lampe_plan_middle(const llama_lampe_plan & plan, int32_t pos);
+int32_t llama_lampe_plan_middle(const llama_lampe_plan & plan, int32_t pos);
 
 // the distinct plans that have a middle, in order of appearance, and the index of each token's own: -1 for the identity
-std::vector<llama_lampe_plan> lampe_plans_distinct(const std::vector<llama_lampe_plan> & plans, std::vector<int64_t> & ids);
+std::vector<llama_lampe_plan> llama_lampe_plans_distinct(const std::vector<llama_lampe_plan> & plans, std::vector<int64_t> & ids);

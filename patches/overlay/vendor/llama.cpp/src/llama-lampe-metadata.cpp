@@ -20,7 +20,7 @@ class lampe_reader {
 public:
     lampe_reader(const llama_model_loader & ml, const std::string & arch) : ml(ml), prefix(arch + ".rope.scaling.lampe.") {}
 
-    bool any() const {
+    bool has_keys() const {
         for (int64_t i = 0; i < gguf_get_n_kv(ml.metadata); ++i) {
             if (is_ours(gguf_get_key(ml.metadata, i))) {
                 return true;
@@ -47,7 +47,7 @@ public:
             }
             val = ovrd->val_i64;
         } else {
-            const int64_t id = find(name, required);
+            const int64_t id = find_key(name, required);
             if (id < 0) {
                 return;
             }
@@ -81,7 +81,7 @@ public:
             }
         }
 
-        const int64_t id = find(name, required);
+        const int64_t id = find_key(name, required);
         if (id < 0) {
             return;
         }
@@ -92,7 +92,7 @@ public:
         }
     }
 
-    // the index of a string in a list of names
+    // a string that has to be one of these names; value is its index
     void get_name(const char * name, uint32_t & value, bool required, const std::vector<const char *> & names) const {
         const char * str = get_str(name, required);
         if (!str) {
@@ -111,7 +111,7 @@ public:
         throw llama_lampe_error(format("LaMPE metadata %s%s is '%.80s': it must be one of %s", prefix.c_str(), name, str, list.c_str()));
     }
 
-    // a string that the backend has no use for
+    // a string for other programs, checked and not kept
     void check_text(const char * name, bool required, size_t n_max) const {
         const char * str = get_str(name, required);
 
@@ -121,7 +121,7 @@ public:
     }
 
     // a misspelt key would be ignored in silence
-    void check_names(const std::vector<std::string> & names) const {
+    void check_keys(const std::vector<std::string> & names) const {
         const auto check = [&](const std::string & key) {
             if (is_ours(key) && std::find(names.begin(), names.end(), key.substr(prefix.size())) == names.end()) {
                 throw llama_lampe_error(format("LaMPE metadata %s is not a known key", key.c_str()));
@@ -146,7 +146,7 @@ private:
             return ovrd->val_str;
         }
 
-        const int64_t id = find(name, required);
+        const int64_t id = find_key(name, required);
         if (id < 0) {
             return nullptr;
         }
@@ -167,7 +167,7 @@ private:
         return it == ml.kv_overrides.end() ? nullptr : &it->second;
     }
 
-    int64_t find(const char * name, bool required) const {
+    int64_t find_key(const char * name, bool required) const {
         const int64_t id = gguf_find_key(ml.metadata, (prefix + name).c_str());
 
         if (id < 0 && required) {
@@ -220,7 +220,7 @@ static const char * lampe_why_not(const llama_model & model, const llama_hparams
         all_swa = all_swa && hparams.swa_type != LLAMA_SWA_TYPE_NONE && hparams.is_swa(il);
 
         if (hparams.n_head_kv(il) == 0) {
-            continue; // no attention
+            continue; // the layer has no attention
         }
         if (hparams.n_rot(il) == 0 || hparams.n_rot(il) % 2 != 0) {
             return "it rotates an odd number of dimensions";
@@ -243,7 +243,7 @@ void llama_lampe_load_hparams(llama_model_loader & ml, const llama_model & model
 
     lampe_reader reader(ml, arch);
 
-    if (!reader.any()) {
+    if (!reader.has_keys()) {
         return;
     }
 
@@ -269,9 +269,9 @@ void llama_lampe_load_hparams(llama_model_loader & ml, const llama_model & model
 
 #define FIELD_NAME(name, ...) #name,
 
-    reader.check_names({
+    reader.check_keys({
         LLAMA_LAMPE_FIELDS(params, FIELD_NAME, FIELD_NAME, FIELD_NAME, FIELD_NAME)
-        "padding", // filler of the converter's
+        "padding", // the converter fills up room with it
     });
 
     llama_lampe_params_check(params);

@@ -128,7 +128,6 @@ llama_lampe_plan llama_lampe_params_plan(const llama_lampe_params & params, int3
             } break;
     }
 
-
     plan.local_window = s1;
     plan.den          = group;
 

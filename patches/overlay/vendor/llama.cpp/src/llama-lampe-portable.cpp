@@ -7,8 +7,8 @@
 // llama_lampe_portable
 //
 
-void llama_lampe_portable::build_inputs(ggml_context * ctx, const llama_lampe_layout & lt) {
-    this->lt = lt;
+void llama_lampe_portable::build_inputs(ggml_context * ctx, const llama_lampe_layout & layout) {
+    this->layout = layout;
 
     const auto new_i32 = [&](int64_t n, const char * name) {
         ggml_tensor * res = ggml_new_tensor_1d(ctx, GGML_TYPE_I32, n);
@@ -17,19 +17,19 @@ void llama_lampe_portable::build_inputs(ggml_context * ctx, const llama_lampe_la
         return res;
     };
 
-    middle.resize(lt.blocks[0].middle.size());
+    middle.resize(layout.blocks[0].middle.size());
 
-    for (const auto & cur : lt.blocks) {
-        local.range.include(cur.local);
-        tail .range.include(cur.tail);
+    for (const auto & block : layout.blocks) {
+        local.range.include(block.local);
+        tail .range.include(block.tail);
 
-        for (size_t u = 0; u < middle.size(); ++u) {
-            middle[u].range.include(cur.middle[u]);
+        for (size_t im = 0; im < middle.size(); ++im) {
+            middle[im].range.include(block.middle[im]);
         }
 
         ggml_tensor * mask = nullptr;
-        if (!cur.is_local_only()) {
-            mask = ggml_new_tensor_4d(ctx, GGML_TYPE_F32, cur.n_cells(), cur.n, 1, lt.n_stream);
+        if (!block.is_local_only()) {
+            mask = ggml_new_tensor_4d(ctx, GGML_TYPE_F32, block.n_cells(), block.n, 1, layout.n_stream);
             ggml_set_input(mask);
             ggml_set_name(mask, "lampe_mask");
         }
@@ -38,21 +38,21 @@ void llama_lampe_portable::build_inputs(ggml_context * ctx, const llama_lampe_la
 
     masks_kq.resize(masks.size());
 
-    local.q_pos = new_i32(lt.n_tokens,                "lampe_local_q_pos");
-    local.k_pos = new_i32(local.range.n*lt.n_stream,  "lampe_local_k_pos");
+    local.q_pos = new_i32(layout.n_tokens,                "lampe_local_q_pos");
+    local.k_pos = new_i32(local.range.n*layout.n_stream,  "lampe_local_k_pos");
 
     if (tail.range.n > 0) {
-        tail.q_pos = new_i32(lt.n_tokens,               "lampe_tail_q_pos");
-        tail.k_pos = new_i32(tail.range.n*lt.n_stream,  "lampe_tail_k_pos");
+        tail.q_pos = new_i32(layout.n_tokens,               "lampe_tail_q_pos");
+        tail.k_pos = new_i32(tail.range.n*layout.n_stream,  "lampe_tail_k_pos");
     }
 
     ggml_tensor * middle_q_pos = nullptr;
-    for (auto & cur : middle) {
-        if (cur.range.n > 0) {
-            middle_q_pos = middle_q_pos ? middle_q_pos : new_i32(lt.n_tokens, "lampe_middle_q_pos");
+    for (auto & reg : middle) {
+        if (reg.range.n > 0) {
+            middle_q_pos = middle_q_pos ? middle_q_pos : new_i32(layout.n_tokens, "lampe_middle_q_pos");
 
-            cur.q_pos = middle_q_pos;
-            cur.k_pos = new_i32(cur.range.n*lt.n_stream, "lampe_middle_k_pos");
+            reg.q_pos = middle_q_pos;
+            reg.k_pos = new_i32(reg.range.n*layout.n_stream, "lampe_middle_k_pos");
         }
     }
 }
@@ -60,27 +60,27 @@ void llama_lampe_portable::build_inputs(ggml_context * ctx, const llama_lampe_la
 void llama_lampe_portable::set_inputs(const std::vector<llama_lampe_plan> & plans, const int32_t * q_pos, const int32_t * k_pos) const {
     std::vector<int64_t> ids;
 
-    const auto distinct = lampe_plans_distinct(plans, ids);
+    const auto distinct = llama_lampe_plans_distinct(plans, ids);
 
     // only a graph that is reserved and never run has another number
     GGML_ASSERT(distinct.size() == middle.size());
 
-    const int64_t n_tps = lt.n_tokens/lt.n_stream;
+    const int64_t n_tps = layout.n_tokens/layout.n_stream;
 
-    std::vector<int32_t> pos(std::max(lt.n_tokens, lt.n_kv*lt.n_stream));
+    std::vector<int32_t> pos(std::max(layout.n_tokens, layout.n_kv*layout.n_stream));
 
-    const auto set_q_pos = [&](const side & dst, const auto & fn) {
-        for (int64_t i = 0; i < lt.n_tokens; ++i) {
+    const auto set_q_pos = [&](const region & dst, const auto & fn) {
+        for (int64_t i = 0; i < layout.n_tokens; ++i) {
             pos[i] = fn(i);
         }
         ggml_backend_tensor_set(dst.q_pos, pos.data(), 0, ggml_nbytes(dst.q_pos));
     };
 
-    const auto set_k_pos = [&](const side & dst, const auto & fn) {
-        for (int64_t s = 0; s < lt.n_stream; ++s) {
+    const auto set_k_pos = [&](const region & dst, const auto & fn) {
+        for (int64_t s = 0; s < layout.n_stream; ++s) {
             for (int64_t j = 0; j < dst.range.n; ++j) {
                 // empty cells are masked, any position does
-                pos[s*dst.range.n + j] = fn(std::max(k_pos[s*lt.n_kv + dst.range.first + j], 0));
+                pos[s*dst.range.n + j] = fn(std::max(k_pos[s*layout.n_kv + dst.range.first + j], 0));
             }
         }
         ggml_backend_tensor_set(dst.k_pos, pos.data(), 0, ggml_nbytes(dst.k_pos));
@@ -98,15 +98,15 @@ void llama_lampe_portable::set_inputs(const std::vector<llama_lampe_plan> & plan
     }
 
     bool q_pos_is_set = false;
-    for (size_t u = 0; u < middle.size(); ++u) {
-        if (middle[u].range.n == 0) {
+    for (size_t im = 0; im < middle.size(); ++im) {
+        if (middle[im].range.n == 0) {
             continue;
         }
         if (!q_pos_is_set) {
-            set_q_pos(middle[u], [&](int64_t i) { return ids[i] < 0 ? 0 : lampe_plan_middle(plans[i], q_pos[i]) + plans[i].middle_shift; });
+            set_q_pos(middle[im], [&](int64_t i) { return ids[i] < 0 ? 0 : llama_lampe_plan_middle(plans[i], q_pos[i]) + plans[i].middle_shift; });
             q_pos_is_set = true;
         }
-        set_k_pos(middle[u], [&](int32_t p) { return lampe_plan_middle(distinct[u], p); });
+        set_k_pos(middle[im], [&](int32_t p) { return llama_lampe_plan_middle(distinct[im], p); });
     }
 
     std::vector<float> data;
@@ -116,17 +116,18 @@ void llama_lampe_portable::set_inputs(const std::vector<llama_lampe_plan> & plan
             continue;
         }
 
-        const auto & cur = lt.blocks[ib];
+        const auto & block = layout.blocks[ib];
 
         data.resize(ggml_nelements(masks[ib]));
 
         float * dst = data.data();
 
-        for (int64_t s = 0; s < lt.n_stream; ++s) {
-            for (int64_t i = s*n_tps + cur.first; i < s*n_tps + cur.first + cur.n; ++i) {
-                // pairs at distances dist_min to dist_max; for a card, these loops are what it waits for
+        for (int64_t s = 0; s < layout.n_stream; ++s) {
+            for (int64_t i = s*n_tps + block.first; i < s*n_tps + block.first + block.n; ++i) {
+                // let pairs at distances dist_min to dist_max through
+                // written for the compiler to vectorise: a GPU waits for this
                 const auto put = [&](const llama_lampe_cells & range, int32_t dist_min, int32_t dist_max) {
-                    const int32_t * k_pos_r = k_pos + s*lt.n_kv + range.first;
+                    const int32_t * k_pos_r = k_pos + s*layout.n_kv + range.first;
 
                     for (int64_t j = 0; j < range.n; ++j) {
                         const int32_t dist = q_pos[i] - k_pos_r[j];
@@ -139,15 +140,15 @@ void llama_lampe_portable::set_inputs(const std::vector<llama_lampe_plan> & plan
                 const int32_t middle_min = (int32_t) std::min<int64_t>((int64_t) plans[i].local_window + 1, INT32_MAX);
                 const int32_t tail_min   = std::max(middle_min, plans[i].tail_start);
 
-                put(cur.local, INT32_MIN, plans[i].local_window);
-                for (size_t u = 0; u < middle.size(); ++u) {
-                    if (ids[i] == (int64_t) u) {
-                        put(cur.middle[u], middle_min, tail_min - 1);
+                put(block.local, INT32_MIN, plans[i].local_window);
+                for (size_t im = 0; im < middle.size(); ++im) {
+                    if (ids[i] == (int64_t) im) {
+                        put(block.middle[im], middle_min, tail_min - 1);
                     } else {
-                        dst = std::fill_n(dst, cur.middle[u].n, -INFINITY);
+                        dst = std::fill_n(dst, block.middle[im].n, -INFINITY);
                     }
                 }
-                put(cur.tail, tail_min, INT32_MAX);
+                put(block.tail, tail_min, INT32_MAX);
             }
         }
 
@@ -156,24 +157,24 @@ void llama_lampe_portable::set_inputs(const std::vector<llama_lampe_plan> & plan
 }
 
 ggml_tensor * llama_lampe_portable::build_mask(ggml_context * ctx, size_t ib, ggml_tensor * kq_mask) {
-    const auto & cur = lt.blocks[ib];
+    const auto & block = layout.blocks[ib];
 
     if (!masks_kq[ib]) {
         const auto view = [&](const llama_lampe_cells & range) {
-            return ggml_view_4d(ctx, kq_mask, range.n, cur.n, 1, lt.n_stream, kq_mask->nb[1], kq_mask->nb[2], kq_mask->nb[3],
-                    range.first*kq_mask->nb[0] + cur.first*kq_mask->nb[1]);
+            return ggml_view_4d(ctx, kq_mask, range.n, block.n, 1, layout.n_stream, kq_mask->nb[1], kq_mask->nb[2], kq_mask->nb[3],
+                    range.first*kq_mask->nb[0] + block.first*kq_mask->nb[1]);
         };
 
         if (!masks[ib]) {
-            masks_kq[ib] = lt.blocks.size() == 1 ? kq_mask : ggml_cont(ctx, view(cur.local));
+            masks_kq[ib] = layout.blocks.size() == 1 ? kq_mask : ggml_cont(ctx, view(block.local));
         } else {
-            ggml_tensor * res = view(cur.local);
+            ggml_tensor * res = view(block.local);
 
-            for (const auto & range : cur.middle) {
+            for (const auto & range : block.middle) {
                 res = range.n > 0 ? ggml_concat(ctx, res, view(range), 0) : res;
             }
-            if (cur.tail.n > 0) {
-                res = ggml_concat(ctx, res, view(cur.tail), 0);
+            if (block.tail.n > 0) {
+                res = ggml_concat(ctx, res, view(block.tail), 0);
             }
 
             masks_kq[ib] = ggml_add(ctx, masks[ib], res);
@@ -205,26 +206,26 @@ ggml_tensor * llama_lampe_portable::build_attn(
 
     // RoPE has one list of positions: the streams are folded into the tokens
     const auto rotate_q = [&](ggml_tensor * pos) {
-        ggml_tensor * cur = ggml_reshape_4d(ctx, rotate(q, pos), n_embd_head, n_head, lt.n_tokens/lt.n_stream, lt.n_stream);
+        ggml_tensor * cur = ggml_reshape_4d(ctx, rotate(q, pos), n_embd_head, n_head, layout.n_tokens/layout.n_stream, layout.n_stream);
 
         return ggml_permute(ctx, cur, 0, 2, 1, 3);
     };
 
-    const auto rotate_k = [&](const side & cells) {
-        const int64_t n = cells.range.n;
+    const auto rotate_k = [&](const region & reg) {
+        const int64_t n = reg.range.n;
 
-        ggml_tensor * cur = ggml_view_4d(ctx, k, n_embd_head, n_head_kv, n, lt.n_stream, k->nb[1], k->nb[2], k->nb[3], cells.range.first*k->nb[2]);
+        ggml_tensor * cur = ggml_view_4d(ctx, k, n_embd_head, n_head_kv, n, layout.n_stream, k->nb[1], k->nb[2], k->nb[3], reg.range.first*k->nb[2]);
 
         if (k->type != GGML_TYPE_F32 && k->type != GGML_TYPE_F16) {
             cur = ggml_cast(ctx, cur, GGML_TYPE_F32);
-        } else if (lt.n_stream > 1) {
+        } else if (layout.n_stream > 1) {
             cur = ggml_cont(ctx, cur);
         }
-        cur = lt.n_stream > 1 ?
-            ggml_reshape_3d(ctx, cur, n_embd_head, n_head_kv, n*lt.n_stream) :
+        cur = layout.n_stream > 1 ?
+            ggml_reshape_3d(ctx, cur, n_embd_head, n_head_kv, n*layout.n_stream) :
             ggml_view_3d   (ctx, cur, n_embd_head, n_head_kv, n, cur->nb[1], cur->nb[2], 0);
 
-        cur = ggml_reshape_4d(ctx, rotate(cur, cells.k_pos), n_embd_head, n_head_kv, n, lt.n_stream);
+        cur = ggml_reshape_4d(ctx, rotate(cur, reg.k_pos), n_embd_head, n_head_kv, n, layout.n_stream);
 
         return ggml_permute(ctx, cur, 0, 2, 1, 3);
     };
@@ -235,49 +236,49 @@ ggml_tensor * llama_lampe_portable::build_attn(
         int64_t       first = 0;
     };
 
-    const auto rotate_side = [&](const side & cells, ggml_tensor * q_rot) {
+    const auto rotate_region = [&](const region & reg, ggml_tensor * q_rot) {
         rotated res;
-        if (cells.range.n > 0) {
-            res.q     = q_rot ? q_rot : rotate_q(cells.q_pos);
-            res.k     = rotate_k(cells);
-            res.first = cells.range.first;
+        if (reg.range.n > 0) {
+            res.q     = q_rot ? q_rot : rotate_q(reg.q_pos);
+            res.k     = rotate_k(reg);
+            res.first = reg.range.first;
         }
         return res;
     };
 
-    const rotated rot_local = rotate_side(local, nullptr);
-    const rotated rot_tail  = rotate_side(tail,  nullptr);
+    const rotated rot_local = rotate_region(local, nullptr);
+    const rotated rot_tail  = rotate_region(tail,  nullptr);
 
     std::vector<rotated> rot_middle;
 
     ggml_tensor * q_middle = nullptr;
-    for (const auto & cells : middle) {
-        rot_middle.push_back(rotate_side(cells, q_middle));
+    for (const auto & reg : middle) {
+        rot_middle.push_back(rotate_region(reg, q_middle));
         q_middle = rot_middle.back().q ? rot_middle.back().q : q_middle;
     }
 
     std::vector<ggml_tensor *> outs;
 
-    for (size_t ib = 0; ib < lt.blocks.size(); ++ib) {
-        const auto & cur = lt.blocks[ib];
+    for (size_t ib = 0; ib < layout.blocks.size(); ++ib) {
+        const auto & block = layout.blocks[ib];
 
-        std::vector<std::pair<const rotated *, llama_lampe_cells>> parts = { { &rot_local, cur.local } };
-        for (size_t u = 0; u < middle.size(); ++u) {
-            if (cur.middle[u].n > 0) {
-                parts.emplace_back(&rot_middle[u], cur.middle[u]);
+        std::vector<std::pair<const rotated *, llama_lampe_cells>> parts = { { &rot_local, block.local } };
+        for (size_t im = 0; im < middle.size(); ++im) {
+            if (block.middle[im].n > 0) {
+                parts.emplace_back(&rot_middle[im], block.middle[im]);
             }
         }
-        if (cur.tail.n > 0) {
-            parts.emplace_back(&rot_tail, cur.tail);
+        if (block.tail.n > 0) {
+            parts.emplace_back(&rot_tail, block.tail);
         }
 
         ggml_tensor * kq = nullptr;
 
         for (const auto & [rot, range] : parts) {
-            ggml_tensor * k_part = ggml_view_4d(ctx, rot->k, n_embd_head, range.n, n_head_kv, lt.n_stream,
+            ggml_tensor * k_part = ggml_view_4d(ctx, rot->k, n_embd_head, range.n, n_head_kv, layout.n_stream,
                     rot->k->nb[1], rot->k->nb[2], rot->k->nb[3], (range.first - rot->first)*rot->k->nb[1]);
-            ggml_tensor * q_part = ggml_view_4d(ctx, rot->q, n_embd_head, cur.n, n_head, lt.n_stream,
-                    rot->q->nb[1], rot->q->nb[2], rot->q->nb[3], cur.first*rot->q->nb[1]);
+            ggml_tensor * q_part = ggml_view_4d(ctx, rot->q, n_embd_head, block.n, n_head, layout.n_stream,
+                    rot->q->nb[1], rot->q->nb[2], rot->q->nb[3], block.first*rot->q->nb[1]);
 
             ggml_tensor * kq_part = ggml_mul_mat(ctx, k_part, q_part);
             ggml_prec_set_acc(kq_part, GGML_PREC_F32);
@@ -298,11 +299,11 @@ ggml_tensor * llama_lampe_portable::build_attn(
         for (const auto & [rot, range] : parts) {
             GGML_UNUSED(rot);
 
-            ggml_tensor * kq_part = ggml_view_4d(ctx, kq, range.n, cur.n, n_head, lt.n_stream, kq->nb[1], kq->nb[2], kq->nb[3], i_cell*kq->nb[0]);
+            ggml_tensor * kq_part = ggml_view_4d(ctx, kq, range.n, block.n, n_head, layout.n_stream, kq->nb[1], kq->nb[2], kq->nb[3], i_cell*kq->nb[0]);
             ggml_tensor * v_part  = ggml_view_4d(ctx, v, range.n, v->ne[1], v->ne[2], v->ne[3], v->nb[1], v->nb[2], v->nb[3], range.first*v->nb[0]);
 
-            // to be found in a running graph: which tokens, which cells
-            ggml_format_name(kq_part, "kq_weights-%d-%d-%d", il, (int) cur.first, (int) range.first);
+            // named after its tokens and cells, for callbacks that look for weights
+            ggml_format_name(kq_part, "kq_weights-%d-%d-%d", il, (int) block.first, (int) range.first);
 
             ggml_tensor * kqv = ggml_mul_mat(ctx, v_part, kq_part);
 
@@ -314,7 +315,7 @@ ggml_tensor * llama_lampe_portable::build_attn(
         outs.push_back(out);
     }
 
-    // in pairs, so that no output is copied more than log2 times
+    // in pairs: one after another, the first output would be copied with every step
     while (outs.size() > 1) {
         std::vector<ggml_tensor *> pairs;
         for (size_t i = 0; i < outs.size(); i += 2) {

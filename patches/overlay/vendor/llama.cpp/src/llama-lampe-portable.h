@@ -9,7 +9,7 @@
 //
 // tokens are taken in blocks, so that the memory for scores has a bound
 struct llama_lampe_portable {
-    void build_inputs(ggml_context * ctx, const llama_lampe_layout & lt);
+    void build_inputs(ggml_context * ctx, const llama_lampe_layout & layout);
 
     // as for llama_lampe_layout::from_batch()
     void set_inputs(const std::vector<llama_lampe_plan> & plans, const int32_t * q_pos, const int32_t * k_pos) const;
@@ -38,10 +38,10 @@ struct llama_lampe_portable {
                           float   attention_factor,
                             int   il);
 
-    llama_lampe_layout lt = {};
+    llama_lampe_layout layout = {};
 
 private:
-    struct side {
+    struct region {
         ggml_tensor * q_pos = nullptr; // I32 [n_tokens]
         ggml_tensor * k_pos = nullptr; // I32 [range.n*n_stream]
 
@@ -50,9 +50,9 @@ private:
 
     ggml_tensor * build_mask(ggml_context * ctx, size_t ib, ggml_tensor * kq_mask);
 
-    side              local;
-    side              tail;
-    std::vector<side> middle; // they share q_pos: a token has one plan
+    region              local;
+    region              tail;
+    std::vector<region> middle; // they share q_pos: a token has one plan
 
     // per block: F32 [n_cells, n, 1, n_stream], 0 where the region scores the pair, else -INFINITY; nullptr: all are local
     std::vector<ggml_tensor *> masks;

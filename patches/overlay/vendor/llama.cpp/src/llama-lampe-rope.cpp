@@ -24,6 +24,7 @@ llama_lampe_rope llama_lampe_rope::from_op(const ggml_tensor * op) {
     // the layout of op_params is that of ggml_rope_impl()
     int32_t op_params[16];
     static_assert(sizeof(op_params) <= sizeof(op->op_params), "op_params too small");
+
     memcpy(op_params, op->op_params, sizeof(op_params));
 
     res.n_dims     = op_params[1];
@@ -56,10 +57,11 @@ bool llama_lampe_rope::operator==(const llama_lampe_rope & other) const {
         factors     == other.factors;
 }
 
-bool llama_lampe_rope::same_rotation(llama_lampe_rope other) const {
-    other.factors = factors;
+bool llama_lampe_rope::same_rotation(const llama_lampe_rope & other) const {
+    llama_lampe_rope copy = other;
+    copy.factors = factors;
 
-    return *this == other;
+    return *this == copy;
 }
 
 float llama_lampe_rope::get_attn_factor(float magnitude) const {
@@ -70,7 +72,7 @@ float llama_lampe_rope::get_attn_factor(float magnitude) const {
 // tables of cos and sin
 //
 
-void llama_lampe_context::rope_table_fill(rope_table & table, int32_t n_pos) const {
+void llama_lampe_context::fill_rope_table(rope_table & table, int32_t n_pos) const {
     const auto & rope = table.rope;
 
     float corr_dims[2];
@@ -117,9 +119,12 @@ void llama_lampe_context::rope_table_fill(rope_table & table, int32_t n_pos) con
     }
 }
 
-std::shared_ptr<llama_lampe_context::rope_table> llama_lampe_context::find_table(
+std::shared_ptr<llama_lampe_context::rope_table> llama_lampe_context::find_rope_table(
         const std::vector<std::shared_ptr<rope_table>> & tables,
-        const llama_lampe_rope & rope, const std::vector<float> & factors, float magnitude, ggml_backend_buffer_type_t buft) {
+                                const llama_lampe_rope & rope,
+                              const std::vector<float> & factors,
+                                                 float   magnitude,
+                            ggml_backend_buffer_type_t   buft) {
     const auto it = std::find_if(tables.begin(), tables.end(), [&](const auto & table) {
         return table->rope == rope && table->factors == factors && table->magnitude == magnitude && table->buft == buft;
     });
@@ -127,15 +132,18 @@ std::shared_ptr<llama_lampe_context::rope_table> llama_lampe_context::find_table
     return it == tables.end() ? nullptr : *it;
 }
 
-std::shared_ptr<llama_lampe_context::rope_table> llama_lampe_context::make_table(
-        const llama_lampe_rope & rope, const std::vector<float> & factors, float magnitude, ggml_backend_buffer_type_t buft, int32_t n_pos) const {
+std::shared_ptr<llama_lampe_context::rope_table> llama_lampe_context::make_rope_table(
+              const llama_lampe_rope & rope,
+            const std::vector<float> & factors,
+                               float   magnitude,
+          ggml_backend_buffer_type_t   buft,
+                             int32_t   n_pos) const {
     auto table = std::make_shared<rope_table>();
 
-    table->rope    = rope;
-    table->factors = factors;
-
+    table->rope      = rope;
+    table->factors   = factors;
     table->magnitude = magnitude;
-    table->buft    = buft;
+    table->buft      = buft;
 
     ggml_init_params params_ctx = {
         /*.mem_size   =*/ ggml_tensor_overhead(),
@@ -159,16 +167,16 @@ std::shared_ptr<llama_lampe_context::rope_table> llama_lampe_context::make_table
         throw llama_lampe_error(format("failed to allocate %.1f MiB for the positions of LaMPE", ggml_nbytes(table->tensor)/1024.0/1024.0));
     }
 
-    rope_table_fill(*table, n_pos);
+    fill_rope_table(*table, n_pos);
 
     return table;
 }
 
-void llama_lampe_context::grow_tables(int32_t n_pos_new) {
+void llama_lampe_context::grow_rope_tables(int32_t n_pos_new) {
     std::vector<std::shared_ptr<rope_table>> tables;
 
-    for (const auto & table : cur.rope_tables) {
-        tables.push_back(make_table(table->rope, table->factors, table->magnitude, table->buft, n_pos_new));
+    for (const auto & table : active.rope_tables) {
+        tables.push_back(make_rope_table(table->rope, table->factors, table->magnitude, table->buft, n_pos_new));
 
         tables.back()->is_base = table->is_base;
         tables.back()->is_swa  = table->is_swa;
@@ -176,7 +184,7 @@ void llama_lampe_context::grow_tables(int32_t n_pos_new) {
 
     n_pos = n_pos_new;
 
-    cur.rope_tables = std::move(tables);
+    active.rope_tables = std::move(tables);
 }
 
 ggml_tensor * llama_lampe_context::get_rope_table(const llama_lampe_rope & rope, int il, bool is_swa) {
@@ -195,11 +203,11 @@ ggml_tensor * llama_lampe_context::get_rope_table(const llama_lampe_rope & rope,
     llama_lampe_rope key = rope;
     key.factors = nullptr;
 
-    auto table = find_table(cur.rope_tables, key, factors, magnitude, buft);
+    auto table = find_rope_table(active.rope_tables, key, factors, magnitude, buft);
     if (!table) {
-        table = make_table(key, factors, magnitude, buft, n_pos);
+        table = make_rope_table(key, factors, magnitude, buft, n_pos);
 
-        cur.rope_tables.push_back(table);
+        active.rope_tables.push_back(table);
     }
 
     table->is_base |= !is_swa;
@@ -211,7 +219,7 @@ ggml_tensor * llama_lampe_context::get_rope_table(const llama_lampe_rope & rope,
 std::map<ggml_backend_buffer_type_t, size_t> llama_lampe_context::memory_breakdown() const {
     std::map<ggml_backend_buffer_type_t, size_t> res;
 
-    for (const auto & table : cur.rope_tables) {
+    for (const auto & table : active.rope_tables) {
         res[table->buft] += ggml_nbytes(table->tensor);
     }
 

@@ -106,8 +106,8 @@ uint32_t llama_lampe_version(void) {
 }
 
 // run what may refuse: 0, or -1 with the reason kept
-template<typename F>
-static int32_t lampe_try(const char * func, F && fn) {
+template <typename F>
+static int32_t lampe_call(const char * func, F && fn) {
     llama_lampe_error_clear();
 
     return llama_lampe_try(func, -1, [&]() {
@@ -127,7 +127,7 @@ bool llama_lampe_model_params(const llama_model * model, llama_lampe_params * pa
 }
 
 int32_t llama_lampe_set_enabled(llama_context * ctx, bool enabled) {
-    return lampe_try(__func__, [&]() { ctx->set_lampe(enabled); });
+    return lampe_call(__func__, [&]() { ctx->set_lampe(enabled); });
 }
 
 bool llama_lampe_get_enabled(const llama_context * ctx) {
@@ -135,7 +135,7 @@ bool llama_lampe_get_enabled(const llama_context * ctx) {
 }
 
 int32_t llama_lampe_set_params(llama_context * ctx, const llama_lampe_params * params) {
-    return lampe_try(__func__, [&]() { ctx->set_lampe_params(*params); });
+    return lampe_call(__func__, [&]() { ctx->set_lampe_params(*params); });
 }
 
 bool llama_lampe_get_params(const llama_context * ctx, llama_lampe_params * params) {
@@ -150,7 +150,7 @@ bool llama_lampe_get_params(const llama_context * ctx, llama_lampe_params * para
 }
 
 int32_t llama_lampe_set_prompt_length(llama_context * ctx, llama_seq_id seq_id, int32_t n_tokens) {
-    return lampe_try(__func__, [&]() {
+    return lampe_call(__func__, [&]() {
         auto * lampe = ctx->get_cparams().lampe;
         if (!lampe) {
             throw llama_lampe_error("LaMPE is off on this context: there is no prompt length to announce");
@@ -188,7 +188,7 @@ enum llama_lampe_path llama_lampe_get_path(const llama_context * ctx) {
 }
 
 int32_t llama_lampe_set_path(llama_context * ctx, enum llama_lampe_path path) {
-    return lampe_try(__func__, [&]() {
+    return lampe_call(__func__, [&]() {
         if (path != LLAMA_LAMPE_PATH_OFF && path != LLAMA_LAMPE_PATH_PORTABLE && path != LLAMA_LAMPE_PATH_FUSED) {
             throw llama_lampe_error(format("there is no path of attention %d", (int) path));
         }

@@ -70,6 +70,7 @@ struct ggml_tensor * ggml_lampe_attn(
     const int64_t ne[4] = { v->ne[0], n_head, n_q, n_stream };
     struct ggml_tensor * result = ggml_new_tensor(ctx, GGML_TYPE_F32, 4, ne);
 
+    // see lampe_get_params()
     ggml_set_op_params_f32(result, 0, scale);
     ggml_set_op_params_f32(result, 1, softcap);
     ggml_set_op_params_i32(result, 2, rope_mode);

@@ -10,7 +10,7 @@
 #include <cmath>
 #include <cstring>
 
-// what a tile reads: positions, mask, keys and values, the rotation
+// what a tile reads, and what can be left out of it
 
 static void lampe_row_to_float(ggml_type type, const void * src, float * dst, int64_t n) {
     int64_t i = 0;
@@ -20,7 +20,7 @@ static void lampe_row_to_float(ggml_type type, const void * src, float * dst, in
             break;
         case GGML_TYPE_F16:
             for (; i + LAMPE_EPR <= n; i += LAMPE_EPR) {
-                lampe_vec_store(dst + i, lampe_vec_load((const ggml_fp16_t *) src + i));
+                lampe_simd_store(dst + i, lampe_simd_load((const ggml_fp16_t *) src + i));
             }
             for (; i < n; ++i) {
                 dst[i] = lampe_to_float(((const ggml_fp16_t *) src)[i]);
@@ -43,8 +43,8 @@ bool lampe_tile::load_positions() {
 
     lampe_prefetch((const char *) (k_pos + shape.n_split*LAMPE_TILE_KV), LAMPE_TILE_KV*sizeof(*k_pos));
 
-    // locals and choices of values, not of references: so the compiler makes it vectors
-    // as an unsigned number, the position of an empty cell, -1, is a large one
+    // written for the compiler to vectorise: locals, and choices of values instead of references
+    // the position of an empty cell, -1, is large as an unsigned number, and so never the first
     const int32_t * pos  = k_pos;
     const uint32_t  pos0 = pos[0];
     const int       n    = this->n;
@@ -69,20 +69,17 @@ bool lampe_tile::load_positions() {
 
     in_a_row = !empty && apart == 0;
 
-    const int64_t s1 = plan[GGML_LAMPE_PLAN_LOCAL_WINDOW];
-    const int64_t t0 = std::max<int64_t>(s1 + 1, plan[GGML_LAMPE_PLAN_TAIL_START]);
+    const int regions = lampe_get_regions(
+            q_min - k_max, q_max - k_min, plan[GGML_LAMPE_PLAN_LOCAL_WINDOW], plan[GGML_LAMPE_PLAN_TAIL_START]);
 
-    const int64_t d_min = q_min - k_max;
-    const int64_t d_max = q_max - k_min;
+    for (int i = 0; i < LAMPE_REGION_COUNT; ++i) {
+        reached[i] = regions & (1 << i);
+    }
 
-    reached[LAMPE_REGION_LOCAL]  = d_min <= s1;
-    reached[LAMPE_REGION_MIDDLE] = d_max >  s1 && d_min < t0 && s1 + 1 < t0;
-    reached[LAMPE_REGION_TAIL]   = d_max >= t0;
-
-    return last >= 0 && !(causal && k_min > q_max);
+    return last >= 0 && !(params.causal && k_min > q_max);
 }
 
-// seen: 0 when every entry is -inf; added: 0 when every entry is 0, nothing to add
+// seen stays 0 where every entry is -inf, added where every entry is 0
 template <typename T>
 static void lampe_mask_scan(const T * row, int64_t n, T hidden, T * seen, T * added) {
     for (int64_t j = 0; j < n; ++j) {
@@ -124,9 +121,9 @@ bool lampe_tile::load_mask() {
 
         lampe_row_to_float(mask->type, row(i), tmp, n);
 
-        // few: [n_q, LAMPE_TILE_KV] | panels: [LAMPE_TILE_KV, n_q]
-        float       * out    = few ? mask_f32 + i*LAMPE_TILE_KV : mask_f32 + i;
-        const int64_t stride = few ? 1 : n_q;
+        // vec: [n_q, LAMPE_TILE_KV] | panels: [LAMPE_TILE_KV, n_q]
+        float       * out    = vec ? mask_f32 + i*LAMPE_TILE_KV : mask_f32 + i;
+        const int64_t stride = vec ? 1 : n_q;
         for (int64_t j = 0; j < n; ++j) {
             out[j*stride] = k_pos[j] < 0 ? -INFINITY : tmp[j];
         }
@@ -142,7 +139,7 @@ void lampe_tile::load_values(int64_t i) {
 
     const size_t n_bytes = ggml_row_size(v->type, shape.d_v);
 
-    // a row that was never written may hold anything
+    // a cell without a key may hold anything: 0 for its value, and for what fills the last pair of rows
     const auto load = [&](int64_t j, float * out) {
         if (j >= n || k_pos[j] < 0) {
             std::fill(out, out + shape.d_v, 0.0f);
@@ -173,12 +170,12 @@ void lampe_tile::load_values(int64_t i) {
 }
 
 void lampe_tile::rotate_query(float * out, const float * in, int64_t pos) const {
-    lampe_rotate(out, in, rope_row(pos), n_rot, shape.d_k, neox);
+    lampe_rotate(out, in, rope_row(pos), n_rot, shape.d_k, params.neox);
 }
 
 static constexpr int64_t LAMPE_RUN_KEYS = 16;
 
-// the rows of the table for the keys of the tile; positions are counted from base, which none is below
+// the rows of the table for the keys of the tile; base is taken off every position, and not above any of them
 void lampe_tile::find_rope_rows(enum lampe_region region, int64_t base) {
     const bool in_middle = region == LAMPE_REGION_MIDDLE;
 
@@ -186,7 +183,7 @@ void lampe_tile::find_rope_rows(enum lampe_region region, int64_t base) {
     const int64_t den = in_middle ? std::max(1, plan[GGML_LAMPE_PLAN_DEN]) : 1;
 
     if (in_a_row && num >= 0 && num <= den && ggml_lampe_middle(k_max, num, den) - base < n_pos) {
-        // short chains of additions, which do not wait for one another
+        // a division for every run only; the runs do not wait for one another
         for (int64_t r0 = 0; r0 < n; r0 += LAMPE_RUN_KEYS) {
             const float * row = rope + (ggml_lampe_middle(k_pos[r0], num, den) - base)*n_rot;
 
@@ -203,7 +200,7 @@ void lampe_tile::find_rope_rows(enum lampe_region region, int64_t base) {
     }
 
     // keys mostly follow one another: carry the remainder on instead of dividing
-    int64_t prev = -3; // neither a position nor an empty cell's, -1, follows it
+    int64_t prev = -3; // not followed by any position, nor by the -1 of an empty cell
     int64_t pos  = 0;
     int64_t rem  = 0;
     for (int64_t j = 0; j < n; ++j) {
@@ -238,15 +235,15 @@ void lampe_tile::rotate_keys(int64_t i, enum lampe_region region) {
 
         lampe_prefetch(src_row + shape.n_split*LAMPE_TILE_KV*k->nb[1], n_bytes);
 
-        if (k_pos[j] < 0) { // never written, may hold anything
+        if (k_pos[j] < 0) { // the cell may hold anything
             std::fill(dst_row, dst_row + shape.d_k, 0.0f);
         } else if (k->type == GGML_TYPE_F16) {
-            lampe_rotate(dst_row, (const ggml_fp16_t *) src_row, k_rope[j], n_rot, shape.d_k, neox);
+            lampe_rotate(dst_row, (const ggml_fp16_t *) src_row, k_rope[j], n_rot, shape.d_k, params.neox);
         } else if (k->type == GGML_TYPE_F32) {
-            lampe_rotate(dst_row, (const float *) src_row, k_rope[j], n_rot, shape.d_k, neox);
+            lampe_rotate(dst_row, (const float *) src_row, k_rope[j], n_rot, shape.d_k, params.neox);
         } else {
             lampe_row_to_float(k->type, src_row, k_f32, shape.d_k);
-            lampe_rotate(dst_row, (const float *) k_f32, k_rope[j], n_rot, shape.d_k, neox);
+            lampe_rotate(dst_row, (const float *) k_f32, k_rope[j], n_rot, shape.d_k, params.neox);
         }
     };
 

@@ -14,10 +14,7 @@
 static_assert(LAMPE_TILE_KV % LAMPE_EPR == 0, "a row of scores is whole vectors");
 
 lampe_tile::lampe_tile(const ggml_tensor * dst, const lampe_shape & shape, float * work) : dst(dst), shape(shape) {
-    scale   = ggml_get_op_params_f32(dst, 0);
-    softcap = ggml_get_op_params_f32(dst, 1);
-    neox    = ggml_get_op_params_i32(dst, 2) == GGML_ROPE_TYPE_NEOX;
-    causal  = ggml_get_op_params_i32(dst, 3) != 0;
+    params = lampe_get_params(dst);
 
     n_rot = dst->src[6]->ne[0];
     n_pos = dst->src[6]->ne[1];
@@ -36,9 +33,9 @@ lampe_tile::lampe_tile(const ggml_tensor * dst, const lampe_shape & shape, float
         x = take(shape.n_q_rot());
     }
     for (auto & x : s) {
-        x = take(LAMPE_TILE_KV*std::max<int64_t>(LAMPE_PANEL, shape.n_few*LAMPE_FEW_ROWS));
+        x = take(LAMPE_TILE_KV*std::max<int64_t>(LAMPE_PANEL, shape.n_head_vec*LAMPE_VEC_ROWS));
     }
-    q_raw    = take(shape.n_few*LAMPE_FEW_ROWS*shape.d_k_pad);
+    q_raw    = take(shape.n_head_vec*LAMPE_VEC_ROWS*shape.d_k_pad);
     acc      = take(shape.n_row_item()*shape.d_v_pad);
     row_max  = take(shape.n_row_item());
     row_sum  = take(shape.n_row_item());
@@ -66,9 +63,9 @@ lampe_tile::lampe_tile(const ggml_tensor * dst, const lampe_shape & shape, float
         p_scale = take(LAMPE_PANEL);
     }
 
-    // what is beyond the head size stays zero
+    // padding counts in dot products and is never written again
     if (shape.d_k_pad != shape.d_k) {
-        std::fill(q_raw, q_raw + shape.n_few*LAMPE_FEW_ROWS*shape.d_k_pad, 0.0f);
+        std::fill(q_raw, q_raw + shape.n_head_vec*LAMPE_VEC_ROWS*shape.d_k_pad, 0.0f);
         std::fill(k_exact,  k_exact  + LAMPE_TILE_KV*shape.d_k_pad, 0.0f);
         std::fill(k_middle, k_middle + LAMPE_TILE_KV*shape.d_k_pad, 0.0f);
     }
@@ -82,11 +79,7 @@ int64_t lampe_tile::middle(int64_t pos) const {
 }
 
 int64_t lampe_tile::query_position(enum lampe_region region, int64_t pos) const {
-    switch (region) {
-        case LAMPE_REGION_MIDDLE: return middle(pos) + plan[GGML_LAMPE_PLAN_MIDDLE_SHIFT];
-        case LAMPE_REGION_TAIL:   return pos - plan[GGML_LAMPE_PLAN_TAIL_SHIFT];
-        default:                  return pos;
-    }
+    return lampe_query_position(plan, region, pos);
 }
 
 const float * lampe_tile::query(int64_t i, int64_t r) const {
@@ -106,11 +99,11 @@ void lampe_tile::begin_block(int64_t i3, int64_t ikv, int64_t i1, int64_t n_q, c
     this->plan = plan;
 
     m   = n_q*shape.n_gqa;
-    few = m <= LAMPE_FEW_ROWS;
+    vec = m <= LAMPE_VEC_ROWS;
 
     n_head_kv = std::min(shape.n_head_item(m), shape.n_head_kv - ikv);
 
-    integers = shape.i16 && !few;
+    integers = shape.i16 && !vec;
 
     q_min = INT32_MAX;
     q_max = INT32_MIN;
@@ -127,31 +120,31 @@ void lampe_tile::begin_block(int64_t i3, int64_t ikv, int64_t i1, int64_t n_q, c
 
     std::fill(q_ready, q_ready + LAMPE_REGION_COUNT, false);
 
-    const int64_t n_row = few ? n_head_kv*m : GGML_PAD(m, LAMPE_PANEL);
+    const int64_t n_row = vec ? n_head_kv*m : GGML_PAD(m, LAMPE_PANEL);
 
-    if (few) {
+    if (vec) {
         for (int64_t r = 0; r < n_row; ++r) {
             const float * row = query(r/m, r%m);
             for (int64_t i = 0; i < shape.d_k; ++i) {
-                const int64_t o = neox || i >= n_rot ? i : i/2 + i%2*(n_rot/2);
+                const int64_t o = params.neox || i >= n_rot ? i : i/2 + i%2*(n_rot/2);
 
-                q_raw[r*shape.d_k_pad + o] = scale*row[i];
+                q_raw[r*shape.d_k_pad + o] = params.scale*row[i];
             }
         }
         for (auto & x : q_rot) {
             std::fill(x, x + n_row*shape.d_k_pad, 0.0f);
         }
-        // the rows of the output are scaled one by one
+        // vec_softmax() scales the rows of the output itself
         std::fill(alpha, alpha + LAMPE_PANEL, 1.0f);
     }
 
     std::fill(row_max, row_max + n_row, -FLT_MAX);
     std::fill(row_sum, row_sum + n_row, 0.0f);
-    std::fill(acc, acc + n_row*(few ? shape.d_v_pad : shape.d_v), 0.0f);
+    std::fill(acc, acc + n_row*(vec ? shape.d_v_pad : shape.d_v), 0.0f);
 }
 
 lampe_tile::row_result lampe_tile::result(int64_t i, int64_t r) const {
-    if (few) {
+    if (vec) {
         r += i*m;
         return { acc + r*shape.d_v_pad, 1, row_max[r], row_sum[r] };
     }
@@ -171,7 +164,7 @@ void lampe_tile::rotate_panels(enum lampe_region region) {
     for (int64_t r0 = 0; r0 < m && integers; r0 += LAMPE_I16_ROWS) {
         const int64_t n_row = std::min<int64_t>(m - r0, LAMPE_I16_ROWS);
 
-        // in the room of the keys, which come next
+        // the keys come after, their room is free
         float   * rows     = k_exact;
         int16_t * rows_i16 = k_i16[region];
 
@@ -187,7 +180,7 @@ void lampe_tile::rotate_panels(enum lampe_region region) {
             }
         }
         for (int64_t r = 0; r < n_row; ++r) {
-            q_scale[region][r0 + r] *= scale;
+            q_scale[region][r0 + r] *= params.scale;
         }
     }
 #endif
@@ -196,7 +189,7 @@ void lampe_tile::rotate_panels(enum lampe_region region) {
 
         rotate(q_raw, r);
         for (int64_t i = 0; i < shape.d_k; ++i) {
-            col[i*LAMPE_PANEL] = scale*q_raw[i];
+            col[i*LAMPE_PANEL] = params.scale*q_raw[i];
         }
     }
 
@@ -210,15 +203,15 @@ void lampe_tile::compute(int64_t j0, int64_t n) {
     if (!load_positions() || !load_mask()) {
         return;
     }
-    if (few) {
-        compute_few();
+    if (vec) {
+        compute_vec();
     } else {
         load_values(0);
         compute_panels();
     }
 }
 
-void lampe_tile::panel_scores(enum lampe_region region, int64_t c0, int64_t n_vec) {
+void lampe_tile::panel_scores(enum lampe_region region, int64_t c0, int64_t n_simd) {
     float * out = s[region];
 #ifdef LAMPE_I16
     if (integers) {
@@ -226,36 +219,36 @@ void lampe_tile::panel_scores(enum lampe_region region, int64_t c0, int64_t n_ve
         const float * col = q_scale[region] + c0;
 
         lampe_gemm_i16((const int32_t *) k_i16[region], shape.d_k_pad/2, 1, (const int32_t *) q_rot[region] + c0*(shape.d_k_pad/2), LAMPE_PANEL,
-                n, n_vec, shape.d_k_pad/2, [=](int j, int c, lampe_vec sum) {
-            const lampe_vec f = lampe_vec_mul(lampe_vec_set1(row[j]), lampe_vec_load(col + c));
-            lampe_vec_store(out + j*LAMPE_PANEL + c, lampe_vec_mul(sum, f));
+                n, n_simd, shape.d_k_pad/2, [=](int j, int c, lampe_simd sum) {
+            const lampe_simd f = lampe_simd_mul(lampe_simd_set1(row[j]), lampe_simd_load(col + c));
+            lampe_simd_store(out + j*LAMPE_PANEL + c, lampe_simd_mul(sum, f));
         });
         return;
     }
 #endif
     const float * k = region == LAMPE_REGION_MIDDLE ? k_middle : k_exact;
 
-    lampe_gemm(out, LAMPE_PANEL, k, shape.d_k_pad, 1, q_rot[region] + c0*shape.d_k, LAMPE_PANEL, nullptr, n, n_vec, shape.d_k);
+    lampe_gemm(out, LAMPE_PANEL, k, shape.d_k_pad, 1, q_rot[region] + c0*shape.d_k, LAMPE_PANEL, nullptr, n, n_simd, shape.d_k);
 }
 
-void lampe_tile::panel_output(float * scores, int64_t c0, int64_t n_vec) {
+void lampe_tile::panel_output(float * scores, int64_t c0, int64_t n_simd) {
     float * out = acc + c0*shape.d_v;
 #ifdef LAMPE_I16
     if (integers) {
         const float * a = alpha;
         const float * f = p_scale;
 
-        lampe_softmax_panel_i16(scores, n, n_vec, v_scale, p_norm_max, row_max + c0, row_sum + c0, alpha, p_scale);
+        lampe_softmax_panel_i16(scores, n, n_simd, v_scale, p_norm_max, row_max + c0, row_sum + c0, alpha, p_scale);
         lampe_gemm_i16(v_i16, 1, shape.d_v_pad, (const int32_t *) scores, LAMPE_PANEL,
-                shape.d_v, n_vec, (n + 1)/2, [=](int i, int c, lampe_vec sum) {
-            const lampe_vec kept = lampe_vec_mul(lampe_vec_load(a + c), lampe_vec_load(out + i*LAMPE_PANEL + c));
-            lampe_vec_store(out + i*LAMPE_PANEL + c, lampe_vec_fma(sum, lampe_vec_load(f + c), kept));
+                shape.d_v, n_simd, (n + 1)/2, [=](int i, int c, lampe_simd sum) {
+            const lampe_simd kept = lampe_simd_mul(lampe_simd_load(a + c), lampe_simd_load(out + i*LAMPE_PANEL + c));
+            lampe_simd_store(out + i*LAMPE_PANEL + c, lampe_simd_fma(sum, lampe_simd_load(f + c), kept));
         });
         return;
     }
 #endif
-    lampe_softmax_panel(scores, n, n_vec, row_max + c0, row_sum + c0, alpha);
-    lampe_gemm(out, LAMPE_PANEL, v_f32, 1, shape.d_v_pad, scores, LAMPE_PANEL, alpha, shape.d_v, n_vec, n);
+    lampe_softmax_panel(scores, n, n_simd, row_max + c0, row_sum + c0, alpha);
+    lampe_gemm(out, LAMPE_PANEL, v_f32, 1, shape.d_v_pad, scores, LAMPE_PANEL, alpha, shape.d_v, n_simd, n);
 }
 
 void lampe_tile::compute_panels() {
@@ -282,11 +275,11 @@ void lampe_tile::compute_panels() {
 
     for (int64_t c0 = 0; c0 < m; c0 += LAMPE_PANEL) {
         const int64_t n_col = std::min<int64_t>(LAMPE_PANEL, m - c0);
-        const int64_t n_vec = (n_col + LAMPE_EPR - 1)/LAMPE_EPR;
+        const int64_t n_simd = (n_col + LAMPE_EPR - 1)/LAMPE_EPR;
 
         for (int i = 0; i < LAMPE_REGION_COUNT; ++i) {
             if (reached[i]) {
-                panel_scores((enum lampe_region) i, c0, n_vec);
+                panel_scores((enum lampe_region) i, c0, n_simd);
             }
         }
 
@@ -295,13 +288,13 @@ void lampe_tile::compute_panels() {
             lampe_select<true>(scores + o, s[LAMPE_REGION_LOCAL] + o, s[LAMPE_REGION_MIDDLE] + o, s[LAMPE_REGION_TAIL] + o,
                     plan, q_pos + c0, k_pos + j, n_col);
         }
-        for (int64_t j = 0; j < n && softcap != 0.0f; ++j) {
-            lampe_softcap(scores + j*LAMPE_PANEL, softcap, n_col);
+        for (int64_t j = 0; j < n && params.softcap != 0.0f; ++j) {
+            lampe_softcap(scores + j*LAMPE_PANEL, params.softcap, n_col);
         }
         for (int64_t j = 0; j < n && masked; ++j) {
             const float * mask = mask_f32 + j*n_q;
             for (int64_t c = 0; c < n_col; ) {
-                // a run of columns of one head
+                // the columns of one head follow one another in the mask
                 const int64_t i   = (c0 + c)%n_q;
                 const int64_t run = std::min(n_q - i, n_col - c);
                 lampe_mask(scores + j*LAMPE_PANEL + c, mask + i, run);
@@ -309,6 +302,6 @@ void lampe_tile::compute_panels() {
             }
         }
 
-        panel_output(scores, c0, n_vec);
+        panel_output(scores, c0, n_simd);
     }
 }

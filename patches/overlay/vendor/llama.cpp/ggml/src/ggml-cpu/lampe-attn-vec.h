@@ -1,232 +1,268 @@
 #pragma once
 
-// vectors of floats for LaMPE attention, by instruction set
+// the inner loops of the vec layout, for the few rows of a decoding step
 
-#include "ggml-impl.h"
-#include "simd-mappings.h"
-#include "vec.h"
+#include "lampe-attn-f32.h"
 
-#include <algorithm>
-#include <cmath>
-
-#if defined(__AVX512F__) && defined(__AVX512DQ__)
-
-typedef __m512 lampe_vec;
-
-static constexpr int LAMPE_REGISTERS = 32;
-
-static constexpr int LAMPE_EPR    = 16; // floats in a vector
-static constexpr int LAMPE_RN     = 4;  // vectors in a panel
-static constexpr int LAMPE_RM     = 4;  // rows of the matrix product that are kept in registers, LAMPE_RM*LAMPE_RN
-static constexpr int LAMPE_DOT_RM = 4;  // rows of the dot products that are kept in registers, LAMPE_DOT_RM*4
-
-static inline lampe_vec lampe_vec_load(const float * x)                      { return _mm512_loadu_ps(x); }
-static inline lampe_vec lampe_vec_set1(float x)                              { return _mm512_set1_ps(x); }
-static inline lampe_vec lampe_vec_add(lampe_vec a, lampe_vec b)              { return _mm512_add_ps(a, b); }
-static inline lampe_vec lampe_vec_sub(lampe_vec a, lampe_vec b)              { return _mm512_sub_ps(a, b); }
-static inline lampe_vec lampe_vec_mul(lampe_vec a, lampe_vec b)              { return _mm512_mul_ps(a, b); }
-static inline lampe_vec lampe_vec_max(lampe_vec a, lampe_vec b)              { return _mm512_max_ps(a, b); }
-static inline lampe_vec lampe_vec_fma(lampe_vec a, lampe_vec b, lampe_vec c) { return _mm512_fmadd_ps(a, b, c); }
-static inline lampe_vec lampe_vec_exp(lampe_vec a)                           { return ggml_v_expf(a); }
-static inline float     lampe_vec_sum(lampe_vec a)                           { return _mm512_reduce_add_ps(a); }
-static inline float     lampe_vec_top(lampe_vec a)                           { return _mm512_reduce_max_ps(a); }
-static inline lampe_vec lampe_vec_load(const ggml_fp16_t * x)                { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) x)); }
-static inline void      lampe_vec_store(float * x, lampe_vec a)              { _mm512_storeu_ps(x, a); }
-
-static inline lampe_vec lampe_vec_even(lampe_vec a, lampe_vec b) {
-    return _mm512_permutex2var_ps(a, _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30), b);
-}
-
-static inline lampe_vec lampe_vec_odd(lampe_vec a, lampe_vec b) {
-    return _mm512_permutex2var_ps(a, _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31), b);
-}
-
-// the sums of four vectors at once
-static inline void lampe_vec_sum4(float * x, lampe_vec a, lampe_vec b, lampe_vec c, lampe_vec d) {
-    const __m512 ab   = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-    const __m512 cd   = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
-    const __m512 abcd = _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xEE));
-    const __m256 s    = _mm256_add_ps(_mm512_castps512_ps256(abcd), _mm512_extractf32x8_ps(abcd, 1));
-    _mm_storeu_ps(x, _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1)));
-}
-
-#elif defined(__AVX2__) && defined(__FMA__)
-
-typedef __m256 lampe_vec;
-
-static constexpr int LAMPE_REGISTERS = 16;
-
-static constexpr int LAMPE_EPR    = 8;
-static constexpr int LAMPE_RN     = 2;
-static constexpr int LAMPE_RM     = 4;
-static constexpr int LAMPE_DOT_RM = 2;
-
-static inline lampe_vec lampe_vec_load(const float * x)                      { return _mm256_loadu_ps(x); }
-static inline lampe_vec lampe_vec_set1(float x)                              { return _mm256_set1_ps(x); }
-static inline lampe_vec lampe_vec_add(lampe_vec a, lampe_vec b)              { return _mm256_add_ps(a, b); }
-static inline lampe_vec lampe_vec_sub(lampe_vec a, lampe_vec b)              { return _mm256_sub_ps(a, b); }
-static inline lampe_vec lampe_vec_mul(lampe_vec a, lampe_vec b)              { return _mm256_mul_ps(a, b); }
-static inline lampe_vec lampe_vec_max(lampe_vec a, lampe_vec b)              { return _mm256_max_ps(a, b); }
-static inline lampe_vec lampe_vec_fma(lampe_vec a, lampe_vec b, lampe_vec c) { return _mm256_fmadd_ps(a, b, c); }
-static inline lampe_vec lampe_vec_exp(lampe_vec a)                           { return ggml_v_expf(a); }
-static inline void      lampe_vec_store(float * x, lampe_vec a)              { _mm256_storeu_ps(x, a); }
-
-#if defined(__F16C__)
-static inline lampe_vec lampe_vec_load(const ggml_fp16_t * x) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) x)); }
+// keeps a vector in a register, where the compiler would load it again for each use
+#if (defined(__GNUC__) || defined(__clang__)) && defined(__AVX512F__)
+#define LAMPE_KEEP(x) __asm__("" : "+v"(x))
+#elif (defined(__GNUC__) || defined(__clang__)) && defined(__AVX2__)
+#define LAMPE_KEEP(x) __asm__("" : "+x"(x))
 #else
-static inline lampe_vec lampe_vec_load(const ggml_fp16_t * x) {
-    float tmp[LAMPE_EPR];
-    for (int i = 0; i < LAMPE_EPR; ++i) {
-        tmp[i] = GGML_CPU_FP16_TO_FP32(x[i]);
-    }
-    return lampe_vec_load(tmp);
-}
+#define LAMPE_KEEP(x) GGML_UNUSED(x)
 #endif
 
-static inline lampe_vec lampe_vec_even(lampe_vec a, lampe_vec b) {
-    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(_mm256_shuffle_ps(a, b, 0x88)), 0xD8));
-}
+// weighted sums
+//
+// C[m] += sum_k A[m][k]*B[k], B[k] has d values; B is read once where the registers allow that
+// prefetch(j, end) is called at every fourth k, and over all passes gets each of the rows 0 to K - 1 once
 
-static inline lampe_vec lampe_vec_odd(lampe_vec a, lampe_vec b) {
-    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(_mm256_shuffle_ps(a, b, 0xDD)), 0xD8));
-}
+template <int RM, int RN, typename T, typename F>
+static inline void lampe_sums_rows(float * C, int64_t ldc, const float * A, int64_t lda, const T * B, int64_t ldb, const float * alpha, int K, int64_t d,
+        const F & prefetch) {
+    // each pass over the keys asks for its share of the rows
+    const int n_pass = d/(RN*LAMPE_EPR) + d%(RN*LAMPE_EPR)/LAMPE_EPR;
 
-static inline void lampe_vec_sum4(float * x, lampe_vec a, lampe_vec b, lampe_vec c, lampe_vec d) {
-    const __m256 s = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
-    _mm_storeu_ps(x, _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1)));
-}
+    int pass = 0;
+    const auto share = [&](int k) LAMPE_INLINE { prefetch((pass*K + k)/n_pass, (pass*K + k + 4)/n_pass); };
 
-static inline float lampe_vec_sum(lampe_vec a) {
-    __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
-    s = _mm_add_ss(s, _mm_movehdup_ps(s));
-    return _mm_cvtss_f32(s);
-}
-
-static inline float lampe_vec_top(lampe_vec a) {
-    __m128 s = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
-    s = _mm_max_ss(s, _mm_movehdup_ps(s));
-    return _mm_cvtss_f32(s);
-}
-
-#elif defined(__ARM_NEON) && defined(__aarch64__) && !defined(__ARM_FEATURE_SVE)
-
-typedef float32x4_t lampe_vec;
-
-static constexpr int LAMPE_REGISTERS = 32;
-
-static constexpr int LAMPE_EPR    = 4;
-static constexpr int LAMPE_RN     = 4;
-static constexpr int LAMPE_RM     = 4;
-static constexpr int LAMPE_DOT_RM = 4;
-
-static inline lampe_vec lampe_vec_load(const float * x)                      { return vld1q_f32(x); }
-static inline lampe_vec lampe_vec_set1(float x)                              { return vdupq_n_f32(x); }
-static inline lampe_vec lampe_vec_add(lampe_vec a, lampe_vec b)              { return vaddq_f32(a, b); }
-static inline lampe_vec lampe_vec_sub(lampe_vec a, lampe_vec b)              { return vsubq_f32(a, b); }
-static inline lampe_vec lampe_vec_mul(lampe_vec a, lampe_vec b)              { return vmulq_f32(a, b); }
-static inline lampe_vec lampe_vec_max(lampe_vec a, lampe_vec b)              { return vmaxq_f32(a, b); }
-static inline lampe_vec lampe_vec_fma(lampe_vec a, lampe_vec b, lampe_vec c) { return vfmaq_f32(c, a, b); }
-static inline lampe_vec lampe_vec_exp(lampe_vec a)                           { return ggml_v_expf(a); }
-static inline float     lampe_vec_sum(lampe_vec a)                           { return vaddvq_f32(a); }
-static inline float     lampe_vec_top(lampe_vec a)                           { return vmaxvq_f32(a); }
-static inline lampe_vec lampe_vec_even(lampe_vec a, lampe_vec b)             { return vuzp1q_f32(a, b); }
-static inline lampe_vec lampe_vec_odd(lampe_vec a, lampe_vec b)              { return vuzp2q_f32(a, b); }
-static inline lampe_vec lampe_vec_load(const ggml_fp16_t * x)                { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(x))); }
-static inline void      lampe_vec_store(float * x, lampe_vec a)              { vst1q_f32(x, a); }
-
-static inline void lampe_vec_sum4(float * x, lampe_vec a, lampe_vec b, lampe_vec c, lampe_vec d) {
-    vst1q_f32(x, vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)));
-}
-
-#else // left to the compiler
-
-struct lampe_vec {
-    float v[8];
-};
-
-static constexpr int LAMPE_REGISTERS = 16;
-
-static constexpr int LAMPE_EPR    = 8;
-static constexpr int LAMPE_RN     = 2;
-static constexpr int LAMPE_RM     = 4;
-static constexpr int LAMPE_DOT_RM = 2;
-
-template <typename F>
-static inline lampe_vec lampe_vec_map(F f) {
-    lampe_vec r;
-    for (int i = 0; i < LAMPE_EPR; ++i) {
-        r.v[i] = f(i);
+    int64_t i = 0;
+    for (; i + RN*LAMPE_EPR <= d; i += RN*LAMPE_EPR, ++pass) {
+        lampe_gemm_ukernel<RM, RN>(C + i, ldc, A, lda, 1, B + i, ldb, alpha, K, share);
     }
-    return r;
-}
-
-static inline lampe_vec lampe_vec_load(const float * x)         { return lampe_vec_map([=](int i) { return x[i]; }); }
-static inline lampe_vec lampe_vec_set1(float x)                 { return lampe_vec_map([=](int  ) { return x; }); }
-static inline lampe_vec lampe_vec_add(lampe_vec a, lampe_vec b) { return lampe_vec_map([&](int i) { return a.v[i] + b.v[i]; }); }
-static inline lampe_vec lampe_vec_sub(lampe_vec a, lampe_vec b) { return lampe_vec_map([&](int i) { return a.v[i] - b.v[i]; }); }
-static inline lampe_vec lampe_vec_mul(lampe_vec a, lampe_vec b) { return lampe_vec_map([&](int i) { return a.v[i] * b.v[i]; }); }
-static inline lampe_vec lampe_vec_max(lampe_vec a, lampe_vec b) { return lampe_vec_map([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; }); }
-static inline lampe_vec lampe_vec_exp(lampe_vec a)              { return lampe_vec_map([&](int i) { return expf(a.v[i]); }); }
-static inline lampe_vec lampe_vec_load(const ggml_fp16_t * x)   { return lampe_vec_map([=](int i) { return GGML_CPU_FP16_TO_FP32(x[i]); }); }
-
-static inline lampe_vec lampe_vec_even(lampe_vec a, lampe_vec b) {
-    return lampe_vec_map([&](int i) { return i < LAMPE_EPR/2 ? a.v[2*i] : b.v[2*i - LAMPE_EPR]; });
-}
-
-static inline lampe_vec lampe_vec_odd(lampe_vec a, lampe_vec b) {
-    return lampe_vec_map([&](int i) { return i < LAMPE_EPR/2 ? a.v[2*i + 1] : b.v[2*i + 1 - LAMPE_EPR]; });
-}
-
-static inline lampe_vec lampe_vec_fma(lampe_vec a, lampe_vec b, lampe_vec c) {
-    return lampe_vec_map([&](int i) { return a.v[i]*b.v[i] + c.v[i]; });
-}
-
-static inline float lampe_vec_sum(lampe_vec a) {
-    float s = 0.0f;
-    for (int i = 0; i < LAMPE_EPR; ++i) {
-        s += a.v[i];
+    for (; i < d; i += LAMPE_EPR, ++pass) {
+        lampe_gemm_ukernel<RM, 1>(C + i, ldc, A, lda, 1, B + i, ldb, alpha, K, share);
     }
-    return s;
 }
 
-static inline float lampe_vec_top(lampe_vec a) {
-    return *std::max_element(a.v, a.v + LAMPE_EPR);
+// alpha: LAMPE_PANEL ones, C is scaled beforehand
+template <typename T, typename F>
+static inline void lampe_sums(float * C, int64_t ldc, const float * A, int64_t lda, const T * B, int64_t ldb, const float * alpha, int M, int K, int64_t d,
+        const F & prefetch) {
+    while (M > 0) {
+        int m = std::min(M, 2*LAMPE_RM);
+        if (LAMPE_RN == 2) {
+            m = std::min(m, LAMPE_RM);
+        }
+        switch (m) {
+            case 1:  lampe_sums_rows<1, LAMPE_RN>(C, ldc, A, lda, B, ldb, alpha, K, d, prefetch); break;
+            case 2:  lampe_sums_rows<2, LAMPE_RN>(C, ldc, A, lda, B, ldb, alpha, K, d, prefetch); break;
+            case 3:  lampe_sums_rows<3, LAMPE_RN>(C, ldc, A, lda, B, ldb, alpha, K, d, prefetch); break;
+            case 4:  lampe_sums_rows<4, LAMPE_RN>(C, ldc, A, lda, B, ldb, alpha, K, d, prefetch); break;
+            case 5:  lampe_sums_rows<5, 2>       (C, ldc, A, lda, B, ldb, alpha, K, d, prefetch); break;
+            case 6:  lampe_sums_rows<6, 2>       (C, ldc, A, lda, B, ldb, alpha, K, d, prefetch); break;
+            case 7:  lampe_sums_rows<7, 2>       (C, ldc, A, lda, B, ldb, alpha, K, d, prefetch); break;
+            default: lampe_sums_rows<8, 2>       (C, ldc, A, lda, B, ldb, alpha, K, d, prefetch); break;
+        }
+        C += m*ldc;
+        A += m*lda;
+        M -= m;
+    }
 }
 
-static inline void lampe_vec_store(float * x, lampe_vec a) {
-    std::copy(a.v, a.v + LAMPE_EPR, x);
+// dot products
+//
+// S[m][k] = Q[m] . K[k] for RM rows of Q and 4 rows of K; d is a multiple of LAMPE_EPR
+
+template <int RM>
+static inline void lampe_dots_ukernel(float * GGML_RESTRICT S, int64_t lds, const float * GGML_RESTRICT Q, int64_t ldq,
+        const float * GGML_RESTRICT K, int64_t ldk, int64_t d) {
+    lampe_simd acc[RM][4];
+    LAMPE_UNROLL
+    for (int m = 0; m < RM; ++m) {
+        LAMPE_UNROLL
+        for (int r = 0; r < 4; ++r) {
+            acc[m][r] = lampe_simd_set1(0.0f);
+        }
+    }
+
+    for (int64_t i = 0; i < d; i += LAMPE_EPR) {
+        lampe_simd k[4];
+        LAMPE_UNROLL
+        for (int r = 0; r < 4; ++r) {
+            k[r] = lampe_simd_load(K + r*ldk + i);
+        }
+        LAMPE_UNROLL
+        for (int m = 0; m < RM; ++m) {
+            const lampe_simd q = lampe_simd_load(Q + m*ldq + i);
+            LAMPE_UNROLL
+            for (int r = 0; r < 4; ++r) {
+                acc[m][r] = lampe_simd_fma(q, k[r], acc[m][r]);
+            }
+        }
+    }
+
+    LAMPE_UNROLL
+    for (int m = 0; m < RM; ++m) {
+        lampe_simd_sum4(S + m*lds, acc[m][0], acc[m][1], acc[m][2], acc[m][3]);
+    }
 }
 
-static inline void lampe_vec_sum4(float * x, lampe_vec a, lampe_vec b, lampe_vec c, lampe_vec d) {
-    x[0] = lampe_vec_sum(a);
-    x[1] = lampe_vec_sum(b);
-    x[2] = lampe_vec_sum(c);
-    x[3] = lampe_vec_sum(d);
+template <int RM>
+static void lampe_dots_rows(float * S, int64_t lds, const float * Q, int64_t ldq, const float * K, int64_t ldk, int64_t d, int n) {
+    for (int j = 0; j < n; j += 4) {
+        lampe_dots_ukernel<RM>(S + j, lds, Q, ldq, K + j*ldk, ldk, d);
+    }
 }
 
+// n is rounded up to a multiple of 4
+static inline void lampe_dots(float * S, int64_t lds, const float * Q, int64_t ldq, const float * K, int64_t ldk, int64_t d, int M, int n) {
+    int m = 0;
+    for (; m + LAMPE_DOT_RM <= M; m += LAMPE_DOT_RM) {
+        lampe_dots_rows<LAMPE_DOT_RM>(S + m*lds, lds, Q + m*ldq, ldq, K, ldk, d, n);
+    }
+    switch (M - m) {
+        case 3: lampe_dots_rows<3>(S + m*lds, lds, Q + m*ldq, ldq, K, ldk, d, n); break;
+        case 2: lampe_dots_rows<2>(S + m*lds, lds, Q + m*ldq, ldq, K, ldk, d, n); break;
+        case 1: lampe_dots_rows<1>(S + m*lds, lds, Q + m*ldq, ldq, K, ldk, d, n); break;
+        default:                                                                  break;
+    }
+}
+
+// the same for n keys, a multiple of 4, which are rotated on the way; a key and its rotation are whole vectors
+// rope: the rows of the table for the keys
+// D: the head size where it is known to the compiler and all of a key is rotated, else 0
+
+template <int RM, bool neox, int D, typename T, typename F>
+static void lampe_rotated_dots_rows(float * GGML_RESTRICT S, int64_t lds, const float * GGML_RESTRICT Q, int64_t ldq,
+        const T * GGML_RESTRICT K, int64_t ldk, const float * const * rope, int64_t n_rot, int64_t d, int n, const F & prefetch) {
+    // the queries stay in registers where there are enough of them
+    constexpr bool keep_q = 6*RM + 6 <= LAMPE_REGISTERS;
+
+    if (D > 0) {
+        n_rot = D;
+        d     = D;
+    }
+    const int64_t n_pairs = n_rot/2;
+
+    // all keys in one call: to set one up costs as much as half a key
+    for (int j = 0; j < n; j += 4) {
+        prefetch(j);
+
+        lampe_simd acc[RM][4];
+        LAMPE_UNROLL
+        for (int m = 0; m < RM; ++m) {
+            LAMPE_UNROLL
+            for (int r = 0; r < 4; ++r) {
+                acc[m][r] = lampe_simd_set1(0.0f);
+            }
+        }
+
+        for (int64_t i = 0; i < n_pairs; i += LAMPE_EPR) {
+            lampe_simd qx[RM];
+            lampe_simd qy[RM];
+            LAMPE_UNROLL
+            for (int m = 0; m < RM; ++m) {
+                qx[m] = lampe_simd_load(Q + m*ldq + i);
+                qy[m] = lampe_simd_load(Q + m*ldq + i + n_pairs);
+                if (keep_q) {
+                    LAMPE_KEEP(qx[m]);
+                    LAMPE_KEEP(qy[m]);
+                }
+            }
+            LAMPE_UNROLL
+            for (int r = 0; r < 4; ++r) {
+                const T * src = K + (j + r)*ldk;
+
+                lampe_simd x;
+                lampe_simd y;
+                if (neox) {
+                    x = lampe_simd_load(src + i);
+                    y = lampe_simd_load(src + i + n_pairs);
+                } else {
+                    lampe_simd_load_pairs(src + 2*i, &x, &y);
+                }
+
+                lampe_simd c = lampe_simd_load(rope[j + r] + i);
+                lampe_simd s = lampe_simd_load(rope[j + r] + i + n_pairs);
+                LAMPE_KEEP(c);
+                LAMPE_KEEP(s);
+
+                const lampe_simd kx = lampe_simd_sub(lampe_simd_mul(x, c), lampe_simd_mul(y, s));
+                const lampe_simd ky = lampe_simd_fma(x, s, lampe_simd_mul(y, c));
+                LAMPE_UNROLL
+                for (int m = 0; m < RM; ++m) {
+                    acc[m][r] = lampe_simd_fma(kx, qx[m], acc[m][r]);
+                    acc[m][r] = lampe_simd_fma(ky, qy[m], acc[m][r]);
+                }
+            }
+        }
+        for (int64_t i = n_rot; i < d; i += LAMPE_EPR) {
+            LAMPE_UNROLL
+            for (int r = 0; r < 4; ++r) {
+                const lampe_simd k = lampe_simd_load(K + (j + r)*ldk + i);
+                LAMPE_UNROLL
+                for (int m = 0; m < RM; ++m) {
+                    acc[m][r] = lampe_simd_fma(k, lampe_simd_load(Q + m*ldq + i), acc[m][r]);
+                }
+            }
+        }
+
+        LAMPE_UNROLL
+        for (int m = 0; m < RM; ++m) {
+            lampe_simd_sum4(S + m*lds + j, acc[m][0], acc[m][1], acc[m][2], acc[m][3]);
+        }
+    }
+}
+
+// M rows of Q; prefetch(j) comes once, before keys j to j + 3
+template <bool neox, int D, typename T, typename F>
+static inline void lampe_rotated_dots(float * S, int64_t lds, const float * Q, int64_t ldq, const T * K, int64_t ldk, const float * const * rope,
+        int64_t n_rot, int64_t d, int M, int n, const F & prefetch) {
+    // a key is rotated once where the registers allow that
+    const int most = LAMPE_REGISTERS < 32 ? 2 : M == 8 ? 4 : 7;
+
+    bool       first = true;
+    const auto once  = [&](int j) LAMPE_INLINE {
+        if (first) {
+            prefetch(j);
+        }
+    };
+
+    while (M > 0) {
+        const int m = std::min(M, most);
+        switch (m) {
+            case 1:  lampe_rotated_dots_rows<1, neox, D>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, once); break;
+            case 2:  lampe_rotated_dots_rows<2, neox, D>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, once); break;
+#if defined(__AVX512F__) || defined(__aarch64__)
+            case 3:  lampe_rotated_dots_rows<3, neox, D>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, once); break;
+            case 4:  lampe_rotated_dots_rows<4, neox, D>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, once); break;
+            case 5:  lampe_rotated_dots_rows<5, neox, D>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, once); break;
+            case 6:  lampe_rotated_dots_rows<6, neox, D>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, once); break;
+            case 7:  lampe_rotated_dots_rows<7, neox, D>(S, lds, Q, ldq, K, ldk, rope, n_rot, d, n, once); break;
 #endif
+            default: GGML_ABORT("fatal error");
+        }
+        S += m*lds;
+        Q += m*ldq;
+        M -= m;
 
-// 2*LAMPE_EPR values as pairs: the first of each, the second of each
-template <typename T>
-static inline void lampe_vec_load_pairs(const T * src, lampe_vec * x, lampe_vec * y) {
-    const lampe_vec a = lampe_vec_load(src);
-    const lampe_vec b = lampe_vec_load(src + LAMPE_EPR);
-
-    *x = lampe_vec_even(a, b);
-    *y = lampe_vec_odd (a, b);
+        first = false;
+    }
 }
 
-#if defined(__AVX512F__) && defined(__AVX512DQ__) && defined(__AVX512BW__)
-// one permutation before the conversion is cheaper than two after it
-static inline void lampe_vec_load_pairs(const ggml_fp16_t * src, lampe_vec * x, lampe_vec * y) {
-    const __m512i order = _mm512_set_epi16(
-        31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1,
-        30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
-    const __m512i xy = _mm512_permutexvar_epi16(order, _mm512_loadu_si512(src));
+// S [n]: the scores of one query, n a multiple of LAMPE_EPR; returns alpha
+static inline float lampe_softmax_row(float * S, int n, float * max, float * sum) {
+    lampe_simd top = lampe_simd_load(S);
+    for (int j = LAMPE_EPR; j < n; j += LAMPE_EPR) {
+        top = lampe_simd_max(top, lampe_simd_load(S + j));
+    }
 
-    *x = _mm512_cvtph_ps(_mm512_castsi512_si256(xy));
-    *y = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(xy, 1));
+    const float     max_new = std::max(*max, lampe_simd_top(top));
+    const lampe_simd shift   = lampe_simd_set1(max_new);
+
+    lampe_simd total = lampe_simd_set1(0.0f);
+    for (int j = 0; j < n; j += LAMPE_EPR) {
+        const lampe_simd p = lampe_simd_exp(lampe_simd_sub(lampe_simd_load(S + j), shift));
+        lampe_simd_store(S + j, p);
+        total = lampe_simd_add(total, p);
+    }
+
+    const float alpha = max_new > *max ? expf(*max - max_new) : 1.0f;
+
+    *max = max_new;
+    *sum = *sum*alpha + lampe_simd_sum(total);
+
+    return alpha;
 }
-#endif

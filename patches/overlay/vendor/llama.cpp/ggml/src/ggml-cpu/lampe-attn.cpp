@@ -11,14 +11,13 @@
 #include <cmath>
 #include <cstring>
 
-// Work item = one KV head (where the queries are few: all of them, so that memory is read in order) x a block of queries
-// (all query heads of a KV head at once) x a part of the keys. A block is cut where the plan changes, so that it has one
-// plan. Where there are too few blocks for the threads, the keys are split into parts, and what the parts give is merged
-// at the end.
+// A work item is a block of queries, with all query heads of a KV head, against a part of the keys. Where the queries are
+// few it takes several KV heads, so that memory is read in order. A block ends where the plan changes: it has one plan.
+// Where there are too few blocks for the threads, the keys are split into parts, whose results are merged at the end.
 
-static constexpr int64_t LAMPE_BLOCK_ROWS = 768; // rows that a tile of keys is good for, at head size 64
-static constexpr int64_t LAMPE_FEW_FLOATS = 8192; // of the few rows of all heads of an item: they should stay in the cache too
-static constexpr int64_t LAMPE_BLOCK_Q    = 128;  // more queries would waste work above the diagonal
+static constexpr int64_t LAMPE_BLOCK_ROWS = 768;  // at head size 64: queries and outputs of a block should stay in the cache
+static constexpr int64_t LAMPE_VEC_FLOATS = 8192; // of a work item in the vec layout: its rows should stay in the cache, too
+static constexpr int64_t LAMPE_BLOCK_Q    = 128;  // with more queries, too much work is done above the diagonal
 
 lampe_shape::lampe_shape(const ggml_tensor * dst, int n_threads) {
     const ggml_tensor * q = dst->src[0];
@@ -41,13 +40,12 @@ lampe_shape::lampe_shape(const ggml_tensor * dst, int n_threads) {
     i16       = false;
 #endif
 
-    // a block's queries and outputs should stay in the cache
     const int64_t n_row_max = std::clamp<int64_t>(LAMPE_BLOCK_ROWS*64/std::max(d_k, d_v), 64, LAMPE_BLOCK_ROWS);
 
     const int64_t n_tile = (n_kv + LAMPE_TILE_KV - 1)/LAMPE_TILE_KV;
 
-    // with fewer tiles than threads, the heads have to keep the threads busy
-    n_few = n_tile < n_threads ? 1 : std::clamp<int64_t>(LAMPE_FEW_FLOATS/(LAMPE_FEW_ROWS*std::max(d_k_pad, d_v_pad)), 1, n_head_kv);
+    // with fewer tiles than threads, only single heads give work to all of them
+    n_head_vec = n_tile < n_threads ? 1 : std::clamp<int64_t>(LAMPE_VEC_FLOATS/(LAMPE_VEC_ROWS*std::max(d_k_pad, d_v_pad)), 1, n_head_kv);
 
     const auto n_item = [&]() {
         const int64_t n_head_item = this->n_head_item(n_block_q*n_gqa);
@@ -63,16 +61,16 @@ lampe_shape::lampe_shape(const ggml_tensor * dst, int n_threads) {
 
     n_split = 1;
     if (n_item() < 4*n_threads) {
-        // every part rotates the queries anew, and no more of them are needed than give each thread a few
+        // every part rotates the queries anew: no more parts than keep the threads busy
         const int64_t n_part = std::min<int64_t>((4*n_threads + n_item() - 1)/n_item(), n_threads);
 
-        n_split = std::clamp<int64_t>(n_block_q*n_gqa <= LAMPE_FEW_ROWS ? n_tile : n_tile/4, 1, n_part);
+        n_split = std::clamp<int64_t>(n_block_q*n_gqa <= LAMPE_VEC_ROWS ? n_tile : n_tile/4, 1, n_part);
     }
 }
 
 size_t lampe_shape::n_work_thread() const {
-    int64_t n = LAMPE_REGION_COUNT*(n_q_rot() + LAMPE_TILE_KV*std::max<int64_t>(LAMPE_PANEL, n_few*LAMPE_FEW_ROWS)) +
-        n_few*LAMPE_FEW_ROWS*d_k_pad + n_row_item()*(d_v_pad + 2) + n_row + LAMPE_PANEL +
+    int64_t n = LAMPE_REGION_COUNT*(n_q_rot() + LAMPE_TILE_KV*std::max<int64_t>(LAMPE_PANEL, n_head_vec*LAMPE_VEC_ROWS)) +
+        n_head_vec*LAMPE_VEC_ROWS*d_k_pad + n_row_item()*(d_v_pad + 2) + n_row + LAMPE_PANEL +
         d_k + LAMPE_TILE_KV*(2*d_k_pad + d_v_pad + n_block_q);
     if (i16) {
         n += LAMPE_TILE_KV*(d_k_pad + d_v_pad/2 + 3) + LAMPE_REGION_COUNT*n_row + LAMPE_PANEL + d_v_pad;
@@ -86,7 +84,7 @@ size_t lampe_shape::n_work(int n_threads) const {
     return n_work_thread()*n_threads + (n_split > 1 ? n_stream*n_q*n_head*n_split*(2 + d_v) : 0);
 }
 
-bool ggml_lampe_attn_supported(const ggml_tensor * dst) {
+bool ggml_cpu_lampe_attn_supported(const ggml_tensor * dst) {
     const auto row_ok = [](const ggml_tensor * t) {
         return t->nb[0] == ggml_type_size(t->type) && (t->type == GGML_TYPE_F32 || ggml_get_type_traits(t->type)->to_float != nullptr);
     };
@@ -94,7 +92,7 @@ bool ggml_lampe_attn_supported(const ggml_tensor * dst) {
     return dst->src[0]->type == GGML_TYPE_F32 && row_ok(dst->src[0]) && row_ok(dst->src[1]) && row_ok(dst->src[2]) && row_ok(dst->src[3]);
 }
 
-size_t ggml_lampe_attn_work_size(const ggml_tensor * dst, int n_tasks) {
+size_t ggml_cpu_lampe_attn_work_size(const ggml_tensor * dst, int n_tasks) {
     size_t res = 0;
 
     // fewer threads than planned may turn up, and they may split the keys differently
@@ -127,7 +125,7 @@ struct lampe_kernel {
         return (const int32_t *) ((const char *) t->data + i1*t->nb[1] + i3*t->nb[3]);
     }
 
-    // begin of the block that ends before query end: one plan, no more than n_block_q queries
+    // where the block begins that ends before query end
     int64_t block_begin(int64_t i3, int64_t end) const {
         constexpr size_t n_bytes = (GGML_LAMPE_PLAN_TAIL_SHIFT - GGML_LAMPE_PLAN_POS)*sizeof(int32_t);
 
@@ -185,7 +183,7 @@ struct lampe_kernel {
         }
     }
 
-    // the parts of one query row, collected in the first
+    // put the parts of one row together in the first, and write the row
     void merge(int64_t i3, int64_t i1, int64_t h) const {
         float * part = partial_row(i3, i1, h, 0);
 
@@ -216,7 +214,7 @@ void ggml_compute_forward_lampe_attn(const ggml_compute_params * params, ggml_te
 
     const auto & shape = kernel.shape;
 
-    // parts are alike and can be dealt out beforehand, blocks are drawn
+    // parts take equally long and are dealt out beforehand; blocks do not, and are drawn
     const bool draw = shape.n_split == 1;
 
     if (draw) {

@@ -9,26 +9,26 @@
 #include <cfloat>
 #include <cstdint>
 
-// LaMPE attention on CUDA: what its kernels share, see ggml-lampe.h for the operator
+// what the kernels of LaMPE attention share, see ggml-lampe.h for the operator
 
-// A batch has few compressions of the middle (a variant is num and den), the keys are rotated for so many of them beforehand.
-// What queries beyond these need is rotated where it is used.
+// A variant of the middle is its num and den. A batch has few, so that keys are rotated beforehand, once for each of the first
+// LAMPE_MAX_VARIANTS; for queries of another one they are rotated where they are used.
 static constexpr int LAMPE_MAX_VARIANTS  = 5;
 static constexpr int LAMPE_VARIANT_OTHER = LAMPE_MAX_VARIANTS;
 
-// what a block of queries and a tile of keys have in common
+// flags of a tile of keys, for a block of rows: the passes it needs, and what has to be heeded in them
 static constexpr uint32_t LAMPE_TILE_LOCAL   = 1 << 0;
 static constexpr uint32_t LAMPE_TILE_TAIL    = 1 << 1;
-static constexpr uint32_t LAMPE_TILE_OTHER   = 1 << 2; // the middle, of a variant that the keys are not rotated for
-static constexpr uint32_t LAMPE_TILE_VARIANT = 1 << 3; // the middle, one bit per variant
-static constexpr uint32_t LAMPE_TILE_MASKED  = 1 << 8; // the mask is to be added
-static constexpr uint32_t LAMPE_TILE_EMPTY   = 1 << 9; // some cells are
-static constexpr uint32_t LAMPE_TILE_SCORES  = LAMPE_TILE_MASKED - 1;
+static constexpr uint32_t LAMPE_TILE_OTHER   = 1 << 2; // the middle, of variants that the keys are not rotated for
+static constexpr uint32_t LAMPE_TILE_VARIANT = 1 << 3; // the middle, of the first variant; a bit for each follows
+static constexpr uint32_t LAMPE_TILE_MASKED  = 1 << 8; // the mask is not zero everywhere
+static constexpr uint32_t LAMPE_TILE_EMPTY   = 1 << 9; // there are cells without a key
+static constexpr uint32_t LAMPE_TILE_SCORES  = LAMPE_TILE_MASKED - 1; // all passes
 
 static_assert((LAMPE_TILE_VARIANT << (LAMPE_MAX_VARIANTS - 1)) < LAMPE_TILE_MASKED, "too many variants");
 
 static constexpr float LAMPE_LOG2E   = 1.44269504088896340736f;
-static constexpr float LAMPE_MIN_MAX = -FLT_MAX/2.0f; // of a row without a score: differences of it stay finite
+static constexpr float LAMPE_MIN_MAX = -FLT_MAX/2.0f; // the maximum before any score, so that differences of two stay finite
 
 struct lampe_query {
     int pos;
@@ -71,19 +71,20 @@ struct lampe_args {
     float softcap;
     bool  neox;
 
-    int n_tile;    // of keys
-    int n_block;   // of rows; a row is a query of a query head, the heads of a query follow one another
-    int n_row_pad; // n_block whole blocks
+    // a row is one query of one query head, the heads of a query follow one another
+    int n_tile;    // tiles of keys
+    int n_block;   // blocks of rows
+    int n_row_pad; // rows in n_block whole blocks
     int n_split;   // parts that the tiles are dealt out to
-    int n_variant;
+    int n_variant; // variants that the keys are rotated for
 
     // workspace
     lampe_query * queries;     // [n_stream, n_q]
-    int         * q_middle;    // [n_stream, n_q] the positions of the queries in the middle
+    int         * q_middle;    // [n_stream, n_q] positions of the queries in the middle
     int2        * variants;    // [n_stream, n_variant] num and den
-    uint32_t    * tiles;       // [n_stream, n_block, n_tile]
-    half        * q_rot;       // [n_stream, n_head_kv, LAMPE_REGION_COUNT, n_row_pad, d] scaled
-    half        * k_rot;       // [n_stream, n_head_kv, 1 + n_variant, n_tile*tile, d] exact, then the variants of the middle
+    uint32_t    * tiles;       // [n_stream, n_block, n_tile] flags
+    half        * q_rot;       // [n_stream, n_head_kv, LAMPE_REGION_COUNT, n_row_pad, d] times the scale
+    half        * k_rot;       // [n_stream, n_head_kv, 1 + n_variant, n_tile*tile, d] for local and tail, then for the variants of the middle
     float       * partial;     // [n_split, n_stream, n_q, n_head, d] relative to exp(max)
     float2      * partial_sum; // [n_split, n_stream, n_q, n_head] max and sum
 };
@@ -100,13 +101,6 @@ static __device__ __forceinline__ const half * lampe_mask_row(const lampe_args &
     return (const half *) (args.mask + i3*args.mask_nb3 + i1*args.mask_nb1);
 }
 
-static __device__ __forceinline__ lampe_region lampe_get_region(const int distance, const int local_window, const int tail_start) {
-    if (distance <= local_window) {
-        return LAMPE_REGION_LOCAL;
-    }
-    return distance >= tail_start ? LAMPE_REGION_TAIL : LAMPE_REGION_MIDDLE;
-}
-
 // Four elements of a row, two pairs of the rotation.
 // NEOX: a and b are the first and the second elements of the pairs; NORM: a is one pair, b the next.
 struct lampe_quad {
@@ -118,7 +112,7 @@ struct lampe_quad {
 struct lampe_quad_place {
     int  a;
     int  b;
-    int  pair; // the first of the two
+    int  pair; // index of the first pair
     bool rotated;
 };
 
@@ -138,7 +132,7 @@ static __device__ __forceinline__ lampe_quad_place lampe_get_place(const int u, 
     return res;
 }
 
-// elements i and i + 1, i is even
+// elements i and i + 1 as floats; i is even
 static __device__ __forceinline__ float2 lampe_load_pair(const char * row, const ggml_type type, const int i) {
     switch (type) {
         case GGML_TYPE_F32:
@@ -176,7 +170,7 @@ static __device__ __forceinline__ lampe_quad lampe_load_quad(const char * row, c
     return { lampe_load_pair(row, type, place.a), lampe_load_pair(row, type, place.b) };
 }
 
-// the row of the table for a position; what no query may see can have any
+// clamped, since a cell that no query may see can have any position
 static __device__ __forceinline__ const float * lampe_rope_row(const lampe_args & args, const int pos) {
     return args.rope + (int64_t) min(max(pos, 0), args.n_pos - 1)*args.n_rot;
 }

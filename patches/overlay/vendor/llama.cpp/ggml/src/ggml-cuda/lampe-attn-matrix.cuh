@@ -3,14 +3,14 @@
 #include "common.cuh"
 #include "mma.cuh"
 
-// Matrices for tensor cores from shared memory, beside those of mma.cuh: by addresses of 32 bits, from which constant offsets
-// cost no instruction, and with what an operand B needs in registers that follow one another.
+// Loads of matrices from shared memory, in place of those of mma.cuh: from addresses of 32 bits, to which constant offsets cost
+// no instruction, and two operands B at a time, each in registers that follow one another.
 
 using lampe_tile_a = ggml_cuda_mma::tile<16, 8, half2>;
 using lampe_tile_b = ggml_cuda_mma::tile< 8, 8, half2>;
 using lampe_tile_c = ggml_cuda_mma::tile<16, 8, float>;
 
-// Where in the first matrix the address of a thread points, in rows and columns of 8 x 8 halves, see ldmatrix in the PTX ISA
+// offset of the 8 halves that a thread has to point ldmatrix at, see the PTX ISA; stride: halves from one row to the next
 // a:       16 rows x 16 columns
 // b:       16 rows x 16 columns, the first 8 rows go to one operand and the others to the other
 // b_trans: 16 rows x 16 columns, the first 8 columns go to one operand and the others to the other

@@ -4,12 +4,13 @@
 
 static constexpr int LAMPE_MERGE_WARPS = 8;
 
-// what the parts of the keys gave
-// n_row: rows of a block, each has the rest of the warps, that share its parts; blocks: [n_stream*n_q*n_head/n_row]
+// put the results of the parts of the keys together
+// n_row: rows of a block, whose warps are shared among them; the warps of a row share its parts
+// blocks: [n_stream*n_q*n_head/n_row]
 template <int d, int n_row>
 static __global__ void __launch_bounds__(LAMPE_MERGE_WARPS*WARP_SIZE) lampe_merge(const lampe_args args) {
     constexpr int n_part = LAMPE_MERGE_WARPS/n_row;
-    constexpr int n_pair = (d/2 + WARP_SIZE - 1)/WARP_SIZE; // of values, per thread
+    constexpr int n_pair = (d/2 + WARP_SIZE - 1)/WARP_SIZE; // pairs of values that a thread has
 
     const int64_t n_row_all = (int64_t) args.n_stream*args.n_q*args.n_head;
     const int64_t row       = (int64_t) blockIdx.x*n_row + threadIdx.y/n_part;

@@ -2,18 +2,18 @@
 
 #include "lampe-attn-common.cuh"
 
-// A block of rows (queries of all heads of a KV head) against a tile of keys, on tensor cores: the steps of lampe_attn_mma
+// the steps of lampe_attn_mma: a block of rows against a tile of keys, on tensor cores
 
 static constexpr int LAMPE_MMA_WARPS   = 4;
 static constexpr int LAMPE_MMA_THREADS = LAMPE_MMA_WARPS*WARP_SIZE;
 
-// blocks that a multiprocessor has registers for: the more there are, the less each waits
+// blocks on a multiprocessor: as many as it has registers for, since one computes while another waits
 template <int d, int n_mt>
 static constexpr __host__ __device__ int lampe_mma_blocks() {
     return d > 128 || n_mt > 1 ? 2 : d > 64 ? 3 : 4;
 }
 
-// a pass over a tile computes the scores of one bit of LAMPE_TILE_SCORES; these are of the middle
+// a pass over a tile computes the scores of one bit of LAMPE_TILE_SCORES; these bits are of the middle
 static constexpr uint32_t LAMPE_TILE_MIDDLE = LAMPE_TILE_SCORES & ~(LAMPE_TILE_LOCAL | LAMPE_TILE_TAIL);
 
 template <int d>
@@ -21,13 +21,13 @@ static constexpr __host__ __device__ int lampe_tile_kv() {
     return d <= 128 ? 64 : 32;
 }
 
-// halves from one row to the next in shared memory: 8 rows of a matrix lie in different banks
+// halves from one row to the next in shared memory, so that the 8 rows of a matrix lie in different banks
 template <int d>
 static constexpr __host__ __device__ int lampe_row_stride() {
     return d + 8;
 }
 
-// n_mt: matrices of 16 rows per warp
+// n_mt: matrices of 16 rows that a warp has
 template <int n_mt>
 static constexpr __host__ __device__ int lampe_block_rows() {
     return LAMPE_MMA_WARPS*n_mt*16;
@@ -43,7 +43,7 @@ static __device__ __forceinline__ int lampe_pass_region(const uint32_t pass) {
     return pass == LAMPE_TILE_LOCAL ? LAMPE_REGION_LOCAL : pass == LAMPE_TILE_TAIL ? LAMPE_REGION_TAIL : LAMPE_REGION_MIDDLE;
 }
 
-// the next pass of those that are left, one that needs no other queries if there is one
+// the next of the passes that are left, if possible one that needs no other queries in shared memory
 static __device__ __forceinline__ uint32_t lampe_next_pass(const uint32_t passes, const int q_region) {
     const uint32_t same = passes &
         (q_region == LAMPE_REGION_LOCAL ? LAMPE_TILE_LOCAL : q_region == LAMPE_REGION_TAIL ? LAMPE_TILE_TAIL : LAMPE_TILE_MIDDLE);
@@ -52,27 +52,28 @@ static __device__ __forceinline__ uint32_t lampe_next_pass(const uint32_t passes
     return some & (0u - some);
 }
 
-// A tile is taken in once for every pass that it needs, one region of it each time
+// one pass over one tile
 struct lampe_step {
     int      i_tile;
     uint32_t flags;
-    uint32_t left; // passes that are to come
+    uint32_t left; // passes over the tile that are to come
     uint32_t pass;
-    int      i_q;  // of a variant that has no bit: the first query that has it,
-    int      num;  // and what it is
+    int      i_q;  // LAMPE_TILE_OTHER: the first query that has the variant
+    int      num;  // LAMPE_TILE_OTHER: the variant
     int      den;
 
+    // whether some pairs belong to another pass
     __device__ __forceinline__ bool mixed() const {
         return (flags & LAMPE_TILE_SCORES) != pass || pass == LAMPE_TILE_OTHER;
     }
 };
 
-// Rows of d halves to shared memory, asynchronously; those from n_valid on become zero
+// start to copy rows of d halves to shared memory; check: rows from n_valid on become zero
 template <int d, int n_row, bool check>
 static __device__ __forceinline__ void lampe_load_rows(
         half * s, const char * src, const int64_t src_stride, const int n_valid, const int tid) {
-    constexpr int n_chunk  = d/8; // of 16 bytes
-    constexpr int n_row_it = d == 96 ? 8 : LAMPE_MMA_THREADS/n_chunk; // rows at a time
+    constexpr int n_chunk  = d/8; // copies of 16 bytes that make a row
+    constexpr int n_row_it = d == 96 ? 8 : LAMPE_MMA_THREADS/n_chunk; // rows that the threads copy at a time
 
     static_assert(n_row % n_row_it == 0, "rows are left over");
 
@@ -98,7 +99,7 @@ static __device__ __forceinline__ void lampe_load_rows(
     }
 }
 
-// the scores of all rows of a warp; addresses are those of its thread
+// the scores of all rows of a warp; q and k: the addresses that the thread points ldmatrix at
 template <int d, int n_mt>
 static __device__ __forceinline__ void lampe_mma_scores(
         lampe_tile_c (&scores)[n_mt][lampe_tile_kv<d>()/8], const uint32_t q, const uint32_t k) {
@@ -124,7 +125,7 @@ static __device__ __forceinline__ void lampe_mma_scores(
     }
 }
 
-// keys rotated for one variant of the middle
+// rotate the keys of a tile for a variant that lampe_rotate_keys() has left out
 template <int d>
 static __device__ __forceinline__ void lampe_rotate_tile(
         half * s_k, const lampe_args & args, const int i3, const int ikv, const lampe_step & step, const int tid) {
@@ -160,7 +161,7 @@ static __device__ __forceinline__ void lampe_mma_softcap(lampe_tile_c (&scores)[
     }
 }
 
-// the mask is added; what is no key is hidden, and so is what another pass computes
+// add the mask, and hide empty cells and the pairs of other passes
 template <int d, int n_mt>
 static __device__ __forceinline__ void lampe_mma_mask(
         lampe_tile_c (&scores)[n_mt][lampe_tile_kv<d>()/8], const lampe_args & args, const lampe_query * s_query,
@@ -178,7 +179,7 @@ static __device__ __forceinline__ void lampe_mma_mask(
             const lampe_query query = s_query[r];
             const half      * mask  = lampe_mask_row(args, i3, i) + j0;
 
-            bool mine = true; // of the rows of this pass, as the variant goes
+            bool mine = true; // the row has the variant of this pass
             if (region == LAMPE_REGION_MIDDLE && step.pass != LAMPE_TILE_OTHER) {
                 mine = query.variant < LAMPE_VARIANT_OTHER && LAMPE_TILE_VARIANT << query.variant == step.pass;
             } else if (region == LAMPE_REGION_MIDDLE) {
@@ -207,7 +208,7 @@ static __device__ __forceinline__ void lampe_mma_mask(
     }
 }
 
-// scores become weights, what has been summed up before is made relative to the new maximum
+// scores become weights relative to the new maximum, and so do the sums so far
 template <int n_mt, int n_nt, int n_ot>
 static __device__ __forceinline__ void lampe_mma_softmax(
         lampe_tile_c (&scores)[n_mt][n_nt], lampe_tile_c (&out)[n_mt][n_ot], float (&row_max)[n_mt][2], float (&row_sum)[n_mt][2]) {
@@ -220,7 +221,7 @@ static __device__ __forceinline__ void lampe_mma_softmax(
             for (int nt = 0; nt < n_nt; ++nt) {
                 max = fmaxf(max, fmaxf(scores[mt][nt].x[2*hi], scores[mt][nt].x[2*hi + 1]));
             }
-            // 4 threads have a row
+            // 4 threads share a row
             max = fmaxf(max, __shfl_xor_sync(0xFFFFFFFF, max, 1, WARP_SIZE));
             max = fmaxf(max, __shfl_xor_sync(0xFFFFFFFF, max, 2, WARP_SIZE));
 
@@ -248,7 +249,7 @@ static __device__ __forceinline__ void lampe_mma_softmax(
     }
 }
 
-// weights of 16 keys for 16 rows
+// weights of 16 rows and 16 keys, as operand A of the product with the values
 static __device__ __forceinline__ lampe_tile_a lampe_mma_weights(const lampe_tile_c & left, const lampe_tile_c & right) {
     lampe_tile_a a;
     a.x[0] = __floats2half2_rn(left.x[0],  left.x[1]);

@@ -2,11 +2,11 @@
 
 #include "lampe-attn-mma-tile.cuh"
 
-// Attention of a batch on tensor cores: a block of rows (queries of all heads of a KV head) against the tiles of keys that it
-// has been dealt. Keys and queries come rotated. Most tiles lie in one region for all rows; others are taken in once for each
-// region, what lies in another hidden.
+// Attention of a batch on tensor cores: a block of rows, queries of all heads of a KV head, against the tiles of keys that it has
+// been dealt. Queries and keys come rotated from lampe-attn-prepare.cuh. Most tiles lie in one region for all rows; border tiles
+// are taken once for each region, and the pairs of the others are hidden.
 
-// the first query from i on of a variant that the keys are not rotated for, and that no query before it in its block has
+// the first query from i on with a variant that the keys are not rotated for and that no earlier query of the block has
 static __device__ __forceinline__ int lampe_find_other(const lampe_args & args, const int i3, const int q0, const int q1, int i) {
     for (; i < q1; ++i) {
         if (args.queries[(int64_t) i3*args.n_q + i].variant != LAMPE_VARIANT_OTHER) {
@@ -41,7 +41,7 @@ static __global__ void __launch_bounds__(LAMPE_MMA_THREADS, lampe_mma_blocks<d, 
 
     half        * s_q     = (half *) lampe_shared;
     half        * s_k     = s_q + n_row*stride;
-    half        * s_v     = s_k + 2*n_tile_kv*stride; // the keys of the next step are loaded while those of one are in use
+    half        * s_v     = s_k + 2*n_tile_kv*stride; // two buffers of keys: those of the next step are loaded meanwhile
     lampe_query * s_query = (lampe_query *) (s_v + n_tile_kv*stride);
 
     const int tid     = threadIdx.y*WARP_SIZE + threadIdx.x;
@@ -58,14 +58,14 @@ static __global__ void __launch_bounds__(LAMPE_MMA_THREADS, lampe_mma_blocks<d, 
     const char * k = (const char *) (args.k_rot + (int64_t) blockIdx.z*(1 + args.n_variant)*args.n_tile*n_tile_kv*d);
     const char * v = args.v + ikv*args.v_nb2 + i3*args.v_nb3;
 
-    // what the thread's matrices begin with
+    // where the thread points ldmatrix at
     const uint32_t q_matrix = ggml_cuda_cvta_generic_to_shared(s_q + threadIdx.y*n_mt*16*stride + lampe_matrix_offset_a(stride));
     const uint32_t k_matrix = ggml_cuda_cvta_generic_to_shared(s_k + lampe_matrix_offset_b(stride));
     const uint32_t v_matrix = ggml_cuda_cvta_generic_to_shared(s_v + lampe_matrix_offset_b_trans(stride));
 
     int q_region = LAMPE_REGION_COUNT; // none
 
-    // flags are read a tile ahead
+    // flags are read a tile ahead, so that they are there in time
     int      i_ahead     = i_split;
     uint32_t flags_ahead = i_ahead < args.n_tile ? tiles[i_ahead] : 0;
 
@@ -130,7 +130,7 @@ static __global__ void __launch_bounds__(LAMPE_MMA_THREADS, lampe_mma_blocks<d, 
         }
     }
 
-    int buffer = 0; // of the keys in use
+    int buffer = 0; // which holds the keys in use
 
     lampe_step step = { 0, 0, 0, 0, 0, 0, 0 };
     next_step(step);
@@ -175,7 +175,7 @@ static __global__ void __launch_bounds__(LAMPE_MMA_THREADS, lampe_mma_blocks<d, 
         __syncthreads(); // values are there, keys and queries are no longer used
 
         if (step.flags & LAMPE_TILE_EMPTY) {
-            // a value that was never written may be no number
+            // an empty cell may hold anything, and anything times 0 may be NaN
             for (int i = tid; i < n_key*d; i += LAMPE_MMA_THREADS) {
                 if (k_pos[i/d] < 0) {
                     s_v[i/d*stride + i%d] = __float2half(0.0f);

@@ -4,9 +4,10 @@
 
 #include <climits>
 
-// What is done before attention itself, for batches: the keys and the queries are rotated once and not by every block that
-// reads them, and a block learns what the tiles of keys hold for it.
+// What is done for a batch before lampe_attn_mma: keys and queries are rotated once, instead of by every block that reads them,
+// and the passes that a block has to make over each tile are found.
 
+// sort the queries by their variant of the middle
 // one block per stream
 static __global__ void lampe_find_variants(const lampe_args args) {
     const int i3 = blockIdx.x;
@@ -25,8 +26,7 @@ static __global__ void lampe_find_variants(const lampe_args args) {
         queries[i].tail_start   = row[GGML_LAMPE_PLAN_TAIL_START];
         queries[i].variant      = LAMPE_VARIANT_OTHER;
 
-        q_middle[i] = (int) ggml_lampe_middle(row[GGML_LAMPE_PLAN_POS], row[GGML_LAMPE_PLAN_NUM], row[GGML_LAMPE_PLAN_DEN]) +
-            row[GGML_LAMPE_PLAN_MIDDLE_SHIFT];
+        q_middle[i] = (int) lampe_query_position(row, LAMPE_REGION_MIDDLE, row[GGML_LAMPE_PLAN_POS]);
     }
 
     for (int v = 0; v < args.n_variant; ++v) {
@@ -35,7 +35,7 @@ static __global__ void lampe_find_variants(const lampe_args args) {
         }
         __syncthreads();
 
-        // every thread looks at its own queries only
+        // each thread finds the first of its queries that has no variant yet
         for (int i = threadIdx.x; i < args.n_q; i += blockDim.x) {
             if (queries[i].variant == LAMPE_VARIANT_OTHER) {
                 atomicMin(&first, i);
@@ -65,30 +65,30 @@ static __global__ void lampe_find_variants(const lampe_args args) {
     }
 }
 
-// what a tile from first to last key is for a query
-static __device__ __forceinline__ int lampe_find_regions(const lampe_query & query, const int k_min, const int k_max) {
-    const int d_min = query.pos - k_max;
-    const int d_max = query.pos - k_min;
+// the passes that a query needs over a tile with keys at k_min to k_max
+static __device__ __forceinline__ int lampe_find_passes(const lampe_query & query, const int k_min, const int k_max) {
+    const int regions = lampe_get_regions(query.pos - k_max, query.pos - k_min, query.local_window, query.tail_start);
 
     int res = 0;
-    if (d_min <= query.local_window) {
+    if (regions & (1 << LAMPE_REGION_LOCAL)) {
         res |= LAMPE_TILE_LOCAL;
     }
-    if (d_max > query.local_window && d_max >= query.tail_start) {
+    if (regions & (1 << LAMPE_REGION_TAIL)) {
         res |= LAMPE_TILE_TAIL;
     }
-    if (d_max > query.local_window && d_min < query.tail_start) {
+    if (regions & (1 << LAMPE_REGION_MIDDLE)) {
         res |= query.variant == LAMPE_VARIANT_OTHER ? LAMPE_TILE_OTHER : LAMPE_TILE_VARIANT << query.variant;
     }
 
     return res;
 }
 
+// find the flags of each tile
 // one block per tile of keys, block of rows and stream
 template <int n_row_block, int n_tile_kv>
 static __global__ void lampe_find_tiles(const lampe_args args) {
 #ifdef AMPERE_MMA_AVAILABLE
-    constexpr int n_key = 8; // of a thread, 16 bytes of the mask
+    constexpr int n_key = 8; // keys that a thread looks at, 16 bytes of the mask
 
     const int i_tile  = blockIdx.x;
     const int i_block = blockIdx.y;
@@ -136,8 +136,8 @@ static __global__ void lampe_find_tiles(const lampe_args args) {
         for (int i = q0 + threadIdx.x/(n_tile_kv/n_key); i < q1; i += blockDim.x/(n_tile_kv/n_key)) {
             const half * mask = lampe_mask_row(args, i3, i) + j;
 
-            uint32_t seen  = 0; // some bit is set where a key is not hidden
-            uint32_t added = 0; // ... where the mask is not zero
+            uint32_t seen  = 0; // stays 0 where every entry is -inf
+            uint32_t added = 0; // stays 0 where every entry is 0
             if (j + n_key <= args.n_kv && (uintptr_t) mask % 16 == 0) {
                 const int4 x = *(const int4 *) mask;
 
@@ -155,7 +155,7 @@ static __global__ void lampe_find_tiles(const lampe_args args) {
                 flags |= LAMPE_TILE_MASKED;
             }
             if (seen) {
-                flags |= lampe_find_regions(args.queries[(int64_t) i3*args.n_q + i], k_min, k_max);
+                flags |= lampe_find_passes(args.queries[(int64_t) i3*args.n_q + i], k_min, k_max);
             }
         }
     }
@@ -175,7 +175,7 @@ static __global__ void lampe_find_tiles(const lampe_args args) {
 #endif // AMPERE_MMA_AVAILABLE
 }
 
-// one block per some rows, KV head and stream
+// one block per 1024/d rows, KV head and stream
 template <int d>
 static __global__ void lampe_rotate_queries(const lampe_args args) {
     const int ikv = blockIdx.y;
@@ -206,9 +206,9 @@ static __global__ void lampe_rotate_queries(const lampe_args args) {
 
         const int * row = lampe_plan_row(args, i3, i);
 
-        pos[LAMPE_REGION_LOCAL]  = row[GGML_LAMPE_PLAN_POS];
+        pos[LAMPE_REGION_LOCAL]  = (int) lampe_query_position(row, LAMPE_REGION_LOCAL, row[GGML_LAMPE_PLAN_POS]);
         pos[LAMPE_REGION_MIDDLE] = args.q_middle[(int64_t) i3*args.n_q + i];
-        pos[LAMPE_REGION_TAIL]   = row[GGML_LAMPE_PLAN_POS] - row[GGML_LAMPE_PLAN_TAIL_SHIFT];
+        pos[LAMPE_REGION_TAIL]   = (int) lampe_query_position(row, LAMPE_REGION_TAIL,  row[GGML_LAMPE_PLAN_POS]);
     }
 
 #pragma unroll
@@ -244,7 +244,7 @@ static __global__ void lampe_rotate_keys(const lampe_args args) {
     __syncthreads();
     flags = s_flags;
 
-    // bit 0: exact, then the variants
+    // bit 0: for local and tail, then a bit for each variant
     const int needed = ((flags & (LAMPE_TILE_LOCAL | LAMPE_TILE_TAIL)) != 0) |
         ((flags & LAMPE_TILE_SCORES)/LAMPE_TILE_VARIANT << 1);
 
@@ -279,7 +279,7 @@ static __global__ void lampe_rotate_keys(const lampe_args args) {
         const lampe_quad_place place = lampe_get_place(i%(d/4), args.n_rot, args.neox);
 
         lampe_quad x = { make_float2(0.0f, 0.0f), make_float2(0.0f, 0.0f) };
-        if (s_k_pos[j] >= 0) { // else never written, may hold anything
+        if (s_k_pos[j] >= 0) { // an empty cell may hold anything
             x = lampe_load_quad(k + (int64_t) (i_tile*n_tile_kv + j)*args.k_nb1, args.k_type, place);
         }
 
@@ -292,7 +292,8 @@ static __global__ void lampe_rotate_keys(const lampe_args args) {
     }
 }
 
-// values of other types, or in rows that are not aligned: [n_stream, n_head_kv, n_kv, d]
+// for values of other types than f16, or in rows that are not aligned
+// out: [n_stream, n_head_kv, n_kv, d]
 template <int d>
 static __global__ void lampe_convert_values(const lampe_args args, half * out) {
     const int ikv = blockIdx.y;

@@ -4,20 +4,20 @@
 
 #include "lampe-attn-common.cuh"
 #include "lampe-attn-mma.cuh"
-#include "lampe-attn-few.cuh"
+#include "lampe-attn-vec.cuh"
 #include "lampe-attn-merge.cuh"
 #include "lampe-attn-prepare.cuh"
 
 #include <algorithm>
 
-// parts to deal the tiles out to, so that few processors wait for the last
+// deal the tiles out to so many parts that few multiprocessors idle in the last wave
 static int lampe_find_n_split(const int n_block, const int n_slot, const int n_split_max) {
     int   best       = 1;
     float best_share = 0.0f;
 
     for (int n_split = 1; n_split <= n_split_max; ++n_split) {
         const int   n_wave = (n_block*n_split + n_slot - 1)/n_slot;
-        const float share  = (float) n_block*n_split/(n_wave*n_slot) - 0.01f*n_split; // merging costs, too
+        const float share  = (float) n_block*n_split/(n_wave*n_slot) - 0.01f*n_split; // merging has its cost
 
         if (share > best_share) {
             best       = n_split;
@@ -95,16 +95,18 @@ struct lampe_launcher {
         args.n_rot     = rope->ne[0];
         args.n_pos     = rope->ne[1];
 
-        args.scale   = ggml_get_op_params_f32(dst, 0);
-        args.softcap = ggml_get_op_params_f32(dst, 1);
-        args.neox    = ggml_get_op_params_i32(dst, 2) == GGML_ROPE_TYPE_NEOX;
+        const lampe_attn_params params = lampe_get_params(dst);
+
+        args.scale   = params.scale;
+        args.softcap = params.softcap;
+        args.neox    = params.neox;
     }
 
     int n_sm() const {
         return ggml_cuda_info().devices[ctx.device].nsm;
     }
 
-    // whether rows can be read 16 bytes at a time
+    // rows are copied 16 bytes at a time
     static bool is_aligned(const char * data, int64_t nb1, int64_t nb2, int64_t nb3) {
         return ((uintptr_t) data | nb1 | nb2 | nb3) % 16 == 0;
     }
@@ -141,26 +143,26 @@ struct lampe_launcher {
     }
 
     template <int d>
-    void run_few() {
-        constexpr size_t n_shared = lampe_few_shared_size<d>();
+    void run_vec() {
+        constexpr size_t n_shared = lampe_vec_shared_size<d>();
 
-        const int n_part = (args.n_gqa + LAMPE_FEW_ROWS - 1)/LAMPE_FEW_ROWS;
+        const int n_part = (args.n_gqa + LAMPE_VEC_ROWS - 1)/LAMPE_VEC_ROWS;
         const int n_head = n_part*args.n_head_kv*args.n_stream;
 
-        args.n_tile  = (args.n_kv + lampe_few_warps<d>()*LAMPE_FEW_KEYS - 1)/(lampe_few_warps<d>()*LAMPE_FEW_KEYS);
-        args.n_split = std::max(1, std::min(args.n_tile, lampe_few_blocks<d>()*n_sm()/n_head));
+        args.n_tile  = (args.n_kv + lampe_vec_warps<d>()*LAMPE_VEC_KEYS - 1)/(lampe_vec_warps<d>()*LAMPE_VEC_KEYS);
+        args.n_split = std::max(1, std::min(args.n_tile, lampe_vec_blocks<d>()*n_sm()/n_head));
 
         alloc_partial<d>();
 
         const dim3 grid(args.n_split, n_part, args.n_stream*args.n_head_kv);
-        const dim3 block(WARP_SIZE, lampe_few_warps<d>());
+        const dim3 block(WARP_SIZE, lampe_vec_warps<d>());
 
         if (args.k_type == GGML_TYPE_F16 && is_aligned(args.k, args.k_nb1, args.k_nb2, args.k_nb3) && f16_values()) {
-            CUDA_SET_SHARED_MEMORY_LIMIT((lampe_attn_few<d, true>), n_shared);
-            lampe_attn_few<d, true><<<grid, block, n_shared, ctx.stream()>>>(args);
+            CUDA_SET_SHARED_MEMORY_LIMIT((lampe_attn_vec<d, true>), n_shared);
+            lampe_attn_vec<d, true><<<grid, block, n_shared, ctx.stream()>>>(args);
         } else {
-            CUDA_SET_SHARED_MEMORY_LIMIT((lampe_attn_few<d, false>), n_shared);
-            lampe_attn_few<d, false><<<grid, block, n_shared, ctx.stream()>>>(args);
+            CUDA_SET_SHARED_MEMORY_LIMIT((lampe_attn_vec<d, false>), n_shared);
+            lampe_attn_vec<d, false><<<grid, block, n_shared, ctx.stream()>>>(args);
         }
         CUDA_CHECK(cudaGetLastError());
 
@@ -178,7 +180,7 @@ struct lampe_launcher {
         args.n_tile    = (args.n_kv + n_tile_kv - 1)/n_tile_kv;
         args.n_block   = (args.n_q*args.n_gqa + n_row - 1)/n_row;
         args.n_row_pad = args.n_block*n_row;
-        args.n_variant = std::min(LAMPE_MAX_VARIANTS, 1 + (args.n_q + 511)/512); // of the default step of the length
+        args.n_variant = std::min(LAMPE_MAX_VARIANTS, 1 + (args.n_q + 511)/512); // 512: the usual step of the length
         args.n_split   = lampe_find_n_split(args.n_block*n_head_all, lampe_mma_blocks<d, n_mt>()*n_sm(), std::min(32, std::max(1, args.n_tile/4)));
 
         args.queries  = queries.alloc((size_t) args.n_stream*args.n_q);
@@ -227,7 +229,7 @@ struct lampe_launcher {
     template <int d>
     void run() {
         if (args.n_q == 1) {
-            run_few<d>();
+            run_vec<d>();
         } else {
             run_mma<d, 1>();
         }
@@ -255,10 +257,10 @@ void ggml_cuda_op_lampe_attn(ggml_backend_cuda_context & ctx, ggml_tensor * dst)
     }
 }
 
-// of a block, with what is static
+// shared memory of a block, 1024 bytes for what the kernels declare statically
 template <int d>
 static constexpr size_t lampe_shared_size_max() {
-    return std::max(lampe_mma_shared_size<d, 1>(), lampe_few_shared_size<d>()) + 1024;
+    return std::max(lampe_mma_shared_size<d, 1>(), lampe_vec_shared_size<d>()) + 1024;
 }
 
 bool ggml_cuda_lampe_attn_supported(int device, const ggml_tensor * dst) {
@@ -301,7 +303,7 @@ bool ggml_cuda_lampe_attn_supported(int device, const ggml_tensor * dst) {
             case GGML_TYPE_BF16:
             case GGML_TYPE_Q8_0:
             case GGML_TYPE_Q4_0:
-                // elements are read two at a time
+                // see lampe_load_pair()
                 return t->nb[0] == ggml_type_size(t->type) &&
                     (ggml_is_quantized(t->type) || (t->nb[1] | t->nb[2] | t->nb[3]) % (2*t->nb[0]) == 0);
             default:
@@ -315,7 +317,7 @@ bool ggml_cuda_lampe_attn_supported(int device, const ggml_tensor * dst) {
 
 #else
 
-// AMD's and Moore Threads' compilers see this file, too
+// the builds for HIP and MUSA compile this file, too
 
 void ggml_cuda_op_lampe_attn(ggml_backend_cuda_context & ctx, ggml_tensor * dst) {
     GGML_UNUSED(ctx);

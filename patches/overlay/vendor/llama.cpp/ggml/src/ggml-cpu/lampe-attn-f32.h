@@ -1,9 +1,9 @@
 #pragma once
 
-// the inner loops of LaMPE attention, the same code for every instruction set
+// the inner loops of LaMPE attention on floats, written once for every instruction set
 
-#include "ggml-lampe.h"
-#include "lampe-attn-vec.h"
+#include "ggml-lampe-impl.h"
+#include "lampe-attn-simd-f32.h"
 #include "ops.h"
 
 #include <algorithm>
@@ -19,9 +19,9 @@
 #define LAMPE_UNROLL
 #endif
 
-static constexpr int LAMPE_PANEL = LAMPE_RN*LAMPE_EPR; // columns in a panel
+static constexpr int LAMPE_PANEL = LAMPE_RN*LAMPE_EPR; // columns of a panel, a row of attention in each
 
-// GCC takes a function that only prefetches for one without effect, and drops the calls of it that are not inlined
+// GCC takes a function that only prefetches for one without effect, and drops its calls unless they are inlined
 #if defined(__GNUC__) || defined(__clang__)
 #define LAMPE_INLINE __attribute__((always_inline))
 #else
@@ -57,19 +57,19 @@ static inline void lampe_rotate(float * GGML_RESTRICT dst, const T * GGML_RESTRI
 
     int64_t i = 0;
     for (; i + LAMPE_EPR <= n; i += LAMPE_EPR) {
-        lampe_vec x;
-        lampe_vec y;
+        lampe_simd x;
+        lampe_simd y;
         if (neox) {
-            x = lampe_vec_load(src + i);
-            y = lampe_vec_load(src + i + n);
+            x = lampe_simd_load(src + i);
+            y = lampe_simd_load(src + i + n);
         } else {
-            lampe_vec_load_pairs(src + 2*i, &x, &y);
+            lampe_simd_load_pairs(src + 2*i, &x, &y);
         }
-        const lampe_vec c = lampe_vec_load(rope + i);
-        const lampe_vec s = lampe_vec_load(rope + i + n);
+        const lampe_simd c = lampe_simd_load(rope + i);
+        const lampe_simd s = lampe_simd_load(rope + i + n);
 
-        lampe_vec_store(dst + i,     lampe_vec_sub(lampe_vec_mul(x, c), lampe_vec_mul(y, s)));
-        lampe_vec_store(dst + i + n, lampe_vec_fma(x, s, lampe_vec_mul(y, c)));
+        lampe_simd_store(dst + i,     lampe_simd_sub(lampe_simd_mul(x, c), lampe_simd_mul(y, s)));
+        lampe_simd_store(dst + i + n, lampe_simd_fma(x, s, lampe_simd_mul(y, c)));
     }
     for (; i < n; ++i) {
         const float x = lampe_to_float(neox ? src[i]     : src[2*i]);
@@ -83,21 +83,21 @@ static inline void lampe_rotate(float * GGML_RESTRICT dst, const T * GGML_RESTRI
     }
 }
 
-// n_row rows at one position, whose pairs lie in halves already; ld: from one row to the next, of both
+// n_row rows at one position, whose pairs lie in halves already; ld: the stride of both src and dst
 static inline void lampe_rotate_rows(float * GGML_RESTRICT dst, const float * GGML_RESTRICT src, int64_t ld, int64_t n_row,
         const float * GGML_RESTRICT rope, int64_t n_rot, int64_t d) {
     const int64_t n = n_rot/2;
 
     int64_t i = 0;
     for (; i + LAMPE_EPR <= n; i += LAMPE_EPR) {
-        const lampe_vec c = lampe_vec_load(rope + i);
-        const lampe_vec s = lampe_vec_load(rope + i + n);
+        const lampe_simd c = lampe_simd_load(rope + i);
+        const lampe_simd s = lampe_simd_load(rope + i + n);
         for (int64_t r = 0; r < n_row; ++r) {
-            const lampe_vec x = lampe_vec_load(src + r*ld + i);
-            const lampe_vec y = lampe_vec_load(src + r*ld + i + n);
+            const lampe_simd x = lampe_simd_load(src + r*ld + i);
+            const lampe_simd y = lampe_simd_load(src + r*ld + i + n);
 
-            lampe_vec_store(dst + r*ld + i,     lampe_vec_sub(lampe_vec_mul(x, c), lampe_vec_mul(y, s)));
-            lampe_vec_store(dst + r*ld + i + n, lampe_vec_fma(x, s, lampe_vec_mul(y, c)));
+            lampe_simd_store(dst + r*ld + i,     lampe_simd_sub(lampe_simd_mul(x, c), lampe_simd_mul(y, s)));
+            lampe_simd_store(dst + r*ld + i + n, lampe_simd_fma(x, s, lampe_simd_mul(y, c)));
         }
     }
     for (int64_t r = 0; r < n_row; ++r) {
@@ -130,21 +130,21 @@ static inline void lampe_gemm_ukernel(
         const float * GGML_RESTRICT A, int64_t sm, int64_t sk,
         const T     * GGML_RESTRICT B, int64_t ldb,
         const float * GGML_RESTRICT alpha, int K, const F & prefetch = F()) {
-    lampe_vec acc[RM][RN];
+    lampe_simd acc[RM][RN];
     LAMPE_UNROLL
     for (int r = 0; r < RN; ++r) {
         LAMPE_UNROLL
         for (int m = 0; m < RM; ++m) {
-            acc[m][r] = lampe_vec_set1(0.0f);
+            acc[m][r] = lampe_simd_set1(0.0f);
         }
     }
     if (alpha) {
         LAMPE_UNROLL
         for (int r = 0; r < RN; ++r) {
-            const lampe_vec a = lampe_vec_load(alpha + r*LAMPE_EPR);
+            const lampe_simd a = lampe_simd_load(alpha + r*LAMPE_EPR);
             LAMPE_UNROLL
             for (int m = 0; m < RM; ++m) {
-                acc[m][r] = lampe_vec_mul(a, lampe_vec_load(C + m*ldc + r*LAMPE_EPR));
+                acc[m][r] = lampe_simd_mul(a, lampe_simd_load(C + m*ldc + r*LAMPE_EPR));
             }
         }
     }
@@ -153,17 +153,17 @@ static inline void lampe_gemm_ukernel(
         if (k % 4 == 0) {
             prefetch(k);
         }
-        lampe_vec b[RN];
+        lampe_simd b[RN];
         LAMPE_UNROLL
         for (int r = 0; r < RN; ++r) {
-            b[r] = lampe_vec_load(B + k*ldb + r*LAMPE_EPR);
+            b[r] = lampe_simd_load(B + k*ldb + r*LAMPE_EPR);
         }
         LAMPE_UNROLL
         for (int m = 0; m < RM; ++m) {
-            const lampe_vec a = lampe_vec_set1(A[m*sm + k*sk]);
+            const lampe_simd a = lampe_simd_set1(A[m*sm + k*sk]);
             LAMPE_UNROLL
             for (int r = 0; r < RN; ++r) {
-                acc[m][r] = lampe_vec_fma(a, b[r], acc[m][r]);
+                acc[m][r] = lampe_simd_fma(a, b[r], acc[m][r]);
             }
         }
     }
@@ -172,7 +172,7 @@ static inline void lampe_gemm_ukernel(
     for (int m = 0; m < RM; ++m) {
         LAMPE_UNROLL
         for (int r = 0; r < RN; ++r) {
-            lampe_vec_store(C + m*ldc + r*LAMPE_EPR, acc[m][r]);
+            lampe_simd_store(C + m*ldc + r*LAMPE_EPR, acc[m][r]);
         }
     }
 }
@@ -195,11 +195,11 @@ static void lampe_gemm_panel(float * C, int64_t ldc, const float * A, int64_t sm
     }
 }
 
-// n_vec: vectors in a row of B and C, at most LAMPE_RN
+// n_simd: vectors in a row of B and C, at most LAMPE_RN
 static inline void lampe_gemm(float * C, int64_t ldc, const float * A, int64_t sm, int64_t sk, const float * B, int64_t ldb,
-        const float * alpha, int M, int n_vec, int K) {
+        const float * alpha, int M, int n_simd, int K) {
     static_assert(LAMPE_RN == 2 || LAMPE_RN == 4, "the cases below");
-    switch (n_vec) {
+    switch (n_simd) {
         case 1: lampe_gemm_panel<1>(C, ldc, A, sm, sk, B, ldb, alpha, M, K); break;
         case 2: lampe_gemm_panel<2>(C, ldc, A, sm, sk, B, ldb, alpha, M, K); break;
 #if defined(__AVX512F__) || defined(__aarch64__)
@@ -216,49 +216,52 @@ static inline void lampe_gemm(float * C, int64_t ldc, const float * A, int64_t s
 // what was summed before has to be multiplied by alpha
 
 // S [n][LAMPE_PANEL]: a row per key, a column per query
-static inline void lampe_softmax_panel(float * S, int n, int n_vec, float * max, float * sum, float * alpha) {
-    for (int v = 0; v < n_vec; ++v) {
+static inline void lampe_softmax_panel(float * S, int n, int n_simd, float * max, float * sum, float * alpha) {
+    for (int v = 0; v < n_simd; ++v) {
         const int c = v*LAMPE_EPR;
 
-        const lampe_vec max_old = lampe_vec_load(max + c);
-        lampe_vec       max_new = max_old;
+        const lampe_simd max_old = lampe_simd_load(max + c);
+        lampe_simd       max_new = max_old;
         for (int j = 0; j < n; ++j) {
-            max_new = lampe_vec_max(max_new, lampe_vec_load(S + j*LAMPE_PANEL + c));
+            max_new = lampe_simd_max(max_new, lampe_simd_load(S + j*LAMPE_PANEL + c));
         }
 
-        lampe_vec total = lampe_vec_set1(0.0f);
+        lampe_simd total = lampe_simd_set1(0.0f);
         for (int j = 0; j < n; ++j) {
-            const lampe_vec p = lampe_vec_exp(lampe_vec_sub(lampe_vec_load(S + j*LAMPE_PANEL + c), max_new));
-            lampe_vec_store(S + j*LAMPE_PANEL + c, p);
-            total = lampe_vec_add(total, p);
+            const lampe_simd p = lampe_simd_exp(lampe_simd_sub(lampe_simd_load(S + j*LAMPE_PANEL + c), max_new));
+            lampe_simd_store(S + j*LAMPE_PANEL + c, p);
+            total = lampe_simd_add(total, p);
         }
 
-        const lampe_vec a = lampe_vec_exp(lampe_vec_sub(max_old, max_new));
-        lampe_vec_store(alpha + c, a);
-        lampe_vec_store(max   + c, max_new);
-        lampe_vec_store(sum   + c, lampe_vec_fma(lampe_vec_load(sum + c), a, total));
+        const lampe_simd a = lampe_simd_exp(lampe_simd_sub(max_old, max_new));
+        lampe_simd_store(alpha + c, a);
+        lampe_simd_store(max   + c, max_new);
+        lampe_simd_store(sum   + c, lampe_simd_fma(lampe_simd_load(sum + c), a, total));
     }
 }
 
 // scores
 
-// of the scores of three regions, those of the region that each pair of query and key belongs to
+// take each score from the region that its pair of query and key belongs to
 // by_key: a row of scores is one key against n queries, otherwise one query against n keys
 template <bool by_key>
 static inline void lampe_select(float * out, const float * local, const float * middle, const float * tail,
         const int32_t * plan, const int32_t * q_pos, const int32_t * k_pos, int64_t n) {
-    const int32_t s1 = plan[GGML_LAMPE_PLAN_LOCAL_WINDOW];
-    const int32_t t0 = plan[GGML_LAMPE_PLAN_TAIL_START];
+    const int32_t local_window = plan[GGML_LAMPE_PLAN_LOCAL_WINDOW];
+    const int32_t tail_start   = plan[GGML_LAMPE_PLAN_TAIL_START];
 
     for (int64_t i = 0; i < n; ++i) {
-        const int32_t d = by_key ? q_pos[i] - k_pos[0] : q_pos[0] - k_pos[i];
-        const float   x = d >= t0 ? tail[i] : middle[i];
+        const int32_t distance = by_key ? q_pos[i] - k_pos[0] : q_pos[0] - k_pos[i];
 
-        out[i] = d <= s1 ? local[i] : x;
+        const enum lampe_region region = lampe_get_region(distance, local_window, tail_start);
+
+        const float x = region == LAMPE_REGION_TAIL ? tail[i] : middle[i];
+
+        out[i] = region == LAMPE_REGION_LOCAL ? local[i] : x;
     }
 }
 
-// what is hidden may be anything, an unset score of a region that no visible key is in too
+// hidden scores are replaced instead of added to: that of a region that no visible key is in was never computed
 static inline void lampe_mask(float * x, const float * mask, int64_t n) {
     for (int64_t i = 0; i < n; ++i) {
         x[i] = mask[i] == -INFINITY ? -INFINITY : x[i] + mask[i];

@@ -3,72 +3,73 @@
 #include "ggml-cpu.h"
 #include "ggml-cpu-impl.h"
 #include "ggml-lampe.h"
-#include "lampe-attn-few.h"
+#include "lampe-attn-vec.h"
 #include "ops.h"
 
 #include <algorithm>
 #include <cmath>
 #include <type_traits>
 
-// the few rows of a decoding step: each key and value is read, converted and rotated on its way into the registers
+// the vec layout, for the few rows of a decoding step: reading the cache takes most of the time, so that each key and value
+// is converted and rotated on its way into the registers
 
-static constexpr int64_t LAMPE_FEW_KEYS  = 16; // rows of the rotation that stay in the first cache while heads take turns
-static constexpr int64_t LAMPE_FEW_EARLY = 4;  // 1/LAMPE_FEW_EARLY of the next tile's values is asked for in the pass over the keys
+static constexpr int64_t LAMPE_VEC_KEYS  = 16; // the heads take turns after this many keys, whose rotations stay in the first cache
+static constexpr int64_t LAMPE_VEC_EARLY = 4;  // 1/LAMPE_VEC_EARLY of the next tile's values is prefetched in the pass over the keys
 
-// the rows of a tile lie in memory as the loops below want them
-bool lampe_tile::few_reads_keys() const {
+// whether the keys can be rotated as they lie in the cache: the loops take four of them, in whole vectors
+bool lampe_tile::vec_reads_keys() const {
     const ggml_type type = dst->src[1]->type;
 
     return (type == GGML_TYPE_F16 || type == GGML_TYPE_F32) && n % 4 == 0 && n_rot/2 % LAMPE_EPR == 0 && (shape.d_k - n_rot) % LAMPE_EPR == 0;
 }
 
-// a cell that was never written may hold anything, and anything times 0 may be NaN
-bool lampe_tile::few_reads_values() const {
+// whether the values can be summed as they lie in the cache: an empty cell may hold anything, and anything times 0 may be NaN
+bool lampe_tile::vec_reads_values() const {
     const ggml_type type = dst->src[2]->type;
 
     return (type == GGML_TYPE_F16 || type == GGML_TYPE_F32) && !empty && shape.d_v % LAMPE_EPR == 0;
 }
 
-// keys that come as they lie in the cache
-void lampe_tile::few_rotated_scores(enum lampe_region region) {
+// for vec_reads_keys()
+void lampe_tile::vec_rotated_scores(enum lampe_region region) {
     const ggml_tensor * k = dst->src[1];
     const ggml_tensor * v = dst->src[2];
 
     const int64_t n_next = shape.n_split*LAMPE_TILE_KV; // rows on to the next tile of this thread
 
     const auto run = [&](const auto * type, const auto head_size) {
-        constexpr int D = head_size; // a constant saves half of the instructions that are not arithmetic
+        constexpr int D = head_size; // known to the compiler, it saves half of the instructions that are not arithmetic
 
         const int64_t ldk = k->nb[1]/sizeof(*type);
 
         const size_t n_bytes_k = D > 0 ? D*sizeof(*type) : ggml_row_size(k->type, shape.d_k);
         const size_t n_bytes_v = D > 0 ? D*sizeof(*type) : ggml_row_size(v->type, shape.d_v);
 
-        const bool early = few_reads_values();
+        const bool early = vec_reads_values();
 
-        // what is read of the rotation serves all heads
-        for (int64_t j0 = 0; j0 < n; j0 += LAMPE_FEW_KEYS) {
-            const int n_keys = (int) std::min<int64_t>(n - j0, LAMPE_FEW_KEYS);
+        // the rows of the rotation serve all heads
+        for (int64_t j0 = 0; j0 < n; j0 += LAMPE_VEC_KEYS) {
+            const int n_keys = (int) std::min<int64_t>(n - j0, LAMPE_VEC_KEYS);
 
             for (int64_t i = 0; i < n_head_kv; ++i) {
                 const char * data_k = key_data(i);
                 const char * data_v = value_data(i);
 
-                // the pass over the values alone would ask faster than memory answers
+                // values too: prefetched in their own pass alone, they would be asked for faster than memory answers
                 const auto prefetch = [=](int j) LAMPE_INLINE {
                     LAMPE_UNROLL
                     for (int64_t r = 0; r < 4; ++r) {
                         lampe_prefetch(data_k + (j0 + j + r + n_next)*k->nb[1], n_bytes_k);
                     }
                     if (early) {
-                        lampe_prefetch(data_v + ((j0 + j)/LAMPE_FEW_EARLY + n_next)*v->nb[1], n_bytes_v);
+                        lampe_prefetch(data_v + ((j0 + j)/LAMPE_VEC_EARLY + n_next)*v->nb[1], n_bytes_v);
                     }
                 };
 
                 const auto  * src = (decltype(type)) data_k + j0*ldk;
                 const float * q   = q_rot[region] + i*m*shape.d_k_pad;
                 float       * out = s[region] + i*m*LAMPE_TILE_KV + j0;
-                if (neox) {
+                if (params.neox) {
                     lampe_rotated_dots<true,  D>(out, LAMPE_TILE_KV, q, shape.d_k_pad, src, ldk, k_rope + j0, n_rot, shape.d_k, m, n_keys, prefetch);
                 } else {
                     lampe_rotated_dots<false, D>(out, LAMPE_TILE_KV, q, shape.d_k_pad, src, ldk, k_rope + j0, n_rot, shape.d_k, m, n_keys, prefetch);
@@ -77,7 +78,7 @@ void lampe_tile::few_rotated_scores(enum lampe_region region) {
         }
     };
 
-    // of larger heads the queries would not fit into the registers anyway
+    // the queries of larger heads do not fit into the registers anyway
     const bool is_64 = n_rot == 64 && shape.d_k == 64 && shape.d_v == 64 && k->type == v->type;
 
     const auto run_type = [&](const auto * type) {
@@ -95,11 +96,11 @@ void lampe_tile::few_rotated_scores(enum lampe_region region) {
     }
 }
 
-// the heads of a query are at one position
-void lampe_tile::few_rotate_queries(enum lampe_region region, int64_t base) {
+// all heads of a query have one position, and share the row of the rotation
+void lampe_tile::vec_rotate_queries(enum lampe_region region, int64_t base) {
     const int64_t ld = shape.d_k_pad;
 
-    // how far on the first key of this thread's next tile is
+    // how much further the keys of this thread's next tile are: what base will grow by
     const int64_t n_next = shape.n_split*LAMPE_TILE_KV;
     const int64_t step   = region == LAMPE_REGION_MIDDLE ? middle(k_min + n_next) - middle(k_min) : n_next;
 
@@ -111,14 +112,14 @@ void lampe_tile::few_rotate_queries(enum lampe_region region, int64_t base) {
     }
 }
 
-void lampe_tile::few_scores(enum lampe_region region, int64_t base) {
+void lampe_tile::vec_scores(enum lampe_region region, int64_t base) {
     const int64_t ld = shape.d_k_pad;
 
-    few_rotate_queries(region, base);
+    vec_rotate_queries(region, base);
     find_rope_rows(region, base);
 
-    if (few_reads_keys()) {
-        few_rotated_scores(region);
+    if (vec_reads_keys()) {
+        vec_rotated_scores(region);
         return;
     }
 
@@ -129,7 +130,7 @@ void lampe_tile::few_scores(enum lampe_region region, int64_t base) {
     }
 }
 
-void lampe_tile::few_softmax(float * scores, int n_reached) {
+void lampe_tile::vec_softmax(float * scores, int n_reached) {
     const int64_t n_pad = GGML_PAD(n, LAMPE_EPR);
 
     for (int64_t r = 0; r < n_head_kv*m; ++r) {
@@ -140,8 +141,8 @@ void lampe_tile::few_softmax(float * scores, int n_reached) {
         if (n_reached > 1) {
             lampe_select<false>(row, s[LAMPE_REGION_LOCAL] + o, s[LAMPE_REGION_MIDDLE] + o, s[LAMPE_REGION_TAIL] + o, plan, q_pos + r%m, k_pos, n);
         }
-        if (softcap != 0.0f) {
-            lampe_softcap(row, softcap, n);
+        if (params.softcap != 0.0f) {
+            lampe_softcap(row, params.softcap, n);
         }
         if (masked) {
             lampe_mask(row, mask_f32 + r%m%n_q*LAMPE_TILE_KV, n);
@@ -155,10 +156,10 @@ void lampe_tile::few_softmax(float * scores, int n_reached) {
     }
 }
 
-void lampe_tile::compute_few() {
+void lampe_tile::compute_vec() {
     const ggml_tensor * v = dst->src[2];
 
-    // count positions from the first key on: the rows of the table that are needed then stay in the cache
+    // only differences of positions matter: counted from the first key on, tile after tile reads the same rows of the table
     int64_t base[LAMPE_REGION_COUNT] = { k_min, middle(k_min), k_min };
     for (int i = 0; i < LAMPE_REGION_COUNT; ++i) {
         if (reached[i]) {
@@ -170,17 +171,17 @@ void lampe_tile::compute_few() {
     float * scores    = nullptr;
     for (int i = 0; i < LAMPE_REGION_COUNT; ++i) {
         if (reached[i]) {
-            few_scores((enum lampe_region) i, base[i]);
+            vec_scores((enum lampe_region) i, base[i]);
             n_reached += 1;
             scores = s[i];
         }
     }
 
-    few_softmax(scores, n_reached);
+    vec_softmax(scores, n_reached);
 
     const int64_t n_next  = shape.n_split*LAMPE_TILE_KV; // rows on to the next tile of this thread
-    const bool    early   = few_reads_keys();             // some of its values were asked for with its keys
-    const int64_t n_early = n/LAMPE_FEW_EARLY;
+    const bool    early   = vec_reads_keys();             // the first n_early of its values were prefetched with its keys
+    const int64_t n_early = n/LAMPE_VEC_EARLY;
 
     const auto sums = [&](const auto * type, int64_t i) {
         const auto * data = (decltype(type)) value_data(i);
@@ -189,7 +190,7 @@ void lampe_tile::compute_few() {
 
         const size_t n_bytes = shape.d_v*sizeof(*data);
 
-        const auto late     = [=](int64_t j) { return early ? n_early + j - j/LAMPE_FEW_EARLY : j; };
+        const auto late     = [=](int64_t j) { return early ? n_early + j - j/LAMPE_VEC_EARLY : j; };
         const auto prefetch = [=](int j, int end) LAMPE_INLINE {
             for (int64_t r = late(j); r < late(end); ++r) {
                 lampe_prefetch((const char *) (data + (r + n_next)*ld), n_bytes);
@@ -199,7 +200,7 @@ void lampe_tile::compute_few() {
     };
 
     for (int64_t i = 0; i < n_head_kv; ++i) {
-        if (!few_reads_values()) {
+        if (!vec_reads_values()) {
             load_values(i);
             lampe_sums(acc + i*m*shape.d_v_pad, shape.d_v_pad, scores + i*m*LAMPE_TILE_KV, LAMPE_TILE_KV, v_f32, shape.d_v_pad, alpha, m, n, shape.d_v_pad,
                     [](int, int) {});

@@ -2,52 +2,52 @@
 
 #include "lampe-attn-mma-tile.cuh"
 
-// Attention of one query, as in decoding. Memory decides, so a key is read once for all query heads of its KV head, and rotated
-// in shared memory; every warp goes through chunks of keys by itself, and what the warps of a block have is put together at
-// the end. lampe_merge() does the same for blocks.
+// Attention of one query, as in decoding. Reading the cache takes most of the time, so a key is read once for all query heads of
+// its KV head, and rotated in shared memory. Every warp goes through chunks of keys by itself; the results of the warps of a
+// block are put together at the end, those of the blocks by lampe_merge().
 
-static constexpr int LAMPE_FEW_ROWS = 16; // query heads of a block
-static constexpr int LAMPE_FEW_KEYS = 16; // of a chunk
+static constexpr int LAMPE_VEC_ROWS = 16; // query heads that a block takes
+static constexpr int LAMPE_VEC_KEYS = 16; // keys in a chunk
 
 template <int d>
-static constexpr __host__ __device__ int lampe_few_warps() {
+static constexpr __host__ __device__ int lampe_vec_warps() {
     return d <= 128 ? 4 : 2;
 }
 
-// halves from one row to the next in shared memory
+// halves from one row to the next in shared memory, see lampe_row_stride()
 template <int d>
-static constexpr __host__ __device__ int lampe_few_stride() {
+static constexpr __host__ __device__ int lampe_vec_stride() {
     return d + 8;
 }
 
-// queries, and the keys and values of every warp
+// room for the queries, and for keys and values of every warp
 template <int d>
-static constexpr __host__ __device__ size_t lampe_few_shared_size() {
-    return (LAMPE_REGION_COUNT*LAMPE_FEW_ROWS + 2*lampe_few_warps<d>()*LAMPE_FEW_KEYS)*lampe_few_stride<d>()*sizeof(half);
+static constexpr __host__ __device__ size_t lampe_vec_shared_size() {
+    return (LAMPE_REGION_COUNT*LAMPE_VEC_ROWS + 2*lampe_vec_warps<d>()*LAMPE_VEC_KEYS)*lampe_vec_stride<d>()*sizeof(half);
 }
 
-// blocks that a multiprocessor has room for
+// blocks on a multiprocessor, as many as it has room for
 template <int d>
-static constexpr __host__ __device__ int lampe_few_blocks() {
+static constexpr __host__ __device__ int lampe_vec_blocks() {
     return d <= 64 ? 4 : d <= 128 ? 3 : 4;
 }
 
-// How the quads of a chunk are dealt out to the threads of a warp: n_key keys at a time, n_part times for one
+// how the quads of a chunk are dealt out to the threads of a warp: n_key keys at a time, n_part quads of a key to a thread
 template <int d>
-struct lampe_few_quads {
-    static constexpr int n_lane = d/4 < WARP_SIZE ? d/4 : WARP_SIZE; // of a key
+struct lampe_vec_quads {
+    static constexpr int n_lane = d/4 < WARP_SIZE ? d/4 : WARP_SIZE; // threads that share a key
     static constexpr int n_part = d/4/n_lane;
     static constexpr int n_key  = WARP_SIZE/n_lane;
-    static constexpr int n_iter = LAMPE_FEW_KEYS/n_key;
+    static constexpr int n_iter = LAMPE_VEC_KEYS/n_key;
 
     static_assert(n_lane*n_part == d/4, "quads are left over");
 };
 
-// f16 rows to shared memory, by one warp
+// start to copy f16 rows to shared memory, by one warp; rows from n_key on become zero
 template <int d>
-static __device__ __forceinline__ void lampe_few_copy(half * s, const char * src, const int64_t nb1, const int n_key) {
-    constexpr int n_chunk = d/8; // of 16 bytes
-    constexpr int n_row   = n_chunk <= WARP_SIZE && LAMPE_FEW_KEYS % (WARP_SIZE/n_chunk) == 0 ? WARP_SIZE/n_chunk : 1; // at a time
+static __device__ __forceinline__ void lampe_vec_copy(half * s, const char * src, const int64_t nb1, const int n_key) {
+    constexpr int n_chunk = d/8; // copies of 16 bytes that make a row
+    constexpr int n_row   = n_chunk <= WARP_SIZE && LAMPE_VEC_KEYS % (WARP_SIZE/n_chunk) == 0 ? WARP_SIZE/n_chunk : 1; // rows at a time
 
     const int j = threadIdx.x/n_chunk;
     const int c = threadIdx.x%n_chunk;
@@ -56,88 +56,88 @@ static __device__ __forceinline__ void lampe_few_copy(half * s, const char * src
         return;
     }
 
-    s   += j*lampe_few_stride<d>() + 8*c;
+    s   += j*lampe_vec_stride<d>() + 8*c;
     src += j*nb1 + 16*c;
 
 #pragma unroll
-    for (int i = 0; i < LAMPE_FEW_KEYS; i += n_row) {
+    for (int i = 0; i < LAMPE_VEC_KEYS; i += n_row) {
         if (i + j < n_key) {
             cp_async_cg_16<128>(ggml_cuda_cvta_generic_to_shared(s), src);
         } else {
             *(int4 *) s = make_int4(0, 0, 0, 0);
         }
-        s   += n_row*lampe_few_stride<d>();
+        s   += n_row*lampe_vec_stride<d>();
         src += n_row*nb1;
     }
 }
 
-// f16: keys and values are, in aligned rows
+// f16: keys and values are f16 in aligned rows
 // blocks: [n_split, parts of the heads of a KV head, n_stream*n_head_kv]
 template <int d, bool f16>
-static __global__ void __launch_bounds__(lampe_few_warps<d>()*WARP_SIZE, lampe_few_blocks<d>()) lampe_attn_few(const lampe_args args) {
+static __global__ void __launch_bounds__(lampe_vec_warps<d>()*WARP_SIZE, lampe_vec_blocks<d>()) lampe_attn_vec(const lampe_args args) {
 #ifdef AMPERE_MMA_AVAILABLE
-    using quads = lampe_few_quads<d>;
+    using quads = lampe_vec_quads<d>;
 
-    constexpr int n_warp   = lampe_few_warps<d>();
+    constexpr int n_warp   = lampe_vec_warps<d>();
     constexpr int n_thread = n_warp*WARP_SIZE;
-    constexpr int stride   = lampe_few_stride<d>();
-    constexpr int n_ahead  = f16 ? 4 : 1; // rows of the table that a thread has under way
+    constexpr int stride   = lampe_vec_stride<d>();
+    constexpr int n_ahead  = f16 ? 4 : 1; // rows of the table that a thread loads ahead
 
     extern __shared__ half2 lampe_shared[];
 
-    __shared__ float s_max[n_warp][LAMPE_FEW_ROWS];
-    __shared__ float s_sum[n_warp][LAMPE_FEW_ROWS];
-    __shared__ int   s_rope[n_warp][LAMPE_FEW_KEYS]; // where the row of the table begins
+    __shared__ float s_max[n_warp][LAMPE_VEC_ROWS];
+    __shared__ float s_sum[n_warp][LAMPE_VEC_ROWS];
+    __shared__ int   s_rope[n_warp][LAMPE_VEC_KEYS]; // offset of each key's row in the table
 
     const int lane = threadIdx.x;
     const int warp = threadIdx.y;
     const int tid  = warp*WARP_SIZE + lane;
 
     half  * s_q  = (half *) lampe_shared;
-    half  * s_kv = s_q + LAMPE_REGION_COUNT*LAMPE_FEW_ROWS*stride;
-    half  * s_k  = s_kv + 2*warp*LAMPE_FEW_KEYS*stride;
-    half  * s_v  = s_k + LAMPE_FEW_KEYS*stride;
-    float * s_out = (float *) s_kv; // at the end: [n_warp, LAMPE_FEW_ROWS, d], each where the warp's keys have been
+    half  * s_kv = s_q + LAMPE_REGION_COUNT*LAMPE_VEC_ROWS*stride;
+    half  * s_k  = s_kv + 2*warp*LAMPE_VEC_KEYS*stride;
+    half  * s_v  = s_k + LAMPE_VEC_KEYS*stride;
+    float * s_out = (float *) s_kv; // [n_warp, LAMPE_VEC_ROWS, d], at the end, in the room of the warps' keys
 
     const int ikv = blockIdx.z%args.n_head_kv;
     const int i3  = blockIdx.z/args.n_head_kv;
-    const int h0  = ikv*args.n_gqa + blockIdx.y*LAMPE_FEW_ROWS;
-    const int n_h = min(LAMPE_FEW_ROWS, args.n_gqa - (int) blockIdx.y*LAMPE_FEW_ROWS);
+    const int h0  = ikv*args.n_gqa + blockIdx.y*LAMPE_VEC_ROWS;
+    const int n_h = min(LAMPE_VEC_ROWS, args.n_gqa - (int) blockIdx.y*LAMPE_VEC_ROWS);
 
     const char * k     = args.k + ikv*args.k_nb2 + i3*args.k_nb3;
     const char * v     = args.v + ikv*args.v_nb2 + i3*args.v_nb3;
     const int  * k_pos = lampe_k_pos(args, i3);
     const half * mask  = lampe_mask_row(args, i3, 0);
 
-    const int j_step = args.n_split*n_warp*LAMPE_FEW_KEYS;
+    const int j_step = args.n_split*n_warp*LAMPE_VEC_KEYS;
 
-    // what the thread's matrices begin with
+    // where the thread points ldmatrix at
     const uint32_t q_matrix = ggml_cuda_cvta_generic_to_shared(s_q + lampe_matrix_offset_a(stride));
     const uint32_t k_matrix = ggml_cuda_cvta_generic_to_shared(s_k + lampe_matrix_offset_b(stride));
     const uint32_t v_matrix = ggml_cuda_cvta_generic_to_shared(s_v + lampe_matrix_offset_b_trans(stride));
 
     const auto copy_keys = [&](const int j0) {
         if (f16 && j0 < args.n_kv) {
-            lampe_few_copy<d>(s_k, k + j0*args.k_nb1, args.k_nb1, args.n_kv - j0);
+            lampe_vec_copy<d>(s_k, k + j0*args.k_nb1, args.k_nb1, args.n_kv - j0);
         }
     };
     const auto copy_values = [&](const int j0) {
         if (f16 && j0 < args.n_kv) {
-            lampe_few_copy<d>(s_v, v + j0*args.v_nb1, args.v_nb1, args.n_kv - j0);
+            lampe_vec_copy<d>(s_v, v + j0*args.v_nb1, args.v_nb1, args.n_kv - j0);
         }
     };
 
-    const int j_first = (blockIdx.x*n_warp + warp)*LAMPE_FEW_KEYS;
+    const int j_first = (blockIdx.x*n_warp + warp)*LAMPE_VEC_KEYS;
 
     copy_keys(j_first);
     copy_values(j_first);
 
-    // two threads have a key
+    // two threads look at each key
     int   k_pos_next = -1;
     float mask_next  = 0.0f;
 
     const auto load_positions = [&](const int j0) {
-        const int j = j0 + lane%LAMPE_FEW_KEYS;
+        const int j = j0 + lane%LAMPE_VEC_KEYS;
 
         k_pos_next = j < args.n_kv ? k_pos[j] : -1;
         mask_next  = j < args.n_kv ? __half2float(mask[j]) : 0.0f;
@@ -154,10 +154,12 @@ static __global__ void __launch_bounds__(lampe_few_warps<d>()*WARP_SIZE, lampe_f
     const int den          = plan[GGML_LAMPE_PLAN_DEN];
 
     {
-        const int q_pos[LAMPE_REGION_COUNT] = {
-            pos, (int) ggml_lampe_middle(pos, num, den) + plan[GGML_LAMPE_PLAN_MIDDLE_SHIFT], pos - plan[GGML_LAMPE_PLAN_TAIL_SHIFT],
-        };
-        for (int i = tid; i < LAMPE_FEW_ROWS*(d/4); i += n_thread) {
+        int q_pos[LAMPE_REGION_COUNT];
+#pragma unroll
+        for (int region = 0; region < LAMPE_REGION_COUNT; ++region) {
+            q_pos[region] = (int) lampe_query_position(plan, (lampe_region) region, pos);
+        }
+        for (int i = tid; i < LAMPE_VEC_ROWS*(d/4); i += n_thread) {
             const int r = i/(d/4);
 
             const lampe_quad_place place = lampe_get_place(i%(d/4), args.n_rot, args.neox);
@@ -170,7 +172,7 @@ static __global__ void __launch_bounds__(lampe_few_warps<d>()*WARP_SIZE, lampe_f
             }
 #pragma unroll
             for (int region = 0; region < LAMPE_REGION_COUNT; ++region) {
-                lampe_store_quad(s_q + (region*LAMPE_FEW_ROWS + r)*stride,
+                lampe_store_quad(s_q + (region*LAMPE_VEC_ROWS + r)*stride,
                         lampe_rotate(x, lampe_rope_row(args, q_pos[region]), args.n_rot, args.neox, place), place);
             }
         }
@@ -187,7 +189,7 @@ static __global__ void __launch_bounds__(lampe_few_warps<d>()*WARP_SIZE, lampe_f
 
     lampe_tile_c out[1][d/8];
 
-    // of rows lane/4 and lane/4 + 8
+    // for rows lane/4 and lane/4 + 8, see tile<16, 8, float>
     float row_max[1][2] = {{ LAMPE_MIN_MAX, LAMPE_MIN_MAX }};
     float row_sum[1][2] = {{ 0.0f, 0.0f }};
 
@@ -199,7 +201,7 @@ static __global__ void __launch_bounds__(lampe_few_warps<d>()*WARP_SIZE, lampe_f
 
         const int pos_rot = region == LAMPE_REGION_MIDDLE ? (int) ggml_lampe_middle(cur, num, den) : cur;
 
-        s_rope[warp][lane%LAMPE_FEW_KEYS] = min(max(pos_rot, 0), args.n_pos - 1)*args.n_rot;
+        s_rope[warp][lane%LAMPE_VEC_KEYS] = min(max(pos_rot, 0), args.n_pos - 1)*args.n_rot;
 
         __syncwarp();
 
@@ -207,13 +209,13 @@ static __global__ void __launch_bounds__(lampe_few_warps<d>()*WARP_SIZE, lampe_f
 
         const uint32_t any = __ballot_sync(0xFFFFFFFF, seen);
 
-        // the table is waited for longest: the first of it comes with the keys, the rest before it is needed
+        // reading the table has the longest latency: its first rows come with the keys, the others before they are needed
         lampe_quad rope[n_ahead][quads::n_part];
 
         const auto load_rope = [&](const int i0) {
 #pragma unroll
             for (int ia = 0; ia < n_ahead; ++ia) {
-                const float * row = args.rope + s_rope[warp][min((i0 + ia)*quads::n_key + jq, LAMPE_FEW_KEYS - 1)];
+                const float * row = args.rope + s_rope[warp][min((i0 + ia)*quads::n_key + jq, LAMPE_VEC_KEYS - 1)];
 #pragma unroll
                 for (int ip = 0; ip < quads::n_part; ++ip) {
                     rope[ia][ip] = lampe_load_rope(row, args.n_rot, place[ip]);
@@ -255,7 +257,7 @@ static __global__ void __launch_bounds__(lampe_few_warps<d>()*WARP_SIZE, lampe_f
         }
         if (!f16) {
 #pragma unroll 1
-            for (int i = lane; i < LAMPE_FEW_KEYS*(d/4); i += WARP_SIZE) {
+            for (int i = lane; i < LAMPE_VEC_KEYS*(d/4); i += WARP_SIZE) {
                 const lampe_quad_place place_v = lampe_get_place(i%(d/4), 0, false);
 
                 lampe_store_quad(s_v + i/(d/4)*stride,
@@ -264,9 +266,9 @@ static __global__ void __launch_bounds__(lampe_few_warps<d>()*WARP_SIZE, lampe_f
         }
         __syncwarp();
 
-        // what is hidden may never have been written, and then be no number
+        // an empty cell may hold anything, and anything times 0 may be NaN
         if (any != 0xFFFFFFFF) {
-            for (int jv = 0; jv < LAMPE_FEW_KEYS; ++jv) {
+            for (int jv = 0; jv < LAMPE_VEC_KEYS; ++jv) {
                 for (int i = lane; i < d && !(any & (1u << jv)); i += WARP_SIZE) {
                     s_v[jv*stride + i] = __float2half(0.0f);
                 }
@@ -287,7 +289,7 @@ static __global__ void __launch_bounds__(lampe_few_warps<d>()*WARP_SIZE, lampe_f
             for (int i = 0; i < d/16; ++i) {
                 lampe_tile_a a;
                 lampe_tile_b b[2];
-                lampe_load_matrix_a(a, q_matrix + (ir*LAMPE_FEW_ROWS*stride + 16*i)*(int) sizeof(half));
+                lampe_load_matrix_a(a, q_matrix + (ir*LAMPE_VEC_ROWS*stride + 16*i)*(int) sizeof(half));
                 lampe_load_matrix_b(b, k_matrix + 16*i*sizeof(half));
                 ggml_cuda_mma::mma(cur_scores[0], a, b[0]);
                 ggml_cuda_mma::mma(cur_scores[1], a, b[1]);
@@ -346,7 +348,7 @@ static __global__ void __launch_bounds__(lampe_few_warps<d>()*WARP_SIZE, lampe_f
         }
 #pragma unroll
         for (int ot = 0; ot < d/8; ++ot) {
-            *(float2 *) (s_out + (warp*LAMPE_FEW_ROWS + r)*d + ot*8 + lampe_tile_c::get_j(2*hi)) =
+            *(float2 *) (s_out + (warp*LAMPE_VEC_ROWS + r)*d + ot*8 + lampe_tile_c::get_j(2*hi)) =
                 make_float2(out[0][ot].x[2*hi], out[0][ot].x[2*hi + 1]);
         }
     }
@@ -369,7 +371,7 @@ static __global__ void __launch_bounds__(lampe_few_warps<d>()*WARP_SIZE, lampe_f
             const float keep = exp2f(LAMPE_LOG2E*(s_max[iw][r] - max));
 
             sum += keep*s_sum[iw][r];
-            x   += keep*s_out[iw*LAMPE_FEW_ROWS*d + i];
+            x   += keep*s_out[iw*LAMPE_VEC_ROWS*d + i];
         }
 
         if (args.n_split == 1) {
