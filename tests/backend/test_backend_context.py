@@ -341,3 +341,18 @@ def test_tables_of_another_attention_factor_are_right(tiny: Tiny) -> None:
         assert (logits(first) == right).all()
     first.close()
     second.close()
+
+
+def test_switched_on_again_it_takes_the_path_that_was_asked_for(tiny: Tiny) -> None:
+    llm = LampeLlama(tiny(), n_ctx=64, attention="portable")
+    backend.set_enabled(llm.ctx, False)
+    assert llm.path == "off"
+    backend.set_enabled(llm.ctx, True)
+    assert llm.path == "portable"
+    llm.close()
+
+
+def test_an_unknown_kind_of_rope_scaling_is_refused(tiny: Tiny) -> None:
+    # upstream ends the process
+    path = tiny("unknown.gguf", extra={"llama.rope.scaling.type": "cubic"})
+    assert "unknown RoPE scaling type: 'cubic'" in load(path)

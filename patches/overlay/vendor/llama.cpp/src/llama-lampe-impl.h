@@ -118,8 +118,8 @@ public:
     // throws, and changes nothing, when this path cannot be taken
     void set_path(llama_cparams & cparams, llama_memory_i * memory, llama_lampe_path path);
 
-    // what choose_path() has found
-    llama_lampe_path get_path_chosen() const;
+    // the path when LaMPE is on: the one taken last, at first what choose_path() has found
+    llama_lampe_path get_path_on() const;
 
     // why the path is not the fused one, "" when it is
     const char * get_path_reason() const;
@@ -224,6 +224,8 @@ private:
     // as the caller of the context asked for: what holds when LaMPE is off
     const bool flash_attn;
     const bool auto_fa;
+
+    llama_lampe_path path_on = LLAMA_LAMPE_PATH_FUSED;
 
     std::string fused_reason; // why there is no fused op, "" when there is one
 

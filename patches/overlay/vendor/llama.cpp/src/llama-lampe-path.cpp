@@ -100,10 +100,12 @@ void llama_lampe_context::choose_path(ggml_type type_k, ggml_type type_v) {
 
         LLAMA_LOG_WARN("%s: %s: it is composed of other operators\n", __func__, fused_reason.c_str());
     }
+
+    path_on = fused_reason.empty() ? LLAMA_LAMPE_PATH_FUSED : LLAMA_LAMPE_PATH_PORTABLE;
 }
 
-llama_lampe_path llama_lampe_context::get_path_chosen() const {
-    return fused_reason.empty() ? LLAMA_LAMPE_PATH_FUSED : LLAMA_LAMPE_PATH_PORTABLE;
+llama_lampe_path llama_lampe_context::get_path_on() const {
+    return path_on;
 }
 
 const char * llama_lampe_context::get_path_reason() const {
@@ -123,6 +125,8 @@ void llama_lampe_context::set_path(llama_cparams & cparams, llama_memory_i * mem
     if (path == LLAMA_LAMPE_PATH_PORTABLE && v_quantized) {
         throw llama_lampe_error("the portable path cannot read a quantised cache of values: leave the values in f16");
     }
+
+    path_on = off ? path_on : path;
 
     cparams.lampe      = off ? nullptr    : this;
     cparams.flash_attn = off ? flash_attn : path == LLAMA_LAMPE_PATH_FUSED;
