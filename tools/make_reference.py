@@ -8,11 +8,11 @@ README.md has every command; the commands below one, as eval's, have a page of i
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
+from arguments import run, tool
 
 from lampe_gguf.cli.main import group
 
@@ -58,12 +58,12 @@ def pages() -> dict[str, str]:
     return {"README.md": "\n".join(main_page), **found}
 
 
-def main() -> int:
-    """Write the pages; returns the exit code."""
+@tool(__doc__)
+def main() -> None:
+    """Write the pages."""
     for name, text in pages().items():
         (FOLDER / name).write_text(text, encoding="utf-8")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)
