@@ -72,7 +72,7 @@ def command(
     chat = Chat(llm, show, max_tokens, temperature, seed, pending=documents)
     if documents:
         show(f"{len(documents)} document(s) go along with your first message\n")
-    with progress_line("reading", "tokens") as llm.progress:
+    with llm, progress_line("reading", "tokens") as llm.progress:
         while True:
             try:
                 line = _ask(chat.prompt(), show)
