@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..container.atomic import write_file
+from ..container.paths import open_regular
 from ..errors import LampeError
 from ..method.config import LampeConfig
 from .fit import SigmoidFit
@@ -138,7 +140,8 @@ def longest_length(path: Path) -> int | None:
 
 def _load(path: Path) -> tuple[Task, dict[str, list[list[float]]], float] | None:
     try:
-        values = json.loads(path.read_bytes())
+        with os.fdopen(open_regular(path), "rb") as file:
+            values = json.loads(file.read())
         if values["format"] != FORMAT:
             raise LampeError(f"{path} is a report of another version; run without --resume")
         task = Task(**{**values["task"], "lengths": tuple(values["task"]["lengths"])})
@@ -151,7 +154,7 @@ def _load(path: Path) -> tuple[Task, dict[str, list[list[float]]], float] | None
         return None
     except OSError as error:
         raise LampeError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise LampeError(f"{path} is not a calibration report; run without --resume") from None
 
 

@@ -36,3 +36,17 @@ def is_dir(path: Path) -> bool:
     """Whether there is a folder at a path; errors as status()."""
     found = status(path)
     return found is not None and stat.S_ISDIR(found.st_mode)
+
+
+def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
+    """Open a regular file, a descriptor; OSError as it comes, UsageError for anything else.
+
+    Of a FIFO or a device, a read may never end.
+    """
+    flags |= getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    # without O_NONBLOCK, opening a FIFO would wait for someone at its other end
+    fd = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise UsageError(f"{path} is not a regular file; give another path")
+    return fd

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..container.format import SCALARS, Value
+from ..container.format import SCALARS, Value, ValueType
 from ..container.reader import GGUFFile
 from .architectures import FIELDS, field
 
@@ -12,6 +12,8 @@ ROPE_FIELDS = (
     "attention.head_count", "attention.key_length", "embedding_length", "rope.dimension_count",
     "rope.freq_base",
 )
+
+MOST_NAME = 1 << 10  # bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +59,15 @@ def read_model(file: GGUFFile) -> ModelInfo:
 
 def _name(file: GGUFFile) -> str:
     """Name and base name together: files differ in which of them names the family."""
-    found = (file.value(f"general.{key}") for key in ("name", "basename"))
-    name, base = (value if isinstance(value, str) else "" for value in found)
+    name, base = (_text(file, f"general.{key}") for key in ("name", "basename"))
     if base.lower() in name.lower():
         return name
     return f"{name} ({base})" if name else base
+
+
+def _text(file: GGUFFile, key: str) -> str:
+    """A text that nothing depends on: "" where it is none, or longer than a name can be."""
+    pair = file.pairs.get(key)
+    if pair is None or pair.type is not ValueType.STRING:
+        return ""
+    return "" if pair.end - pair.value_offset > MOST_NAME else str(file.value(key))

@@ -200,7 +200,6 @@ def test_long_values_that_nobody_needs_are_carried_over(
 
 @pytest.mark.parametrize("key, value", [
     ("general.architecture", string("llama" * LONG)),
-    ("general.name", string("n" * LONG)),
     ("llama.rope.dimension_sections", struct.pack("<IQ", 0, LONG) + bytes(LONG)),
 ])
 def test_a_limit_says_that_it_is_ours(tmp_path: Path, key: str, value: bytes) -> None:
@@ -211,6 +210,20 @@ def test_a_limit_says_that_it_is_ours(tmp_path: Path, key: str, value: bytes) ->
     with pytest.raises(LampeError, match=f"{key} in .* takes .* up to 1,048,576") as caught:
         convert(path)
     assert "damaged" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [
+    struct.pack("<I", 8) + string("n" * LONG),
+    struct.pack("<IIQ", 9, 0, LONG) + bytes(LONG),
+    struct.pack("<Id", 12, 1.0),
+])
+@pytest.mark.parametrize("key", ["general.name", "general.basename"])
+def test_a_name_that_is_none_stops_nothing(tmp_path: Path, key: str, value: bytes) -> None:
+    path = tmp_path / "a.gguf"
+    path.write_bytes(by_hand(*LLAMA, string(key) + value))
+    assert inspect(path).model.name == ""
+    strip(convert(path).outputs[0], tmp_path / "b.gguf")
+    assert (tmp_path / "b.gguf").read_bytes() == path.read_bytes()
 
 
 def test_more_entries_than_this_program_reads(

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from time_limit import time_limit
 
 from lampe_gguf.calibration.choice import choose_schedule, flat
 from lampe_gguf.calibration.fit import fit_sigmoid
 from lampe_gguf.calibration.job import _longest, ladder, reading_seconds, tail_of
 from lampe_gguf.calibration.reading import shared_prefix
-from lampe_gguf.calibration.report import Report, Task, load_readings
+from lampe_gguf.calibration.report import Report, Task, load_readings, longest_length
 from lampe_gguf.calibration.run import HELD_OUT, Calibration, Clock, carry_out
 from lampe_gguf.calibration.search import is_worse, propose, tied
-from lampe_gguf.errors import LampeError
+from lampe_gguf.errors import LampeError, UsageError
 from lampe_gguf.method.schedule import scaled_sigmoid
 from lampe_gguf.model.presets import PRESETS, default_config
 
@@ -227,6 +229,18 @@ def test_a_file_that_is_no_report_is_refused(tmp_path: Path, content: str):
     path.write_text(content)
     with pytest.raises(LampeError, match="run without --resume"):
         load_readings(path, report([8192]).task)
+
+
+@pytest.mark.parametrize("name", ["fifo", "/dev/null"])
+def test_a_report_that_is_no_regular_file_is_refused_at_once(
+    tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    if name == "fifo":
+        os.mkfifo(path)
+    for read in (longest_length, lambda path: load_readings(path, report([8192]).task)):
+        with time_limit(5), pytest.raises(UsageError, match="is not a regular file"):
+            read(path)
 
 
 def test_a_report_of_another_text_is_refused(tmp_path: Path):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from time_limit import time_limit
 
 from lampe_gguf.errors import LampeError, UsageError
 from lampe_gguf.evaluate.tasks.journal import Journal, Result
@@ -111,6 +115,56 @@ def test_a_journal_without_checksums_is_read(tmp_path: Path) -> None:
         del line["check"]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert numbers(path) == [1, 2]
+
+
+WRONG: list[tuple[str, Any]] = [
+    *(("score", x) for x in ("x", [1], None, True, 5, -0.1, math.nan, -math.inf, 10**400)),
+    *(("depth", x) for x in ("0.5", 2, math.nan, False)),
+    *(("seconds", x) for x in (None, "1", -1, math.inf, 10**400)),
+    *((name, x) for name in ("length", "prompt_tokens", "read")
+      for x in (None, "8", 0.5, -1, True, 10**30)),
+    *((name, x) for name in ("answer", "task", "method", "id", "prompt", "metric")
+      for x in (None, 1, ["a"])),
+    *(("expected", x) for x in (None, "a", [1], {"a": 1})),
+    ("another", 1),
+]
+
+
+@pytest.mark.parametrize("name, value", WRONG)
+def test_a_wrong_value_without_a_checksum_is_damage(
+    tmp_path: Path, name: str, value: object
+) -> None:
+    path = tmp_path / "j.jsonl"
+    lines = [json.loads(line) for line in write(path, 1, 2).splitlines()]
+    for line in lines:
+        del line["check"]
+    lines[1][name] = value
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with Journal(path, SETTINGS) as journal:
+        assert journal.skipped == [2] and "line 2 of" in str(journal.damage())
+        assert list(journal.found.values()) == [result(2)]
+
+
+def test_whole_numbers_and_no_depth_are_right_without_a_checksum(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    lines = [json.loads(line) for line in write(path, 1).splitlines()]
+    lines[1] |= {"score": 1, "seconds": 0, "depth": None}
+    for line in lines:
+        del line["check"]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with Journal(path, SETTINGS) as journal:
+        assert not journal.skipped and len(journal.found) == 1
+
+
+@pytest.mark.parametrize("name", ["fifo", "/dev/null"])
+def test_what_is_no_regular_file_is_refused_at_once(
+    tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    if name == "fifo":
+        os.mkfifo(path)
+    with time_limit(5), pytest.raises(UsageError, match="is not a regular file; give another path"):
+        Journal(path, SETTINGS).__enter__()
 
 
 @pytest.mark.parametrize("left", [b"", b"\0" * 4096, b"\0" * 9 + b"\n", b"\n\n", b"{\"jour"])

@@ -15,11 +15,12 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from ...container.paths import open_regular
 from ...errors import LampeError, UsageError
 
-BINARY = getattr(os, "O_BINARY", 0)
 HEADER = "lampe-gguf eval"
 FIRST_BYTES = b'{"journal": "lampe-gguf eval"'
+MOST_SECONDS = 1e9  # 30 years
 # no text in a line holds it unescaped: where a line's end was damaged, the next begins here
 NEXT_RECORD = re.compile(rb'(?=\{"task": )')
 
@@ -75,7 +76,7 @@ class Journal:
         try:
             # one description for reading and appending: what is read is what is added to
             self.file = io.FileIO(
-                os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | BINARY, 0o666), "r+"
+                open_regular(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND), "r+"
             )
             self._load(self.file.readall())
         except OSError as error:
@@ -222,9 +223,25 @@ def _is_header(record: dict[str, Any]) -> bool:
 
 
 def _result(record: dict[str, Any]) -> Result | None:
-    try:
-        result = Result(**record)
-        hash(result.key)
-    except TypeError:
+    """None where a value is missing or none that an answer can have: without a checksum, a line
+    may hold anything."""
+    if set(record) != {field.name for field in dataclasses.fields(Result)}:
         return None
-    return result
+    result = Result(**record)
+    texts = (result.task, result.method, result.id, result.prompt, result.metric, result.answer)
+    counts = (result.length, result.prompt_tokens, result.read)
+    is_right = (
+        all(isinstance(text, str) for text in texts)
+        and isinstance(result.expected, list)
+        and all(isinstance(text, str) for text in result.expected)
+        and all(type(count) is int and 0 <= count < 2**63 for count in counts)
+        and _is_between(result.score, 1.0)
+        and (result.depth is None or _is_between(result.depth, 1.0))
+        and _is_between(result.seconds, MOST_SECONDS)
+    )
+    return result if is_right else None
+
+
+def _is_between(value: object, most: float) -> bool:
+    """Whether it is a number of 0 ... most; no bool and no NaN is."""
+    return type(value) in (int, float) and 0 <= value <= most  # type: ignore[operator]
