@@ -12,7 +12,7 @@ import click
 from .. import __version__
 from ..errors import LampeError
 from ..shown import MESSAGE_LIMIT, shown
-from . import console
+from . import console, stopping
 
 # name -> summary: --help must not load the commands to list them
 COMMANDS = {
@@ -100,7 +100,10 @@ def _in_words(error: click.ClickException) -> str:
 def run() -> None:
     """Entry point of the installed program."""
     console.prepare()
-    sys.exit(main())
+    stopping.interruptible()
+    code = main()
+    stopping.leaving()
+    sys.exit(code)
 
 
 if __name__ == "__main__":
