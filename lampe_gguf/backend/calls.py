@@ -60,6 +60,7 @@ class Calls:
         self._thread: int | None = None  # the one that computes
         self._call: Call | None = None  # the latest that has not ended: what cancel() means
         self._writer: tuple[Call | None, int] | None = None  # who last changed what was read
+        self._closing = 0  # how many threads wait in close(): nobody else gets in
         self._closed = False
 
     @contextlib.contextmanager
@@ -69,7 +70,8 @@ class Calls:
         entered = False
         try:
             with self._changed:
-                self._require_open()
+                if not self._is_inside(me):  # what has begun goes on to its end
+                    self._require_open()
                 self._inside[me] += 1
                 entered = True
             yield
@@ -92,7 +94,8 @@ class Calls:
         entered = False
         try:
             with self._changed:
-                self._require_open()
+                if not self._is_inside(me):
+                    self._require_open()
                 if self._thread is not None:
                     raise LampeError("another thread is computing with this model; wait for it, "
                                      "stop it with cancel(), or open the model twice")
@@ -158,14 +161,20 @@ class Calls:
         with self._changed:
             if self._closed:
                 return False
-            if self._inside[me]:
+            if self._is_inside(me):
                 raise LampeError("close() was called by what the model itself had called; close "
                                  "it when that is over")
             if self._thread is not None:
                 self.cancel()
-            while +self._inside:
-                self._changed.wait(0.1)
-            self._closed = True
+            self._closing += 1
+            try:
+                while +self._inside:
+                    self._changed.wait(0.1)
+                if self._closed:  # another thread waited, too
+                    return False
+                self._closed = True
+            finally:
+                self._closing -= 1
         return True
 
     def abandon(self) -> None:
@@ -180,8 +189,11 @@ class Calls:
         call.thread = me
 
     def _require_open(self) -> None:
-        if self._closed:
+        if self._closed or self._closing:
             raise LampeError(CLOSED)
+
+    def _is_inside(self, me: int) -> bool:
+        return self._inside[me] > 0
 
     def _leave(self, me: int) -> None:
         with self._changed:
@@ -221,10 +233,22 @@ def guarded(looks: frozenset[str], free: frozenset[str]) -> Callable[[C], C]:
     return decorate
 
 
+@contextlib.contextmanager
+def _in_memory(name: str) -> Iterator[None]:
+    """A method that gets no memory says so in a sentence."""
+    try:
+        yield
+    except MemoryError:
+        raise LampeError(
+            f"there is no memory for what {name.strip('_')}() needs; close other programs, or open "
+            "the model with a smaller n_ctx"
+        ) from None
+
+
 def _looking(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def look(self: Guarded, *args: Any, **options: Any) -> Any:
-        with self._calls.looking():
+        with self._calls.looking(), _in_memory(function.__name__):
             return function(self, *args, **options)
 
     return look
@@ -235,7 +259,7 @@ def _computing(function: Callable[..., Any]) -> Callable[..., Any]:
     def compute(self: Guarded, *args: Any, **options: Any) -> Any:
         calls = self._calls
         outer = calls.is_mine()
-        with calls.computing() as call:
+        with calls.computing() as call, _in_memory(function.__name__):
             is_stream = False
             try:
                 found = function(self, *args, **options)
@@ -243,22 +267,23 @@ def _computing(function: Callable[..., Any]) -> Callable[..., Any]:
             finally:
                 if not outer and not is_stream:
                     calls.end(call)
-        return _stream(calls, call, found, outer) if is_stream else found
+        return _stream(calls, call, found, outer, function.__name__) if is_stream else found
 
     return compute
 
 
 def _stream(
-    calls: Calls, call: Call, stream: Generator[Any, Any, Any], outer: bool
+    calls: Calls, call: Call, stream: Generator[Any, Any, Any], outer: bool, name: str
 ) -> Generator[Any, Any, Any]:
     """A stream whose steps are the call's; between them, the model is whoever's wants it.
 
     outer  it is part of another call, which ends by itself
+    name   of the method that made it
     """
     sent = None
     try:
         while True:
-            with calls.computing(call):
+            with calls.computing(call), _in_memory(name):
                 try:
                     found = stream.send(sent)
                 except StopIteration as end:

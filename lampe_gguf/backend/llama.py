@@ -10,29 +10,29 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ..container.reader import GGUFFile
 from ..errors import LampeError
 from ..method.config import LampeConfig
 from ..method.positions import Plan
 from ..model import metadata
-from ..model.choose import choose_config, read_file, require_qualified
+from ..model.choose import ModelFile, choose_config, read_file, require_qualified
 from . import api, opening
 from .calls import CLOSED, Calls, guarded
 from .calls import Cancelled as Cancelled
 from .cores import usable_cores
-from .native_path import NativePath
 from .worker import run_aside
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
 api.llama_cpp()  # a LampeError with the command to run, where it is missing
-from jinja2 import TemplateError  # noqa: E402  (llama_cpp needs it)
 from llama_cpp import Llama  # noqa: E402
 from llama_cpp._internals import LlamaContext  # noqa: E402
 
+from .tokens import Model, require_tokens  # noqa: E402
+
 OnProgress = Callable[[int, int], None]  # tokens read so far, tokens to read
 
+VOCAB_ONLY_N_CTX = 512  # llama_cpp.Llama's own: without weights, a file has no window
 READ_BATCH = 512  # tokens per call while a prompt is read: what progress and cancel() wait for
 ABORTED = "llama_decode returned 2"
 
@@ -132,7 +132,7 @@ class LampeLlama(Llama):  # type: ignore[misc]
 
     def __init__(
         self,
-        model_path: str | os.PathLike[str],
+        model_path: str | bytes | os.PathLike[str],
         *,
         lampe: LampeConfig | Literal["auto", False] | None = None,
         progress: OnProgress | None = None,
@@ -150,9 +150,8 @@ class LampeLlama(Llama):  # type: ignore[misc]
         api.require_patched()
         self.progress = progress
         self._announced = 0
-        path = NativePath(os.fspath(model_path))
-        if not os.path.exists(path):
-            raise LampeError(f"there is no file {path}; give the path of a GGUF model")
+        path = opening.native(model_path)
+        file = model_path if isinstance(model_path, ModelFile) else path
         if not (lampe is None or lampe is False or lampe == "auto"
                 or isinstance(lampe, LampeConfig)):
             raise LampeError(
@@ -164,16 +163,20 @@ class LampeLlama(Llama):  # type: ignore[misc]
         if n_ctx < 0:
             raise LampeError(f"n_ctx is {n_ctx}; give a number of tokens, or 0 for as many as "
                              "the model supports")
+        if n_batch < 1:
+            raise LampeError(f"n_batch is {n_batch}; give a number of tokens, at least 1")
+        if options.get("vocab_only") and n_ctx == 0:
+            n_ctx = VOCAB_ONLY_N_CTX
         if options.get("n_threads") is None:
             # llama-cpp-python would take half of the processors, even where each is a core
             options["n_threads"] = usable_cores()
         self._given = {"lampe": lampe, "attention": attention, "kv_overrides": kv_overrides}
         overrides = dict(kv_overrides or {})
         if lampe is False:
-            given, n_ctx = _without(model_path, n_ctx)
+            given, n_ctx = _without(file, n_ctx)
             overrides = {**given, **overrides}
         elif lampe is not None:
-            overrides = {**_overrides(model_path, lampe), **overrides}
+            overrides = {**_overrides(file, lampe), **overrides}
 
         self._loading = opening.Loading(on_load)
 
@@ -188,22 +191,9 @@ class LampeLlama(Llama):  # type: ignore[misc]
                     kv_overrides=overrides or None,
                     **options,
                 )
-            except ValueError as error:
-                if self._loading.raised is not None:
-                    raise self._loading.raised from None
-                message = str(error)
-                if message.startswith(opening.NO_CONTEXT):
-                    raise LampeError(opening.context_reason(self, message)) from None
-                with GGUFFile(path):  # it says what is wrong with a file better than llama.cpp does
-                    pass
-                raise LampeError(opening.reason(message, path)) from None
-            except MemoryError:
-                raise opening.memory_error(self, bool(options.get("logits_all"))) from None
-            except TemplateError as error:
-                raise LampeError(
-                    f"the model's chat template cannot be read ({error}); get the file of another "
-                    "maker"
-                ) from None
+            except Exception as error:
+                raise opening.failure(self, error, path) from None
+            self._model.__class__ = Model
             if attention is not None and api.is_enabled(self._ctx.ctx):
                 api.set_path(self._ctx.ctx, attention)
 
@@ -293,13 +283,14 @@ class LampeLlama(Llama):  # type: ignore[misc]
     def __del__(self) -> None:
         calls = self.__dict__.get("_calls")
         if calls is not None:  # the object may never have come to be
-            calls.abandon()
-            self.close()
+            with contextlib.suppress(BaseException):  # it would be printed and forgotten
+                calls.abandon()
+                self.close()
 
     def eval(self, tokens: Sequence[int]) -> None:
         """Read tokens; raises Cancelled, or LampeError where the backend refuses them."""
         tokens = list(tokens)
-        self._begin(len(tokens))
+        self._begin(tokens)
         total = len(tokens)
         for start in range(0, max(total, 1), self.n_batch):
             self._read_batch(super().eval, tokens[start : start + self.n_batch])
@@ -315,12 +306,16 @@ class LampeLlama(Llama):  # type: ignore[misc]
         the backend's own and lasts until the next step. Raises as `eval` does.
         """
         tokens = list(tokens)
-        self._begin(len(tokens))
+        self._begin(tokens)
         for start in range(0, len(tokens), self.n_batch):
             batch = tokens[start : start + self.n_batch]
             self._read_batch(self._decode_all, batch)
             pointer = self._ctx.get_logits()
             yield start, np.ctypeslib.as_array(pointer, shape=(len(batch), self.n_vocab()))
+
+    def _create_completion(self, *arguments: Any, **options: Any) -> Any:
+        require_tokens([int(token) for token in options.get("logit_bias") or ()], self.n_vocab())
+        return super()._create_completion(*arguments, **options)
 
     def embed(self, *arguments: Any, **options: Any) -> Any:
         """As llama_cpp.Llama.embed; whatever was read before is forgotten, even where it fails."""
@@ -348,10 +343,11 @@ class LampeLlama(Llama):  # type: ignore[misc]
         except RuntimeError as error:
             raise Refused(opening.reason(str(error))) from None
 
-    def _begin(self, n_new: int) -> None:
+    def _begin(self, tokens: list[int]) -> None:
+        require_tokens(tokens, self.n_vocab())
         # what was rewound goes first: an announcement ends with tokens that are removed after it
         self._ctx.kv_cache_seq_rm(-1, self.n_tokens, -1)
-        self._announce(n_new)
+        self._announce(len(tokens))
 
     def _announce(self, n_new: int) -> None:
         config = self.lampe_config

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
+from traceback import walk_tb
 from typing import Any
 
+from ..container.reader import GGUFFile
 from ..errors import LampeError
 from . import api
+from .native_path import NativePath
 
 OnLoad = Callable[[float], None]  # the part of the file that is loaded, 0 to 1
 
@@ -68,6 +72,45 @@ class ModelParams:
         llm.__dict__["model_params"] = params
 
 
+def native(model_path: str | bytes | os.PathLike[str]) -> NativePath:
+    """The path of a model, as os.fspath has it; LampeError where there is no file."""
+    path = NativePath(os.fsdecode(model_path))
+    if os.path.isdir(path):
+        raise LampeError(f"{path} is a folder; give the path of a GGUF file")
+    if not os.path.exists(path):
+        raise LampeError(f"there is no file {path}; give the path of a GGUF model")
+    return path
+
+
+def failure(llm: Any, error: Exception, path: str) -> BaseException:
+    """What to raise for what Llama raised while it opened a model; itself where that says it."""
+    if _in_template(error):
+        return LampeError(f"the model's chat template cannot be read ({error}); get the file of "
+                          "another maker")
+    if isinstance(error, MemoryError):
+        return memory_error(llm)
+    if not isinstance(error, ValueError):
+        return error
+    message = str(error)
+    if llm._loading.raised is not None:
+        raised: BaseException = llm._loading.raised
+        return raised
+    if message.startswith(NO_CONTEXT):
+        return LampeError(context_reason(llm, message))
+    try:
+        with GGUFFile(path):  # it says what is wrong with a file better than llama.cpp does
+            pass
+    except LampeError as found:
+        return found
+    return LampeError(reason(message, path))
+
+
+def _in_template(error: Exception) -> bool:
+    """Whether it comes from compiling a template, which may be anything: RecursionError, too."""
+    names = (frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__))
+    return any(name.startswith("jinja2.") for name in names)
+
+
 def reason(message: str, path: str = "") -> str:
     """Why llama_cpp raised that, in one sentence.
 
@@ -96,11 +139,12 @@ def context_reason(llm: Any, message: str) -> str:
     return f"{given}; is there memory for a context of that length? give a smaller n_ctx"
 
 
-def memory_error(llm: Any, logits_all: bool) -> LampeError:
+def memory_error(llm: Any) -> LampeError:
     """What Llama had no memory for: the logits that it keeps, [n_ctx or n_batch, n_vocab]."""
     n_vocab = getattr(llm, "_n_vocab", None)
     if n_vocab is None:
         return LampeError("there is no memory to open the model; give a smaller n_ctx")
+    logits_all = bool(llm._logits_all)
     rows = llm.context_params.n_ctx if logits_all else llm.n_batch
     size = f"{rows:,} x {n_vocab:,} numbers, {rows * n_vocab * 4 / 2**30:,.1f} GiB"
     if logits_all:

@@ -28,7 +28,7 @@ def vocabulary(path: str | os.PathLike[str]) -> Iterator[Any]:
     params.vocab_only = True
     try:
         model = internals.LlamaModel(
-            path_model=NativePath(os.fspath(path)), params=params, verbose=False
+            path_model=NativePath(os.fsdecode(path)), params=params, verbose=False
         )
     except ValueError as error:
         raise LampeError(str(error)) from None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ..shown import json_text
+from ..shown import json_text, shown
 from .console import out
 from .options import PICTURE, THREAD_COUNT, Listed
 from .spelling import Respelled
@@ -56,8 +56,8 @@ def command(
     if as_json:
         out(json_text(dataclasses.asdict(found)))
     else:
-        out(f"LaMPE ({found.paths[0]}, {found.versions[0]}) against {found.stock} "
-            f"({found.versions[1]})")
+        out(f"LaMPE ({found.paths[0]}, {shown(found.versions[0])}) against {found.stock} "
+            f"({shown(found.versions[1])})")
         out(f"{found.rounds} rounds in turn, {found.threads} threads; medians in tokens/s, "
             "ratio above 1 where LaMPE is faster")
         out(f"{'length':>8}  {'what':<8}{'LaMPE':>9}{'stock':>9}{'ratio':>7}  least to most")

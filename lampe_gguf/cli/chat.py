@@ -13,6 +13,7 @@ from ..shown import visible
 from .console import OutputError, out, say
 from .options import generation_options
 from .progress import progress_line
+from .stopping import answering
 
 HELP = """Chat with MODEL; /help lists the commands inside.
 
@@ -72,7 +73,7 @@ def command(
     chat = Chat(llm, show, max_tokens, temperature, seed, pending=documents)
     if documents:
         show(f"{len(documents)} document(s) go along with your first message\n")
-    with llm, progress_line("reading", "tokens") as llm.progress:
+    with llm, answering(), progress_line("reading", "tokens") as llm.progress:
         while True:
             try:
                 line = _ask(chat.prompt(), show)

@@ -54,9 +54,9 @@ def prepare() -> None:
     """Make the standard streams safe; to be called once, before anything else is opened.
 
     A closed descriptor 0, 1 or 2 would be given to the next file that is opened, and messages
-    would go into it: it is opened on the null device. Streams that Python left None are made
-    anew. What an encoding lacks is replaced; failures are OutputError on standard output and
-    nothing on standard error.
+    would go into it: it is opened on the null device, 1 only for reading, so that writing fails.
+    Streams that Python left None are made anew. What an encoding lacks is replaced; failures are
+    OutputError on standard output and nothing on standard error.
     """
     for number in (0, 1, 2):
         _occupy(number)
@@ -69,7 +69,8 @@ def _occupy(number: int) -> None:
     try:
         os.fstat(number)
     except OSError:
-        descriptor = os.open(os.devnull, os.O_RDWR)
+        # where an output was closed, what it is to hold is lost: writing there must fail
+        descriptor = os.open(os.devnull, os.O_RDONLY if number == 1 else os.O_RDWR)
         if descriptor != number:
             os.dup2(descriptor, number)
             os.close(descriptor)

@@ -11,7 +11,7 @@ import click
 
 from ..errors import LampeError, UsageError
 from ..evaluate.perplexity import METHODS, SCALINGS, Perplexity, check, perplexity
-from ..shown import json_text
+from ..shown import json_text, shown
 from .console import out
 from .eval_tasks import kv_command, niah_command, passkey_command, ruler_command, tasks_command
 from .options import MAX_FACTOR, PICTURE, THREAD_COUNT, THREADS, Listed, Number, called_by_option
@@ -137,7 +137,7 @@ def _is_no_list() -> bool:
 
 def show_one(found: Perplexity) -> None:
     """One run, block by block."""
-    values = ", ".join(f"{name}={value}" for name, value in found.parameters.items())
+    values = ", ".join(f"{name}={shown(value)}" for name, value in found.parameters.items())
     out(f"method       {found.method}" + (f" ({values})" if values else ""))
     out(f"attention    {found.path}")
     out(f"tokens       {found.tokens:,} in {found.seconds:.1f} s "
@@ -153,14 +153,14 @@ def show_one(found: Perplexity) -> None:
 def show_table(jobs: Sequence[tuple[str, int]], found: Sequence[Perplexity]) -> None:
     """A row for each run; an interruption leaves fewer runs than jobs."""
 
-    def shown(value: float | None) -> str:
+    def score(value: float | None) -> str:
         return f"{'-' if value is None else format(value, '.3f'):>12}"
 
     out(f"{'length':>9}  {'method':<11}{'all':>12}{'last 2,048':>12}{'last 512':>12}"
         f"{'tokens/s':>12}")
     for (method, length), each in zip(jobs, found, strict=False):
-        out(f"{length:>9,}  {method:<11}{shown(each.all)}{shown(each.last_2048)}"
-            f"{shown(each.last_512)}{each.tokens_per_second:>12.0f}")
+        out(f"{length:>9,}  {method:<11}{score(each.all)}{score(each.last_2048)}"
+            f"{score(each.last_512)}{each.tokens_per_second:>12.0f}")
 
 
 for each in (passkey_command, niah_command, kv_command, ruler_command, tasks_command):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib
 import io
+import re
 import sys
 
 import click
 
 from .. import __version__
 from ..errors import LampeError
-from . import console
+from ..shown import MESSAGE_LIMIT, shown
+from . import console, stopping
 
 # name -> summary: --help must not load the commands to list them
 COMMANDS = {
@@ -25,6 +27,9 @@ COMMANDS = {
     "bench": "Time reading and writing, LaMPE against stock attention.",
     "doctor": "Say whether the backend is the right one, and what would run.",
 }
+
+# a byte that is no text, as repr() has it in what click quotes; shown() has it as \xff
+QUOTED_BYTE = re.compile(r"((?<!\\)(?:\\\\)*)\\udc([89a-f][0-9a-f])")
 
 HELP = """Read past a GGUF model's context window, without training.
 
@@ -65,11 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
         result = group.main(arguments, prog_name="lampe-gguf", standalone_mode=False)
         console.out(end="")
     except click.ClickException as error:
-        usage = io.StringIO()
-        error.show(usage)
-        message = error.format_message()
-        words = " ".join(message.split())  # a line of what was typed is no line of ours
-        console.say(usage.getvalue().rstrip().replace(message, words), keep="\n")
+        console.say(_in_words(error), keep="\n")
         return error.exit_code
     except console.OutputError as error:
         console.discard_output()
@@ -86,10 +87,23 @@ def main(arguments: list[str] | None = None) -> int:
     return result if isinstance(result, int) else 0
 
 
+def _in_words(error: click.ClickException) -> str:
+    """What click has to say, in its lines; what was typed is no line of ours."""
+    words = shown(QUOTED_BYTE.sub(r"\1\\x\2", error.format_message()), MESSAGE_LIMIT)
+    # click would take a terminal's colours out of it, and nobody would know what was typed
+    error.format_message = lambda: words  # type: ignore[method-assign]
+    said = io.StringIO()
+    error.show(said)
+    return said.getvalue().rstrip()
+
+
 def run() -> None:
     """Entry point of the installed program."""
     console.prepare()
-    sys.exit(main())
+    stopping.interruptible()
+    code = main()
+    stopping.leaving()
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -50,8 +50,8 @@ class GGUFFile:
     or is shorter than its own header says.
     """
 
-    def __init__(self, path: str | os.PathLike[str], fd: int | None = None) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | bytes | os.PathLike[str], fd: int | None = None) -> None:
+        self.path = Path(os.fsdecode(path))
         self.fd = _open(self.path) if fd is None else os.dup(fd)
         try:
             self._read()
@@ -77,7 +77,7 @@ class GGUFFile:
     def _read(self) -> None:
         status = os.fstat(self.fd)
         if not stat.S_ISREG(status.st_mode):
-            raise _irregular(self.path)
+            raise _irregular(self.path, stat.S_ISDIR(status.st_mode))
         self.mode = stat.S_IMODE(status.st_mode)
         self.size = status.st_size
         self.modified = status.st_mtime_ns
@@ -229,5 +229,7 @@ def _open(path: Path) -> int:
         raise UsageError(f"{os.fspath(path)!r} can be no path; give another") from None
 
 
-def _irregular(path: Path) -> LampeError:
+def _irregular(path: Path, is_folder: bool = False) -> LampeError:
+    if is_folder:
+        return LampeError(f"{path} is a folder; give the path of a GGUF file")
     return LampeError(f"{path} is not a regular file; give the path of a GGUF file")

@@ -158,9 +158,9 @@ class Chat:
 
         Raises LampeError, with the ways out, where the context has no room; the line is kept.
         """
+        self._refuse_long(line)
         turn = Turn(tuple(self.pending), line)
         was_full, self.unsent = self.unsent is not None, line
-        self._refuse_long(line)
         reply = Reply(
             self.llm, [*self.messages, turn.message], self.max_tokens, self.temperature, self.seed
         )
@@ -188,10 +188,9 @@ class Chat:
         return reply.text
 
     def _refuse_long(self, line: str) -> None:
-        """LampeError for a line that fits into no context of this chat; it is not kept."""
+        """LampeError for a line that fits into no context of this chat; one that is kept stays."""
         count = count_up_to(self.llm._model, [line], self.llm.n_ctx())
         if count.is_too_long:
-            self.unsent = None
             raise LampeError(
                 f"the line has about {count.tokens:,} tokens and the context holds "
                 f"{self.llm.n_ctx():,}; say it in fewer words, or start again with a larger --n-ctx"

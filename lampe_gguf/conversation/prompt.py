@@ -41,7 +41,6 @@ def _template(model: Any) -> str | None:
 
 
 def _render(model: Any, template: str, messages: list[Message]) -> str:
-    from jinja2 import TemplateError
     from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
     bos, eos = (
@@ -51,7 +50,7 @@ def _render(model: Any, template: str, messages: list[Message]) -> str:
     try:
         form = Jinja2ChatFormatter(template=template, bos_token=bos, eos_token=eos)
         text: str = form(messages=messages).prompt
-    except (TemplateError, TypeError, ValueError) as error:
+    except Exception as error:  # a template is a program: it divides by zero, it never ends
         raise LampeError(
             f"the model's chat template refuses the conversation ({error}); "
             "use the file of a chat model"

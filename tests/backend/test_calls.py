@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import llama_cpp.llama_cpp as llama_cpp
 import numpy as np
 import pytest
 from llama_cpp._internals import LlamaContext, LlamaModel
@@ -207,6 +208,72 @@ def test_close_from_another_thread_waits_for_who_looks(
         time.sleep(0.3)
         assert closing.thread.is_alive()
     assert closing.end().raised is None and len(looking.end().found) >= 3
+
+
+def test_close_lets_nobody_in_while_it_waits(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llm = LampeLlama(tiny(), n_ctx=256)
+    stream = llm.generate([5, 6], temp=0.0)
+    next(stream)
+    with slow(monkeypatch, LlamaContext, "decode") as begun:
+        reading = Other(lambda: llm.create_completion(TOKENS[:90], max_tokens=3))
+        assert begun.wait(20)
+        closing = [Other(llm.close) for _ in range(3)]
+        while not llm._calls._closing:
+            time.sleep(0.01)
+        for use in (llm.n_ctx, lambda: llm.tokenize(b"x"), lambda: llm.path, lambda: llm.eval([5]),
+                    lambda: next(stream)):
+            with pytest.raises(LampeError, match="the model is closed"):
+                use()
+        assert all(each.thread.is_alive() for each in closing)
+    assert isinstance(reading.end().raised, Cancelled)  # and no "closed" from within
+    assert [each.end().raised for each in closing] == [None] * 3
+
+
+def test_many_who_look_cannot_keep_a_model_open(tiny: Tiny) -> None:
+    llm = LampeLlama(tiny(), n_ctx=64)
+
+    def look() -> None:
+        while True:
+            llm.tokenize(b"word " * 200)
+
+    others = [Other(look) for _ in range(4)]
+    time.sleep(0.2)
+    assert Other(llm.close).end().raised is None
+    assert {str(each.end().raised) for each in others} == {"the model is closed; open it again"}
+
+
+@pytest.mark.parametrize("name", ["save_state", "__call__", "tokenize", "generate"])
+def test_no_memory_is_a_sentence(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    llm = LampeLlama(tiny(), n_ctx=64)
+
+    def none(*arguments: Any, **options: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(llama_cpp, "llama_state_get_size", none)
+    monkeypatch.setattr(LlamaModel, "tokenize", none)
+    monkeypatch.setattr(LlamaContext, "decode", none)
+    uses: dict[str, Callable[[], Any]] = {
+        "save_state": llm.save_state, "__call__": lambda: llm("x"),
+        "tokenize": lambda: llm.tokenize(b"x"), "generate": lambda: next(llm.generate([5])),
+    }
+    with pytest.raises(LampeError, match="there is no memory for what [a-z_]+[(][)] needs; "):
+        uses[name]()
+    monkeypatch.undo()
+    llm.eval([5])
+
+
+def test_an_object_that_goes_lets_nothing_out(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    llm = LampeLlama(tiny(), n_ctx=64)
+
+    def interrupted(self: Calls) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Calls, "abandon", interrupted)
+    llm.__del__()
 
 
 def test_close_from_inside_a_call_is_refused(tiny: Tiny) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -13,11 +14,13 @@ from typing import Any
 
 import pytest
 from conftest import tiny_config
+from llama_cpp import Llama
 from llama_cpp import llama_cpp as C
 
 from lampe_gguf.backend import api as backend
 from lampe_gguf.backend.llama import LampeLlama
 from lampe_gguf.errors import LampeError
+from lampe_gguf.inspect import inspect_gguf
 
 Tiny = Callable[..., Path]
 
@@ -134,3 +137,45 @@ def test_a_damaged_file_is_named_and_what_is_wrong_with_it(tiny: Tiny, tmp_path:
         path.write_bytes(data)
         said = reason(path, n_ctx=64)
         assert str(path) in said and words in said
+
+
+def test_the_vocabulary_alone(tiny: Tiny) -> None:
+    path = str(tiny())
+    theirs = Llama(path, vocab_only=True, verbose=False)
+    for lampe in (None, False, "auto"):
+        llm = LampeLlama(path, vocab_only=True, lampe=lampe)
+        assert llm.tokenize(b"abc") == theirs.tokenize(b"abc") and llm.n_vocab() == 384
+
+
+@pytest.mark.parametrize("n_batch", [0, -1])
+def test_a_batch_of_no_tokens(tiny: Tiny, n_batch: int) -> None:
+    assert reason(tiny(), n_batch=n_batch) == (
+        f"n_batch is {n_batch}; give a number of tokens, at least 1")
+
+
+@pytest.mark.parametrize("lampe", [None, False, "auto"])
+def test_a_path_of_bytes(tiny: Tiny, lampe: Any) -> None:
+    path = os.fsencode(tiny())
+    assert LampeLlama(path, lampe=lampe, n_ctx=64).n_ctx() == 256
+    assert inspect_gguf(path).converted  # type: ignore[arg-type]
+
+
+def test_a_folder_is_said_to_be_one(tmp_path: Path) -> None:
+    said = f"{tmp_path} is a folder; give the path of a GGUF file"
+    assert reason(tmp_path) == said
+    with pytest.raises(LampeError, match=f"^{re.escape(said)}$"):
+        inspect_gguf(tmp_path)
+
+
+@pytest.mark.parametrize("template", [
+    "{% nonsense %}", "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}",
+    "".join(f"{{% for x{n} in y %}}" for n in range(30)) + "{% endfor %}" * 30,
+])
+def test_a_template_that_cannot_be_compiled(tiny: Tiny, template: str) -> None:
+    assert "the model's chat template cannot be read (" in reason(
+        tiny(chat_template=template), n_ctx=64)
+
+
+def test_what_is_no_failure_of_the_file_stays_what_it_is(tiny: Tiny) -> None:
+    with pytest.raises(RuntimeError, match="LoRA"):
+        LampeLlama(tiny(), lora_path="/there/is/none", n_ctx=64)

@@ -91,8 +91,33 @@ def test_errors_about_a_file_are_tamed(tiny: Callable[..., Path], kind: str) -> 
         (tiny("p.gguf", lampe={"version": 1, "method": text}), ["ask", "?"]),
         (tiny("p.gguf", lampe=None), ["inspect", text[:90]]),
         (tiny("p.gguf", lampe=None), ["ask", "--doc", text[:90], "?"]),
+        (tiny("p.gguf", lampe=None), ["eval", "ppl", "--text", "x", "--lengths", text[:90]]),
+        (tiny("p.gguf", lampe=None), ["inspect", text[:90], text[:90]]),
     ):
         check(subprocess.run([*PROGRAM, arguments[0], path, *arguments[1:]], capture_output=True))
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_where_values_come_from_is_tamed(
+    tiny: Callable[..., Path], kind: str, tmp_path: Path
+) -> None:
+    path = tiny(lampe=tiny_config(provenance=HOSTILE[kind][:400]))
+    book = tmp_path / "b.txt"
+    book.write_text("It was a dark and stormy night. " * 6)
+    words = ["eval", "ppl", path, "--text", book, "--lengths", "64"]
+    done = subprocess.run([*PROGRAM, *words], capture_output=True)
+    assert done.returncode == 0 and b"provenance=" in done.stdout
+    check(done)
+
+
+@pytest.mark.parametrize("command", [["inspect", "x"], ["inspect", "x", "y"], ["ask"]])
+def test_what_was_typed_wrong_is_shown_in_one_line(command: list[str]) -> None:
+    typed = b"--a\nfake\x1b[31mred\xff"
+    done = subprocess.run([*PROGRAM, *command, typed, b"\n" + typed[2:]], capture_output=True)
+    assert done.returncode == 2
+    check(done)
+    assert len(done.stderr.splitlines()) == 4, done.stderr
+    assert b"\xff" not in done.stderr and b"\\xff" in done.stderr and b"udc" not in done.stderr
 
 
 @pytest.mark.parametrize("kind", [kind for kind in HOSTILE if kind != "long"])

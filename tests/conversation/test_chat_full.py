@@ -110,6 +110,17 @@ def test_a_line_that_never_fits_is_not_kept(chat: Chat) -> None:
     assert chat.unsent is None
 
 
+def test_a_line_that_never_fits_takes_nothing_from_the_one_that_is_kept(chat: Chat) -> None:
+    fill(chat)
+    kept = chat.unsent
+    with pytest.raises(LampeError, match="say it in fewer words"):
+        chat.handle("one two three four " * 300)
+    assert kept is not None and chat.unsent == kept
+    chat.handle("/drop")
+    chat.handle("/retry")
+    assert chat.turns[-1].line == kept
+
+
 @pytest.mark.parametrize("argument", ["0", "2", "-1", "x", "1.5", "\u00b2"])
 def test_what_cannot_be_dropped(chat: Chat, argument: str) -> None:
     chat.handle("Hello.")

@@ -47,7 +47,11 @@ def test_one_beginning_of_sequence_where_the_model_wants_it(tiny: Tiny, template
     assert tokens[0] == llm.token_bos() and tokens[1] != llm.token_bos()
 
 
-@pytest.mark.parametrize("template", ["{{ raise_exception('no') }}", "{% nonsense %}"])
+@pytest.mark.parametrize("template", [
+    "{{ raise_exception('no') }}", "{% nonsense %}", "{{ 1 / 0 }}", "{{ messages[0].a.b }}",
+    "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}", "{{ {}['role'].x }}",
+    "{{ 'x' * 10 ** 15 }}", "{{ '%d' % 'x' }}",
+])
 def test_a_template_that_fails_is_one_sentence(tiny: Tiny, template: str) -> None:
     with pytest.raises(LampeError, match="chat template"):
         ask(tiny(chat_template=template), "why?", [])
