@@ -9,6 +9,7 @@ import numpy as np
 
 from ...plot import new_figure, save_figure
 from ...shown import title
+from ..recall import Recall
 from .report import Cell
 
 
@@ -75,4 +76,28 @@ def plot_scores(
     figure.axes[0].legend(fontsize=8)
     figure.supxlabel("tokens", fontsize=9)
     figure.supylabel("score", fontsize=9)
+    save_figure(figure, path)
+
+
+def plot_recall(tables: Sequence[Sequence[Recall]], path: str | os.PathLike[str]) -> None:
+    """Recall loss by depth, a panel for each length and a line for each method; unseen loss dashed.
+    """
+    figure = new_figure(1.5 + 4.5 * len(tables), 4)
+    panels = figure.subplots(1, len(tables), sharey=True, squeeze=False)[0]
+    for axes, table in zip(panels, tables, strict=True):
+        for each in table:
+            count = len(each.by_depth)
+            middles = [(i + 0.5) / count * each.length for i in range(count)]
+            line = axes.errorbar(
+                middles, [part.mean for part in each.by_depth],
+                [part.error for part in each.by_depth], marker="o", markersize=4, capsize=3,
+                label=title(each.name),
+            )
+            axes.axhline(each.unseen.mean, color=line[0].get_color(), linestyle="--", linewidth=1)
+        axes.set_title(f"{table[0].length:,} tokens read")
+        axes.set_xlabel("where the excerpt stands, tokens from the beginning")
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("nats a token, fed again (dashed: never read)")
+    panels[0].legend(fontsize=8)
     save_figure(figure, path)
