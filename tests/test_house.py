@@ -52,7 +52,7 @@ NAMES_MODULES = {"__init__.py", "old_names.py", "cli/main.py"}
 # What opening a model must not load: whatever writes one, and the command line.
 WRITERS = {
     f"{PACKAGE}.container.{name}"
-    for name in ("writer", "rewrite", "atomic", "copying", "block_copy", "leftovers")
+    for name in ("writer", "rewrite", "atomic", "copying", "block_copy", "leftovers", "record")
 } | {f"{PACKAGE}.model.encoding"}
 
 MOST_LINES = 400

@@ -3,7 +3,8 @@
 Each is written under a hidden name in its own directory, synced, and renamed; whatever ends the
 work early with an exception removes what was written so far. What ends the program itself (a kill,
 a power failure) leaves every name with a whole file, the old one or the new one, and hidden files
-that the next run in that directory removes.
+that the next run in that directory removes; of several files, it first renames those that are
+still to be renamed (record.py), or all are old.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ..errors import LampeError, UsageError
+from . import record
 from .copying import copy_range, write_all
 from .leftovers import hidden_path, hold, look, remove_leftovers
 
@@ -68,6 +70,8 @@ class NewFiles:
     def __init__(self, force: bool = False) -> None:
         self.force = force
         self.outputs: list[_Output] = []
+        self.records: list[_Output] = []  # one a folder, which stay hidden
+        self.is_torn = False  # what was replaced could not be put back
         self.cleaned: set[Path] = set()
 
     def __enter__(self) -> NewFiles:
@@ -110,10 +114,10 @@ class NewFiles:
         return True
 
     def _begin(self, target: Path) -> _Output:
-        check_target(target, self.force)
         if target.parent not in self.cleaned:
             self.cleaned.add(target.parent)
-            remove_leftovers(target.parent)
+            remove_leftovers(target.parent)  # which may give files their names, too
+        check_target(target, self.force)
         output = _Output(target, hidden_path(target.parent))
         self.outputs.append(output)
         return output
@@ -125,7 +129,7 @@ class NewFiles:
             if hold(fd, output.hidden):
                 return fd
             os.close(fd)
-            output.hidden = hidden_path(output.target.parent)
+            output.hidden = hidden_path(output.target.parent, output.hidden.suffix)
 
     def commit(self) -> None:
         """Sync all files and give them their names: all of them, or none where one fails."""
@@ -136,6 +140,7 @@ class NewFiles:
             if len(self.outputs) > 1:
                 for output in self.outputs:
                     _back_up(output)
+                self._write_records()
             for output in self.outputs:
                 check_target(output.target, self.force)
                 output.is_due = True
@@ -143,9 +148,20 @@ class NewFiles:
         except BaseException:
             _insist(self._restore)
             raise
-        _insist(self._clear)
         for directory in {output.target.parent for output in self.outputs}:
-            _sync_directory(directory)
+            record.sync_directory(directory)
+        _insist(self._clear)
+
+    def _write_records(self) -> None:
+        for directory in {output.target.parent for output in self.outputs}:
+            entries = [record.entry(output.hidden, output.target, output.backup)
+                       for output in self.outputs if output.target.parent == directory]
+            hidden = hidden_path(directory, record.SUFFIX)
+            self.records.append(_Output(hidden, hidden))
+            fd = self.records[-1].fd = self._open(self.records[-1], 0o666)
+            write_all(fd, record.encode(entries), 0)
+            os.fsync(fd)
+            record.sync_directory(directory)
 
     def _restore(self) -> None:
         """Give back what has been replaced: the hidden name is gone then, whoever interrupted."""
@@ -157,16 +173,32 @@ class NewFiles:
             if output.backup is None:
                 output.target.unlink(missing_ok=True)
             elif os.path.lexists(output.backup):
-                _put_back(output.backup, output)
+                try:
+                    os.replace(output.backup, output.target)
+                except OSError as error:
+                    self.is_torn = True
+                    raise _torn(output, error) from error
+        for each in self.records:
+            _unlink(each.hidden)  # the next run has nothing to finish
 
     def _clear(self) -> None:
         for output in self.outputs:
-            for path in filter(None, (output.hidden, output.backup)):
-                try:
-                    os.unlink(path)
-                except OSError:
-                    pass  # renamed; what cannot be removed now is removed by the next run
+            is_replaced = output.is_due and not os.path.lexists(output.hidden)
+            _unlink(output.hidden)
+            if output.backup is not None and not (self.is_torn and is_replaced):
+                _unlink(output.backup)
+        for each in self.records:  # last: it keeps the others from being removed one by one
+            if not self.is_torn:
+                _unlink(each.hidden)
+        for output in (*self.outputs, *self.records):
             _close(output)
+
+
+def _unlink(path: Path) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass  # renamed; what cannot be removed now is removed by the next run
 
 
 def _close(output: _Output) -> None:
@@ -177,15 +209,11 @@ def _close(output: _Output) -> None:
             os.close(fd)
 
 
-def _put_back(backup: Path, output: _Output) -> None:
-    try:
-        os.replace(backup, output.target)
-    except OSError as error:
-        output.backup = None  # not to be removed
-        raise LampeError(
-            f"cannot put the old {output.target} back: {error.strerror}; it is {backup}, and has "
-            "to be renamed by hand"
-        ) from error
+def _torn(output: _Output, error: OSError) -> LampeError:
+    return LampeError(
+        f"cannot put the old {output.target} back: {error.strerror}; it is {output.backup}, and "
+        "has to be renamed by hand"
+    )
 
 
 def _back_up(output: _Output) -> None:
@@ -241,19 +269,6 @@ def write_file(target: Path, data: bytes, *, force: bool = False) -> None:
     with NewFiles(force) as files:
         write_all(files.create(target), data, 0)
         files.commit()
-
-
-def _sync_directory(directory: Path) -> None:
-    try:
-        fd = os.open(directory, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(fd)
-    except OSError:
-        pass  # not every file system can, and the files themselves are safe
-    finally:
-        os.close(fd)
 
 
 def _explain(error: OSError, target: Path) -> LampeError:

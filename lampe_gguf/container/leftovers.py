@@ -2,31 +2,32 @@
 
 Who makes one holds a lock on it, which the system takes back when the program ends, however it
 ends. So what nobody holds is nobody's. Where the file system has no locks, nothing is removed.
+What a record of a set lists (record.py) is finished first, or kept.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import secrets
 import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from . import record
+
 try:
     import fcntl
 except ImportError:  # Windows: no locks, and nothing is removed
     fcntl = None  # type: ignore[assignment]
 
-NAME = re.compile(r"\.lampe-gguf-[0-9a-f]{16}\.tmp")
 _LOOK = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
-def hidden_path(directory: Path) -> Path:
+def hidden_path(directory: Path, suffix: str = ".tmp") -> Path:
     """A new name in a folder for what is not finished."""
-    return directory / f".lampe-gguf-{secrets.token_hex(8)}.tmp"
+    return directory / f".lampe-gguf-{secrets.token_hex(8)}{suffix}"
 
 
 def hold(fd: int, path: Path) -> bool:
@@ -56,27 +57,63 @@ def look(path: Path) -> int | None:
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Remove the hidden files and folders in a folder that no process holds."""
+    """Remove the hidden files and folders in a folder that no process holds.
+
+    A set of files that a dead process was giving their names gets the rest of them before.
+    """
     try:
         with os.scandir(directory) as entries:
-            found = [directory / entry.name for entry in entries if NAME.fullmatch(entry.name)]
+            found = [entry.name for entry in entries]
     except OSError:
         return  # who writes there next says why that cannot be
-    for path in found:
-        fd = look(path)
+    kept: set[str] = set()
+    for name in filter(record.NAME.fullmatch, found):
+        fd = look(directory / name)
+        if fd is None:
+            return  # it may list any of them
+        try:
+            kept |= _settle(fd, directory / name)
+        finally:
+            os.close(fd)
+    for name in filter(record.HIDDEN.fullmatch, found):
+        fd = None if name in kept else look(directory / name)
         if fd is not None:
             try:
-                _remove(fd, path)
+                _remove(fd, directory / name)
             finally:
                 os.close(fd)
 
 
+def _settle(fd: int, path: Path) -> set[str]:
+    """Finish the set of a record that nobody holds; the names that have to be kept."""
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        return set()
+    is_ours = _is_nobodys(fd) and status.st_uid == os.geteuid()  # others may want other things
+    entries = record.read(fd)
+    if is_ours:
+        with contextlib.suppress(OSError):
+            if record.settle(path.parent, entries):
+                os.unlink(path)
+                return set()
+    return record.names(entries)
+
+
+def _is_nobodys(fd: int) -> bool:
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
 def _remove(fd: int, path: Path) -> None:
     kind = os.fstat(fd).st_mode
-    if fcntl is None or not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)) or not _is_nobodys(fd):
         return
     with contextlib.suppress(OSError):
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if stat.S_ISDIR(kind):
             shutil.rmtree(path, ignore_errors=True)
         else:

@@ -6,9 +6,11 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ..errors import LampeError
 from . import paths
 from .atomic import NewFiles, check_target
 from .copying import copy_range, reserve
+from .leftovers import remove_leftovers
 from .reader import GGUFFile
 from .split import check_shards, other_shards, output_paths
 from .writer import check_written, encode_padding, output_size, write_gguf
@@ -56,6 +58,10 @@ def rewrite(
     gets its name. Returns the paths written, the first part's first. Raises LampeError (UsageError
     for an output that exists, without `force`); then nothing is left behind.
     """
+    remove_leftovers(file.path.parent)  # this very model may be a set that is to be finished
+    found = paths.status(file.path)
+    if found is None or not os.path.samestat(found, os.fstat(file.fd)):
+        raise LampeError(f"{file.path} changed while it was read; try again")
     others = other_shards(file)
     targets = output_paths(file.path, target, 1 + len(others))
     for path in targets:

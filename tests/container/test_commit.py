@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from lampe_gguf.container import atomic, leftovers
-from lampe_gguf.container.atomic import NewFiles
+from lampe_gguf.container import atomic, leftovers, record
+from lampe_gguf.container.atomic import NewFiles, write_file
 from lampe_gguf.errors import LampeError
 
 NAMES = ("a", "b", "c", "d")
@@ -56,7 +56,7 @@ class Stop(BaseException):
 
 def at_line(number: int) -> Callable[..., Any]:
     """A trace function that raises at the number-th line of these modules, once."""
-    ours = {atomic.__file__, leftovers.__file__}
+    ours = {atomic.__file__, leftovers.__file__, record.__file__}
     lines = itertools.count()
 
     def local(frame: FrameType, event: str, argument: object) -> Any:
@@ -220,5 +220,11 @@ def test_an_old_file_that_cannot_come_back_is_kept(
             for name in "ab":
                 os.write(files.create(tmp_path / name), b"new")
             files.commit()
-    kept = next(path for path in tmp_path.iterdir() if path.name.startswith("."))
+    kept = next(path for path in tmp_path.iterdir() if path.suffix == ".tmp")
     assert os.fspath(kept) in str(caught.value) and kept.read_text() == "old a"
+    monkeypatch.undo()
+    write_file(tmp_path / "other", b"the next run")
+    assert kept.read_text() == "old a"
+    os.replace(kept, tmp_path / "a")
+    write_file(tmp_path / "other", b"and one more", force=True)
+    assert contents(tmp_path) == {"a": "old a", "b": "old b", "other": "and one more"}
