@@ -177,5 +177,5 @@ def test_a_template_that_cannot_be_compiled(tiny: Tiny, template: str) -> None:
 
 
 def test_what_is_no_failure_of_the_file_stays_what_it_is(tiny: Tiny) -> None:
-    with pytest.raises(RuntimeError, match="LoRA"):
-        LampeLlama(tiny(), lora_path="/there/is/none", n_ctx=64)
+    with pytest.raises(TypeError, match="has no len"):
+        LampeLlama(tiny(), tensor_split=5, n_ctx=64)
