@@ -29,7 +29,7 @@ ADDED = {
     "python3 tools/bootstrap.py test": "--help",
     ".venv/bin/lampe-gguf ask": "--max-tokens 8",
     ".venv/bin/lampe-gguf chat": "--max-tokens 8",
-    ".venv/bin/lampe-gguf eval ppl": "--length 256",
+    ".venv/bin/lampe-gguf eval ppl": "--lengths 256",
 }
 TYPED = {".venv/bin/lampe-gguf chat": "Which processors?\n/stats\n/quit\n"}
 KEPT = 2000  # characters of book.txt, once it is made: reading all of it takes a minute
