@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from .container.meter import OnProgress
 from .container.reader import GGUFFile
-from .container.rewrite import OnProgress, resolve_target, rewrite
+from .container.rewrite import resolve_target, rewrite
 from .container.split import SHARD, other_shards
 from .errors import UsageError
 from .method.config import LampeConfig

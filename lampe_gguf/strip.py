@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from .container.meter import OnProgress
 from .container.reader import GGUFFile
-from .container.rewrite import OnProgress, resolve_target, rewrite
+from .container.rewrite import resolve_target, rewrite
 from .errors import LampeError
 from .model.metadata import prefix
 from .old_names import renamed

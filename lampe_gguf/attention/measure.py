@@ -14,6 +14,7 @@ from typing import Any
 
 from ..backend.vocabulary import beginning, excerpt, read_tokens
 from ..container.format import padded
+from ..container.meter import Meter, OnProgress
 from ..conversation.session import PAD
 from ..errors import LampeError, UsageError
 from ..evaluate import perplexity
@@ -23,7 +24,7 @@ from ..model.architectures import slides
 from ..model.choose import ModelFile, read_file
 from . import stats
 from .passkey import MAX_ANSWER, Trial, expected_tokens, run_trials
-from .reader import OnProgress, PrefixModel, Reader, Rows, Work
+from .reader import PrefixModel, Reader, Rows
 
 LAMPE, ROPE, TRAINED = "lampe", "rope", "trained"
 METHODS = tuple(each for each in perplexity.METHODS if each != "truncate")  # that is "trained"
@@ -119,7 +120,7 @@ def measure(
     edges = stats.bin_edges(max(lengths))
     rows = Rows(edges)
     jobs = _jobs(methods, lengths)
-    work = Work(_expected(jobs, trained, config, depths if passkey else ()), on_progress)
+    work = Meter(_expected(jobs, trained, config, depths if passkey else ()), on_progress)
     room = max(lengths) + (MAX_ANSWER if passkey else 0)
     rope = model_rope(file)
     options: dict[str, Any] = {}

@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from ..backend import api
 from ..backend.llama import LampeLlama
+from ..container.meter import Meter
 from . import stats
 from .probe import Probe
-
-OnProgress = Callable[[int, int], None]  # tokens read so far, tokens to read
-
-
-class Work:
-    """Counts the tokens read over several inputs, for a progress line; the total is expected."""
-
-    def __init__(self, total: int, on_progress: OnProgress | None = None) -> None:
-        self.done = 0
-        self.total = total
-        self.on_progress = on_progress
-
-    def advance(self, count: int) -> None:
-        self.done += count
-        if self.on_progress is not None:
-            self.on_progress(self.done, self.total)
 
 
 class Rows:
@@ -78,7 +63,7 @@ class Reader:
     the state handed from one to the other. Raises LampeError as LampeLlama and Probe do.
     """
 
-    def __init__(self, llm: PrefixModel, rows: Rows, work: Work) -> None:
+    def __init__(self, llm: PrefixModel, rows: Rows, work: Meter) -> None:
         self.llm = llm
         self.rows = rows
         self.work = work

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import LampeError
@@ -11,11 +11,10 @@ from . import paths
 from .atomic import NewFiles, check_target
 from .copying import copy_range, reserve
 from .leftovers import remove_leftovers
+from .meter import Meter, OnProgress
 from .reader import GGUFFile
 from .split import check_shards, other_shards, output_paths
 from .writer import check_written, encode_padding, output_size, write_gguf
-
-OnProgress = Callable[[int, int], None]  # bytes written so far, bytes to write
 
 
 def resolve_target(source: Path, target: Path | None, default: Path) -> Path:
@@ -23,20 +22,6 @@ def resolve_target(source: Path, target: Path | None, default: Path) -> Path:
     if target is None:
         return default
     return target / default.name if paths.is_dir(target) else target
-
-
-class _Meter:
-    """Counts what is written for `on_progress`."""
-
-    def __init__(self, total: int, on_progress: OnProgress | None) -> None:
-        self.done = 0
-        self.total = total
-        self.on_progress = on_progress
-
-    def advance(self, count: int) -> None:
-        self.done += count
-        if self.on_progress is not None:
-            self.on_progress(self.done, self.total)
 
 
 def rewrite(
@@ -72,7 +57,7 @@ def rewrite(
     added = list(added)
     if padding and file.tensors:
         added.append(encode_padding(start + padding, file, kept, added))
-    meter = _Meter(output_size(file, kept, added), on_progress)
+    meter = Meter(output_size(file, kept, added), on_progress)
     with NewFiles(force) as files:
         # the first part comes last: once it is there, all are
         for other, path in zip(others, targets[1:], strict=True):
@@ -87,7 +72,7 @@ def rewrite(
     return targets
 
 
-def _copy_shard(files: NewFiles, source: Path, target: Path, meter: _Meter) -> None:
+def _copy_shard(files: NewFiles, source: Path, target: Path, meter: Meter) -> None:
     with GGUFFile(source) as shard:
         meter.total += shard.size
         fd = files.create(target, shard.mode)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from ..backend.vocabulary import beginning, excerpt, read_tokens, vocabulary
 from ..container.format import padded
+from ..container.meter import Meter, OnProgress
 from ..conversation.session import PAD
 from ..errors import LampeError, UsageError
 from ..method.config import LampeConfig
@@ -35,7 +36,6 @@ METHODS = ("lampe", "rope", "selfextend", "jetlong", "rerope")  # what positions
 SEPARATOR = "\n\n\n"
 QUARTERS = 4
 
-OnProgress = Callable[[int, int], None]  # tokens read, tokens to read
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def recall(
     new = [tokens[length + i * size : length + (i + 1) * size] for i in range(excerpts)]
     asked = 2 * excerpts * (len(between) + size)
     total = length * (len(named) if reread else 1) + asked * len(named)
-    meter = _Meter(total, on_progress)
+    meter = Meter(total, on_progress)
     found: list[Recall] = []
     with _open(file, reading, room, threads) as llm:
         seconds = 0.0
@@ -193,16 +193,6 @@ def recall(
     return found
 
 
-class _Meter:
-    def __init__(self, total: int, on_progress: OnProgress | None) -> None:
-        self.done, self.total, self.on_progress = 0, total, on_progress
-
-    def advance(self, count: int) -> None:
-        self.done += count
-        if self.on_progress is not None:
-            self.on_progress(self.done, self.total)
-
-
 def _open(file: ModelFile, config: LampeConfig, room: int, threads: int | None) -> LampeLlama:
     from ..backend.llama import LampeLlama
 
@@ -212,7 +202,7 @@ def _open(file: ModelFile, config: LampeConfig, room: int, threads: int | None) 
     return LampeLlama(file, lampe=config, n_ctx=padded(room, PAD), **options)
 
 
-def _read(llm: LampeLlama, tokens: list[int], meter: _Meter) -> float:
+def _read(llm: LampeLlama, tokens: list[int], meter: Meter) -> float:
     start = time.monotonic()
     llm.reset()
     before = meter.done
@@ -225,7 +215,7 @@ def _read(llm: LampeLlama, tokens: list[int], meter: _Meter) -> float:
 
 
 def _ask(
-    llm: LampeLlama, length: int, between: list[int], tokens: list[int], meter: _Meter
+    llm: LampeLlama, length: int, between: list[int], tokens: list[int], meter: Meter
 ) -> float:
     """Mean nats a token of an excerpt's scored tokens behind what was read, which stays."""
     fed = [*between, *tokens]

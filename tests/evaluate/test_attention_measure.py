@@ -20,9 +20,10 @@ from lampe_gguf.attention import passkey as attention_passkey
 from lampe_gguf.attention.measure import METHODS, measure
 from lampe_gguf.attention.plot import plot_attention
 from lampe_gguf.attention.probe import Probe
-from lampe_gguf.attention.reader import PrefixModel, Reader, Rows, Work
+from lampe_gguf.attention.reader import PrefixModel, Reader, Rows
 from lampe_gguf.attention.stats import bin_edges, entropy, jensen_shannon, pattern
 from lampe_gguf.backend.llama import LampeLlama
+from lampe_gguf.container.meter import Meter
 from lampe_gguf.evaluate import perplexity as evaluate
 from lampe_gguf.model.choose import file_config
 
@@ -99,7 +100,7 @@ def test_a_shared_beginning_is_not_read_again(tiny: Callable[..., Path], policy:
     path = tiny(lampe=tiny_config(length_policy=policy))
     tokens = [int(x) for x in np.random.default_rng(1).integers(259, 380, 100)]
     counts: list[int] = []
-    work = Work(1000, lambda done, total: counts.append(done))
+    work = Meter(1000, lambda done, total: counts.append(done))
     llm = PrefixModel(path, n_ctx=128, n_threads=1, n_threads_batch=1)
     with Reader(llm, Rows(bin_edges(128)), work) as reader:
         reader.read(tokens[:60], [50])
@@ -108,7 +109,7 @@ def test_a_shared_beginning_is_not_read_again(tiny: Callable[..., Path], policy:
         again = reader.rows.mean_entropy()
     assert counts[-1] == 60 + (85 - 45 if policy == "causal" else 85)
     with Reader(PrefixModel(path, n_ctx=128, n_threads=1, n_threads_batch=1),
-                Rows(bin_edges(128)), Work(0)) as reader:
+                Rows(bin_edges(128)), Meter(0)) as reader:
         reader.read(other, [80])
         np.testing.assert_allclose(again, reader.rows.mean_entropy(), atol=1e-3)
 
@@ -129,7 +130,7 @@ def test_passkey_prompts_fit_and_answers_are_judged(
         return out
 
     llm = PrefixModel(path, n_ctx=448, n_threads=1, n_threads_batch=1)
-    with Reader(llm, Rows(bin_edges(448)), Work(0)) as reader:
+    with Reader(llm, Rows(bin_edges(448)), Meter(0)) as reader:
         draw = random.Random("7 420")
         keys = {depth: str(draw.randrange(10000, 100000)) for depth in (0.2, 0.9)}
         plan = [keys[0.9], keys[0.2]] * 2
