@@ -83,7 +83,7 @@ def run_tasks(
         model, generate, lengths, methods, raw=raw, threads=threads, portable=portable,
         choices=choices, resume=resume,
     )
-    results: list[Result] = []
+    results = suite.results
     try:
         with Progress("starting", 0, "tokens") as bar:
 
@@ -96,8 +96,8 @@ def run_tasks(
 
             observer = Observer(outlook, bar.advance, bar.relabel, note)
             with called_by_option(choices):
-                for result in suite.run(observer):
-                    results.append(result)
+                for _ in suite.run(observer):
+                    pass
     except (KeyboardInterrupt, LampeError):
         if results:
             where = ("the same command goes on from there" if resume is not None else

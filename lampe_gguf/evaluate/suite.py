@@ -62,12 +62,14 @@ class Suite:
     choices: dict[str, Any] = field(default_factory=dict)
     resume: Path | None = None
     parameters: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict, init=False)
+    results: list[Result] = field(default_factory=list, init=False)
 
     def run(self, observer: Observer | None = None) -> Iterator[Result]:
         """Each result as it comes, those that the journal holds already among them.
 
-        Fills in `parameters`: method -> length -> what it was run with. Raises LampeError where a
-        model, a value or a length is refused; an interruption leaves the journal whole.
+        Fills in `parameters`: method -> length -> what it was run with, and `results`: what an
+        interruption between the journal's line and the caller would lose. Raises LampeError where
+        a model, a value or a length is refused; an interruption leaves the journal whole.
         """
         tell = observer or Observer()
         for method in self.methods:
@@ -120,6 +122,7 @@ class Suite:
                 for method, each in work:
                     how = setting(method, config, length, **rope | self.choices)
                     self.parameters.setdefault(method, {})[length] = how.parameters
+                    self.results += each.known
                     yield from each.known
                     if each.todo:
                         yield from self._answer(file, each, how, tell)
@@ -148,6 +151,7 @@ class Suite:
                     prompt_tokens=len(prompt), read=read,
                     seconds=round(time.monotonic() - start, 3),
                 )
+                self.results.append(result)
                 work.journal.add(result)
                 yield result
         finally:
