@@ -132,6 +132,7 @@ def recall(
     read_with: str = "lampe",
     reread: bool = False,
     excerpts: int = EXCERPTS,
+    fresh: int | None = None,
     threads: int | None = None,
     on_progress: OnProgress | None = None,
     on_found: Callable[[Recall], None] = lambda found: None,
@@ -141,7 +142,9 @@ def recall(
     methods      names of maps, as map_named() has them
     read_with    the map that the text is read under, once for all
     reread       read it anew under each map instead
-    excerpts     of the text, spread evenly, and as many fresh ones from what follows the text
+    excerpts     of the text, spread evenly
+    fresh        excerpts of what follows the text; a quarter as many, at least 2, by default: maps
+                 differ less there
     on_progress  called with (tokens, all of them), readings and questions
     on_found     called with each result as it comes
 
@@ -155,8 +158,9 @@ def recall(
     >>> near.recall.mean < near.unseen.mean
     True
     """
-    if excerpts < 2:
-        raise UsageError(f"{excerpts} excerpts tell no error; give at least 2")
+    fresh = max(2, excerpts // 4) if fresh is None else fresh
+    if min(excerpts, fresh) < 2:
+        raise UsageError(f"{min(excerpts, fresh)} excerpts tell no error; give at least 2")
     if length < 2 * (CUE + SCORED):
         raise UsageError(f"the length is {length}; give at least {2 * (CUE + SCORED)} tokens")
     file = read_file(model)
@@ -164,13 +168,13 @@ def recall(
     named = {name: map_named(name, file.config, room) for name in methods}
     reading = map_named(read_with, file.config, room)
     with vocabulary(file) as vocab:
-        tokens = read_tokens(vocab, text, length + excerpts * (CUE + SCORED))
+        tokens = read_tokens(vocab, text, length + fresh * (CUE + SCORED))
         read = excerpt(tokens, 0, length, beginning(vocab))
         between = vocab.tokenize(SEPARATOR.encode(), False, False)
     size = CUE + SCORED
     old = [tokens[start : start + size] for start in starts_of(length, excerpts)]
-    new = [tokens[length + i * size : length + (i + 1) * size] for i in range(excerpts)]
-    asked = 2 * excerpts * (len(between) + size)
+    new = [tokens[length + i * size : length + (i + 1) * size] for i in range(fresh)]
+    asked = (excerpts + fresh) * (len(between) + size)
     total = length * (len(named) if reread else 1) + asked * len(named)
     meter = Meter(total, on_progress)
     found: list[Recall] = []
