@@ -7,6 +7,7 @@ so one reading serves every map: the map is the question's choice.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import time
@@ -24,7 +25,7 @@ from ..conversation.session import PAD
 from ..errors import LampeError, UsageError
 from ..method.config import LampeConfig
 from ..model.choose import ModelFile, read_file
-from .perplexity import negative_log_likelihood, setting
+from .perplexity import model_rope, negative_log_likelihood, setting
 
 if TYPE_CHECKING:
     from ..backend.llama import LampeLlama
@@ -33,9 +34,9 @@ CUE = 16  # tokens of an excerpt that are given
 SCORED = 48  # tokens after them that are predicted
 EXCERPTS = 48  # of the text, and as many fresh ones
 METHODS = ("lampe", "rope", "selfextend", "jetlong", "rerope")  # what positions alone make
+ALONE = ("truncate", "linear", "yarn", "ntk")  # need a reading of their own
 SEPARATOR = "\n\n\n"
 QUARTERS = 4
-
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,8 @@ def map_named(name: str, config: LampeConfig, length: int) -> LampeConfig:
 def _whole(name: str, text: str) -> int:
     if not text.isdecimal():
         raise UsageError(
-            f"there is no map {name!r}; it is one of {', '.join(METHODS)}, a neighbour with its "
-            "local window (jetlong:2048), or LaMPE's L/s1 (4096/1024)"
+            f"there is no map {name!r}; it is one of {', '.join(METHODS + ALONE)}, a neighbour "
+            "with its local window (jetlong:2048), or LaMPE's L/s1 (4096/1024)"
         )
     return int(text)
 
@@ -139,8 +140,9 @@ def recall(
 ) -> list[Recall]:
     """Recall loss of a text's first `length` tokens under each of `methods`, and unseen loss.
 
-    methods      names of maps, as map_named() has them
-    read_with    the map that the text is read under, once for all
+    methods      names of maps, as map_named() has them, and of ALONE: what scales frequencies, and
+                 truncation (plain RoPE given the last window), which each read for themselves
+    read_with    the map that the text is read under, once for all maps
     reread       read it anew under each map instead
     excerpts     of the text, spread evenly
     fresh        excerpts of what follows the text; a quarter as many, at least 2, by default: maps
@@ -165,42 +167,77 @@ def recall(
         raise UsageError(f"the length is {length}; give at least {2 * (CUE + SCORED)} tokens")
     file = read_file(model)
     room = length + 64 + CUE + SCORED
-    named = {name: map_named(name, file.config, room) for name in methods}
+    ways = [_way(name, file, length, room) for name in methods]
     reading = map_named(read_with, file.config, room)
     with vocabulary(file) as vocab:
         tokens = read_tokens(vocab, text, length + fresh * (CUE + SCORED))
-        read = excerpt(tokens, 0, length, beginning(vocab))
+        begin = beginning(vocab)
         between = vocab.tokenize(SEPARATOR.encode(), False, False)
     size = CUE + SCORED
     old = [tokens[start : start + size] for start in starts_of(length, excerpts)]
     new = [tokens[length + i * size : length + (i + 1) * size] for i in range(fresh)]
+    readings = [way.length for way in ways if reread or way.alone]
+    readings += [length] * any(not (reread or way.alone) for way in ways)
     asked = (excerpts + fresh) * (len(between) + size)
-    total = length * (len(named) if reread else 1) + asked * len(named)
-    meter = Meter(total, on_progress)
+    meter = Meter(sum(readings) + asked * len(ways), on_progress)
     found: list[Recall] = []
-    with _open(file, reading, room, threads) as llm:
-        seconds = 0.0
-        for i, (name, config) in enumerate(named.items()):
-            if reread or i == 0:
-                llm.set_config(config if reread else reading)
-                seconds = _read(llm, read, meter)
-            llm.set_config(config)
-            start = time.monotonic()
-            losses = [_ask(llm, length, between, each, meter) for each in (*old, *new)]
-            each = _result(name, config, length, losses, excerpts)
-            found.append(dataclasses.replace(
-                each, seconds_reading=seconds, seconds_asking=time.monotonic() - start,
-                path=llm.path,
-            ))
+    with contextlib.ExitStack() as opened:
+        shared: LampeLlama | None = None
+        for way in ways:
             seconds = 0.0
+            with contextlib.ExitStack() as own:
+                if way.alone:
+                    llm = own.enter_context(_open(file, way.config, room, threads, way.options))
+                else:
+                    if shared is None:
+                        shared = opened.enter_context(_open(file, reading, room, threads))
+                    llm = shared
+                if way.alone or reread or llm.n_tokens == 0:
+                    llm.set_config(way.config if way.alone or reread else reading)
+                    seconds = _read(llm, excerpt(tokens, length - way.length, length, begin), meter)
+                llm.set_config(way.config)
+                start = time.monotonic()
+                losses = [_ask(llm, way.length, between, each, meter) for each in (*old, *new)]
+                result = _result(way, length, losses, excerpts)
+                found.append(dataclasses.replace(
+                    result, seconds_reading=seconds, seconds_asking=time.monotonic() - start,
+                    path=llm.path,
+                ))
             on_found(found[-1])
     return found
 
 
-def _open(file: ModelFile, config: LampeConfig, room: int, threads: int | None) -> LampeLlama:
+@dataclass(frozen=True)
+class _Way:
+    """How a method reads and asks: under a map of one reading that others share, or alone.
+
+    options  of the context: frequencies that are scaled are so in the keys, too
+    length   tokens that are read, the last ones of the text
+    """
+
+    name: str
+    config: LampeConfig
+    options: dict[str, Any]
+    length: int
+    alone: bool
+
+
+def _way(name: str, file: ModelFile, length: int, room: int) -> _Way:
+    if name not in ALONE:
+        return _Way(name, map_named(name, file.config, room), {}, length, False)
+    how = setting(name, file.config, room, **model_rope(file))
+    # what is asked behind the text stays inside the window, too
+    read = min(length, file.config.window - (room - length)) if name == "truncate" else length
+    return _Way(name, how.lampe, how.options, read, True)
+
+
+def _open(
+    file: ModelFile, config: LampeConfig, room: int, threads: int | None,
+    options: dict[str, Any] | None = None,
+) -> LampeLlama:
     from ..backend.llama import LampeLlama
 
-    options: dict[str, Any] = {}
+    options = dict(options or {})
     if threads is not None:
         options |= {"n_threads": threads, "n_threads_batch": threads}
     return LampeLlama(file, lampe=config, n_ctx=padded(room, PAD), **options)
@@ -236,17 +273,18 @@ def _ask(
     return float(values.mean())
 
 
-def _result(
-    name: str, config: LampeConfig, length: int, losses: list[float], count: int
-) -> Recall:
+def _result(way: _Way, length: int, losses: list[float], count: int) -> Recall:
     old, new = losses[:count], losses[count:]
     if not np.isfinite(losses).all():
-        raise LampeError(f"the map {name} gives no finite loss; take another")
+        raise LampeError(f"the map {way.name} gives no finite loss; take another")
     names = ["method", "window", "local_window", "tail_window", "max_mapping_length", "slope",
              "offset", "attention_factor", "length_policy", "length_step", "group_size"]
+    parameters = {each: getattr(way.config, each) for each in names}
+    if way.alone:
+        parameters |= {"method": way.name, "read": way.length, **way.options}
     parts = np.array_split(np.array(old), min(QUARTERS, count))
     return Recall(
-        name=name, parameters={each: getattr(config, each) for each in names}, length=length,
+        name=way.name, parameters=parameters, length=length,
         recall=loss(old), by_depth=[loss(part) for part in parts], unseen=loss(new),
         excerpts=list(old), fresh=list(new), seconds_reading=0.0, seconds_asking=0.0, path="",
     )
