@@ -20,8 +20,10 @@ from lampe_gguf.backend.llama import LampeLlama
 from lampe_gguf.backend.vocabulary import vocabulary
 from lampe_gguf.cli import main as cli
 from lampe_gguf.errors import FieldError, LampeError, UsageError
+from lampe_gguf.evaluate import asking
 from lampe_gguf.evaluate import suite as suite_module
-from lampe_gguf.evaluate.suite import Observer, Suite
+from lampe_gguf.evaluate.asking import Observer
+from lampe_gguf.evaluate.suite import Suite
 from lampe_gguf.evaluate.tasks.answering import answer
 from lampe_gguf.evaluate.tasks.item import Count, Item, draw
 from lampe_gguf.evaluate.tasks.journal import Result
@@ -182,11 +184,11 @@ def test_an_interruption_keeps_what_was_answered(
         done.append(1)
         return answer(*arguments, **options)
 
-    monkeypatch.setattr(suite_module, "answer", interrupted)
+    monkeypatch.setattr(asking, "answer", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(model, resume=journal)
     assert len(journal.read_text().splitlines()) == 1 + 4
-    monkeypatch.setattr(suite_module, "answer", answer)
+    monkeypatch.setattr(asking, "answer", answer)
     again = run(model, resume=journal)
     assert len(again) == 12 and len(journal.read_text().splitlines()) == 1 + 12
 
@@ -304,7 +306,7 @@ def test_commands_teach(tmp_path: Path) -> None:
     (["passkey", "{m}", "--lengths", "128,x"], 2, "not a valid integer"),
     (["passkey", "{m}", "--lengths", "8"], 2, "not in the range"),
     (["passkey", "{m}", "--lengths", ","], 2, "it is empty"),
-    (["niah", "{m}", "--methods", "lampe,nope"], 2, "'nope' is not one of"),
+    (["niah", "{m}", "--methods", "lampe,nope"], 2, "no method 'nope'"),
     (["niah", "{m}", "--text", "nosuch.txt"], 1, "cannot read nosuch.txt"),
     (["ruler", "{m}", "--tasks", "vt,nope"], 2, "no task 'nope'"),
     (["ruler", "{m}", "--tasks", "qa_1"], 2, "--qa-passages"),
@@ -329,7 +331,7 @@ def test_an_error_keeps_what_was_answered(
         done.append(1)
         return answer(*arguments, **options)
 
-    monkeypatch.setattr(suite_module, "answer", failing)
+    monkeypatch.setattr(asking, "answer", failing)
     arguments = ["eval", "passkey", str(model), "--raw", "--lengths", "512", "--limit", "3",
                  "--methods", "lampe"]
     assert cli.main(arguments) == 1

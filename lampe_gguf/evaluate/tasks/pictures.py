@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from ...plot import new_figure, save_figure
 from ...shown import title
 from ..recall import Recall
+from .journal import Result
 from .report import Cell
 
 
@@ -77,6 +79,44 @@ def plot_scores(
     figure.supxlabel("tokens", fontsize=9)
     figure.supylabel("score", fontsize=9)
     save_figure(figure, path)
+
+
+def plot_places(
+    results: Sequence[Result], window: int, path: str | os.PathLike[str]
+) -> None:
+    """Where the facts stand that were found (filled) and lost: a row a method, a panel a length.
+
+    results  with a depth each; the dashed line is where truncation cuts the text off
+    """
+    lengths = sorted({each.length for each in results})
+    methods = list(dict.fromkeys(each.method for each in results))
+    figure = new_figure(9, 0.6 + len(lengths) * (0.7 + 0.32 * len(methods)))
+    panels = figure.subplots(len(lengths), 1, squeeze=False)[:, 0]
+    for axes, length in zip(panels, lengths, strict=True):
+        asked = [each for each in results if each.length == length]
+        draw_places(axes, asked, methods)
+        if length > window:
+            axes.axvline(1 - window / length, color="gray", linestyle="--", linewidth=1)
+        axes.set_title(f"{length:,} tokens", fontsize=9)
+    panels[-1].set_xlabel("where the fact stands in the text")
+    save_figure(figure, path)
+
+
+def draw_places(axes: Any, asked: Sequence[Result], methods: Sequence[str]) -> None:
+    """One panel of plot_places: rows in the order of the methods, with how many were found."""
+    labels = []
+    for row, method in enumerate(methods):
+        mine = [each for each in asked if each.method == method]
+        for found, fill in ((True, None), (False, "none")):
+            places = [each.depth or 0.0 for each in mine if (each.score == 1) == found]
+            axes.scatter(places, [row] * len(places), s=36, edgecolors=f"C{row % 10}",
+                         facecolors=fill or f"C{row % 10}")
+        hits = sum(each.score == 1 for each in mine)
+        labels.append(f"{title(method)}: {hits} of {len(mine)}")
+    axes.set_yticks(range(len(methods)), labels)
+    axes.set_ylim(len(methods) - 0.5, -0.5)
+    axes.set_xlim(0, 1)
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
 
 
 def plot_recall(tables: Sequence[Sequence[Recall]], path: str | os.PathLike[str]) -> None:

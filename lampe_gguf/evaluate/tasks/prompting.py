@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,11 @@ class Prompter:
     def tokens(self, item: Item) -> Tokens:
         """The whole prompt, the answer's beginning included: [n]."""
         return np.array(self._encode(item.text, item.prefix, item.chat), dtype=np.int32)
+
+    def before_question(self, item: Item) -> int:
+        """Tokens of the whole prompt, from its beginning on, that hold nothing of the question."""
+        bare = dataclasses.replace(item, after="", prefix="")
+        return common(self.tokens(item), self.tokens(bare))
 
     def cut(self, item: Item, room: int) -> Tokens:
         """The prompt in at most `room` tokens: the front of its context is left out: [n].
