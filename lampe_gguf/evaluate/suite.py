@@ -124,10 +124,7 @@ class Suite:
                          for item in items]
                 work = []
                 for method in self.methods:
-                    asked = whole
-                    if method == "truncate":
-                        asked = [prompter.cut(item, self.window - item.max_tokens)
-                                 for item in items]
+                    asked = prompter.cut(items, self.window) if method == "truncate" else whole
                     work.append(Work(items, asked, texts, method, length, journal, self.results))
                     how = method_setting(method, config, length, choices)
                     self.parameters.setdefault(method, {})[length] = how.parameters

@@ -90,15 +90,30 @@ def test_a_cut_prompt_keeps_its_beginning_and_the_question(model: Path) -> None:
     with vocabulary(model) as vocab:
         for raw, room in ((True, 50), (False, 120)):
             prompter = Prompter(vocab, raw)
-            whole, cut = prompter.tokens(item), prompter.cut(item, room)
+            whole, (cut,) = prompter.tokens(item), prompter.cut([item], room + 6)
             assert len(cut) == room < len(whole)
             text = vocab.detokenize(cut.tolist(), special=True).decode()
             assert "Read: " in text and " Q0?" in text
             kept = common(whole, cut)
             assert np.array_equal(cut[kept:], whole[len(whole) - room + kept :])
-            assert np.array_equal(prompter.cut(item, len(whole)), whole)
+            assert np.array_equal(prompter.cut([item], len(whole) + 6)[0], whole)
         with pytest.raises(LampeError, match="the model's window leaves 10"):
-            Prompter(vocab, True).cut(item, 10)
+            Prompter(vocab, True).cut([item], 16)
+
+
+def test_questions_about_one_text_are_left_the_same_part_of_it(model: Path) -> None:
+    one = next(iter(questions(256, len)))
+    other, apart = Item(**{**vars(one), "after": " What is it that the letters say?"}), Item(
+        **{**vars(one), "context": "x" + one.context})
+    with vocabulary(model) as vocab:
+        prompter = Prompter(vocab, True)
+        first, second, third = prompter.cut([one, other, apart], 100)
+        shared = common(first, second)
+        assert len(second) == 94 and len(third) == 94 > len(first)
+        assert shared >= len(first) - len(vocab.tokenize(one.after.encode(), False, False)) - 1
+    found = run(model, lengths=(300,), methods=("truncate",), generate=lambda n, count: [
+        one, Item(**{**vars(other), "id": "1"})])
+    assert found[1].read <= len(other.after) + 2 < found[1].prompt_tokens
 
 
 def test_the_answers_beginning_follows_the_template(model: Path) -> None:
