@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -93,8 +93,11 @@ def plot_places(
     figure = new_figure(9, 0.6 + len(lengths) * (0.7 + 0.32 * len(methods)))
     panels = figure.subplots(len(lengths), 1, squeeze=False)[:, 0]
     for axes, length in zip(panels, lengths, strict=True):
-        asked = [each for each in results if each.length == length]
-        draw_places(axes, asked, methods)
+        draw_places(axes, {
+            title(method): [(each.depth or 0.0, each.score == 1) for each in results
+                            if (each.length, each.method) == (length, method)]
+            for method in methods
+        })
         if length > window:
             axes.axvline(1 - window / length, color="gray", linestyle="--", linewidth=1)
         axes.set_title(f"{length:,} tokens", fontsize=9)
@@ -102,19 +105,18 @@ def plot_places(
     save_figure(figure, path)
 
 
-def draw_places(axes: Any, asked: Sequence[Result], methods: Sequence[str]) -> None:
-    """One panel of plot_places: rows in the order of the methods, with how many were found."""
+def draw_places(axes: Any, rows: Mapping[str, Sequence[tuple[float, bool]]]) -> None:
+    """One panel of plot_places: for each label, places (0 ... 1) and whether it was found there."""
     labels = []
-    for row, method in enumerate(methods):
-        mine = [each for each in asked if each.method == method]
-        for found, fill in ((True, None), (False, "none")):
-            places = [each.depth or 0.0 for each in mine if (each.score == 1) == found]
-            axes.scatter(places, [row] * len(places), s=36, edgecolors=f"C{row % 10}",
-                         facecolors=fill or f"C{row % 10}")
-        hits = sum(each.score == 1 for each in mine)
-        labels.append(f"{title(method)}: {hits} of {len(mine)}")
-    axes.set_yticks(range(len(methods)), labels)
-    axes.set_ylim(len(methods) - 0.5, -0.5)
+    for row, (label, asked) in enumerate(rows.items()):
+        colour = f"C{row % 10}"
+        for found in (True, False):
+            places = [place for place, right in asked if right == found]
+            axes.scatter(places, [row] * len(places), s=36, edgecolors=colour,
+                         facecolors=colour if found else "none")
+        labels.append(f"{label}: {sum(right for _, right in asked)} of {len(asked)}")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
 
