@@ -114,17 +114,22 @@ def test_losses_are_those_of_a_reading(job: measuring.Job) -> None:
 
 def test_recall_is_the_functions_and_what_changes_is_measured_anew(job: measuring.Job) -> None:
     measuring.measure_recall(job, "t", TEXT, LENGTH, MAPS)
-    for each in recall(job.file, TEXT, LENGTH, methods=MAPS, excerpts=4):
+    # plain RoPE reads for itself, whatever reads for the others
+    by_function = [*recall(job.file, TEXT, LENGTH, methods=["lampe", "512/128"], excerpts=4),
+                   *recall(job.file, TEXT, LENGTH, methods=["rope"], reread=True, excerpts=4)]
+    for each in by_function:
         kept = job.kept.all["recall", "t", LENGTH, each.name]
         assert kept.found["old"] == pytest.approx(each.excerpts, abs=1e-4)
         assert kept.found["fresh"] == pytest.approx(each.fresh, abs=1e-4)
     assert measuring.missing(job, "recall", "t", TEXT, LENGTH, MAPS) == {}
-    for changed in (replace(job, excerpts=5), replace(job, read_with="rope")):
-        assert len(measuring.missing(changed, "recall", "t", TEXT, LENGTH, MAPS)) == 3
+    for changed, count in ((replace(job, excerpts=5), 3), (replace(job, read_with="rerope"), 2)):
+        assert len(measuring.missing(changed, "recall", "t", TEXT, LENGTH, MAPS)) == count
     assert len(measuring.missing(job, "recall", "t", "x" + TEXT, LENGTH, MAPS)) == 3
     assert len(measuring.missing(job, "recall", "u", TEXT, LENGTH, MAPS)) == 3
     own = replace(job, file=replace(job.file, stated=replace(job.file.config, local_window=64)))
-    assert {*measuring.missing(own, "recall", "t", TEXT, LENGTH, MAPS)} == {*MAPS}
+    assert {*measuring.missing(own, "recall", "t", TEXT, LENGTH, MAPS)} == {"lampe", "512/128"}
+    reads = {key[3]: each.parameters["read_with"] for key, each in job.kept.all.items()}
+    assert reads == {"lampe": "lampe", "512/128": "lampe", "rope": None}
 
 
 def test_an_interrupted_task_goes_on(job: measuring.Job, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,7 @@ CHARACTERS = 16  # of a text a token has at most, nearly always
 TASKS = ("needles", "lines", "kv")
 WHAT = ("perplexity", "recall", *TASKS)
 QUESTIONS = {"lines": 20, "kv": 10}  # needles: one for each of its facts
+OWN = (*ALONE, "rope")  # read for themselves: a map too, where it cannot read so far
 BY_POSITION = ("lampe", "jetlong", "rerope", "rope")  # what comes after a token changes nothing
 
 
@@ -58,7 +59,7 @@ class Job:
 
     def shared(self, method: str) -> str | None:
         """The method that reads for this one, None where it reads for itself."""
-        return None if method in ALONE else self.read_with
+        return None if method in OWN else self.read_with
 
     def values(self, what: str, method: str, length: int, text: str) -> str:
         """A digest of what a measurement depends on, the model's file aside."""
@@ -155,13 +156,19 @@ def _losses(job: Job, method: str, text: str, length: int) -> list[float | None]
     return [None if math.isnan(x) else round(float(x), 5) for x in means]
 
 
+def by_reading(job: Job, todo: dict[str, str]) -> list[tuple[str | None, list[str]]]:
+    """The methods that one reading serves, with the one that reads; then those without."""
+    groups: dict[str | None, list[str]] = {}
+    for method in todo:
+        groups.setdefault(job.shared(method), []).append(method)
+    return sorted(groups.items(), key=lambda group: group[0] is None)
+
+
 def measure_recall(
     job: Job, kind: str, text: str, length: int, methods: Sequence[str]
 ) -> None:
     """Recall and unseen loss, excerpt by excerpt."""
     todo = missing(job, "recall", kind, text, length, methods)
-    if not todo:
-        return
 
     def keep(found: Recall) -> None:
         job.kept.add(Measured(
@@ -171,15 +178,16 @@ def measure_recall(
             round(found.seconds_reading + found.seconds_asking, 1),
             {**found.parameters, "read_with": job.shared(found.name)}))
 
-    with Progress(f"{job.kept.model}: recall, {length:,} tokens", 0, "tokens") as bar:
+    for reads, names in by_reading(job, todo):
+        with Progress(f"{job.kept.model}: recall, {length:,} tokens", 0, "tokens") as bar:
 
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.advance(done - bar.done)
+            def show(done: int, total: int, bar: Progress = bar) -> None:
+                bar.total = total
+                bar.advance(done - bar.done)
 
-        recall(job.file, text, length, methods=list(todo), read_with=job.read_with or "lampe",
-               reread=job.read_with is None, excerpts=job.excerpts, threads=job.threads,
-               on_progress=show, on_found=keep)
+            recall(job.file, text, length, methods=names, read_with=reads or "lampe",
+                   reread=reads is None, excerpts=job.excerpts, threads=job.threads,
+                   on_progress=show, on_found=keep)
 
 
 def measure_task(
@@ -188,8 +196,6 @@ def measure_task(
     """Questions about a text that they share: right or not, by place."""
     label = f"{kind}, seed {seed}" if task == "needles" else f"seed {seed}"
     todo = missing(job, task, label, text if task == "needles" else "", length, methods)
-    if not todo:
-        return
 
     def generate(length: int, count: Count) -> Iterable[Item]:
         if task == "needles":
@@ -197,35 +203,39 @@ def measure_task(
         made = lines if task == "lines" else kv
         return made(length, count, limit=QUESTIONS[task], seed=seed)
 
-    start = time.monotonic()
-    journal = _journal(job, task, label, length)
-    suite = Suite(Path(job.file), generate, [length], list(todo), read_with=job.read_with,
-                  raw=True, threads=job.threads, resume=journal)
-    with Progress(f"{job.kept.model}: {task}", 0, "tokens") as bar:
+    for reads, names in by_reading(job, todo):
+        start = time.monotonic()
+        journal = _journal(job, task, label, length, reads)
+        suite = Suite(Path(job.file), generate, [length], names, read_with=reads, raw=True,
+                      threads=job.threads, resume=journal)
+        _run(suite, f"{job.kept.model}: {task}")
+        seconds = (time.monotonic() - start) / len(names)
+        for method in names:
+            mine = sorted((each for each in suite.results if each.method == method),
+                          key=lambda each: each.depth or 0.0)
+            job.kept.add(Measured(
+                task, label, length, method, todo[method],
+                {"places": [each.depth for each in mine], "scores": [each.score for each in mine]},
+                round(seconds, 1), {**suite.parameters[method][length], "read_with": reads}))
+        journal.unlink()
+
+
+def _run(suite: Suite, label: str) -> None:
+    with Progress(label, 0, "tokens") as bar:
 
         def outlook(total: int) -> None:
             bar.total = max(total, bar.done)
 
         def stage(text: str) -> None:
-            bar.relabel(f"{job.kept.model}: {task}, {text}")
+            bar.relabel(f"{label}, {text}")
 
         for _ in suite.run(Observer(outlook, bar.advance, stage)):
             pass
-    seconds = time.monotonic() - start
-    for method, digest in todo.items():
-        mine = sorted((each for each in suite.results if each.method == method),
-                      key=lambda each: each.depth or 0.0)
-        job.kept.add(Measured(
-            task, label, length, method, digest,
-            {"places": [each.depth for each in mine], "scores": [each.score for each in mine]},
-            round(seconds / len(todo), 1),
-            {**suite.parameters[method][length], "read_with": job.shared(method)}))
-    journal.unlink()
 
 
-def _journal(job: Job, task: str, label: str, length: int) -> Path:
+def _journal(job: Job, task: str, label: str, length: int, reads: str | None) -> Path:
     """Where answers are kept until all of a measurement's are there."""
-    given = json.dumps([job.file.config.effective(), job.kept.size, job.read_with], default=str)
+    given = json.dumps([job.file.config.effective(), job.kept.size, reads], default=str)
     digest = hashlib.sha256(given.encode()).hexdigest()[:8]
     folder = cache_dir() / "study"
     folder.mkdir(parents=True, exist_ok=True)
