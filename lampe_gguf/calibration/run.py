@@ -103,6 +103,7 @@ class Calibration:
         self.clock = clock
         self.baseline = baseline
         self.on_stage = on_stage
+        self.cut_short = False  # the search for a map: there are others that may be better
 
     def losses(self, segment: str, length: int, config: LampeConfig) -> Losses:
         """Those of one map at one length, asked for now unless they were before.
@@ -159,6 +160,7 @@ class Calibration:
         except OutOfTime:
             if not found:
                 raise
+            self.cut_short = True
             tried = "one" if len(found) == 1 else f"{len(found)}"
             report.reasons.append(f"the map was sought among {tried}: out of time")
         return found
@@ -314,7 +316,11 @@ def carry_out(work: Calibration, safe: LampeConfig, context_length: int) -> None
     work.ask_inside([baseline, *maps])
     clock.reserve = (0.0, 0.0)
     done = work.read_held_out(finalists, rival) if finalists else []
-    chosen = decide(report, baseline, work.plain, finalists, done)
+    chosen: LampeConfig | None = None
+    if finalists or not work.cut_short:
+        chosen = decide(report, baseline, work.plain, finalists, done)
+    else:
+        report.reasons.append("the search is not over: give more --budget and --resume")
     say_rival(report, chosen or baseline, rival)
     report.candidates = judged(report, FITTED, baseline, maps)
     report.held_out = judged(report, HELD_OUT, baseline, maps)

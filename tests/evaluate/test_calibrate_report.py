@@ -226,6 +226,16 @@ def test_what_convert_would_write_may_be_the_best(tmp_path: Path) -> None:
     assert "8192/4096 is what convert would write" in state.reasons
 
 
+def test_a_search_that_was_cut_short_says_nothing_of_what_it_did_not_see(tmp_path: Path) -> None:
+    state = report()
+    fitted(state, 0.0, 0.0)
+    state.add(FITTED, LONGEST, BASELINE, losses(-0.1))  # better than all that were asked under
+    carry_out(work_on(state, tmp_path / "r.json"), SAFE, 4 * WINDOW)
+    assert state.config == BASELINE and not state.complete
+    assert state.reasons[0].startswith("the map was sought among ")
+    assert state.reasons[-1] == "the search is not over: give more --budget and --resume"
+
+
 def test_a_budget_without_a_single_map_is_refused(tmp_path: Path) -> None:
     state = report()
     state.add(FITTED, LONGEST, BASELINE, losses(0.0))
