@@ -23,7 +23,8 @@ The loss is in nats a token; what having read a text is worth is the difference 
 reading serves every method, as cached keys carry no positions: only the questions differ.
 
 A method is lampe, rope, selfextend, jetlong or rerope, one of the last three with its local window
-(jetlong:2048), or LaMPE's mapping length and local window (4096/1024).
+(jetlong:2048), or LaMPE's mapping length and local window (4096/1024). Also yarn, ntk, linear and
+truncate (plain RoPE given the last window alone): each of these reads the text for itself.
 
 \b
 Examples:

@@ -96,9 +96,10 @@ class Reading:
         return len(tokens) - self._shared(tokens, config)
 
     def read(self, tokens: Sequence[int], config: LampeConfig) -> float:
-        """Have `tokens`, and nothing else, in the context, read under `config`; gives the seconds.
+        """Have `tokens`, and nothing else, in the context, read under `config`.
 
         What the context holds of them by now, and would hold under `config` too, is not read again.
+        The seconds that it took; 0 where nothing was to be read.
         """
         start = time.monotonic()
         tokens = list(tokens)
@@ -123,7 +124,7 @@ class Reading:
             finally:
                 self.llm.progress = None
         self._tokens, self._config = tokens, config
-        return time.monotonic() - start
+        return time.monotonic() - start if shared < len(tokens) else 0.0
 
     def losses(
         self, config: LampeConfig, old: Sequence[list[int]], fresh: Sequence[list[int]]

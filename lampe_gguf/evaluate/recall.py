@@ -7,6 +7,7 @@ so one reading serves every map: the map is the question's choice.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import time
@@ -23,7 +24,7 @@ from ..conversation.session import PAD
 from ..errors import LampeError, UsageError
 from ..method.config import LampeConfig
 from ..model.choose import ModelFile, read_file
-from .perplexity import setting
+from .perplexity import model_rope, setting
 from .reading import ROOM, SIZE, FloatArray, Reading, excerpts_of, fresh_ones
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 EXCERPTS = 48  # of the text, and as many fresh ones
 METHODS = ("lampe", "rope", "selfextend", "jetlong", "rerope")  # what positions alone make
+ALONE = ("truncate", "linear", "yarn", "ntk")  # need a reading of their own
 QUARTERS = 4
 
 
@@ -108,8 +110,8 @@ def map_named(name: str, config: LampeConfig, length: int) -> LampeConfig:
 def _whole(name: str, text: str) -> int:
     if not text.isdecimal():
         raise UsageError(
-            f"there is no map {name!r}; it is one of {', '.join(METHODS)}, a neighbour with its "
-            "local window (jetlong:2048), or LaMPE's L/s1 (4096/1024)"
+            f"there is no map {name!r}; it is one of {', '.join(METHODS + ALONE)}, a neighbour "
+            "with its local window (jetlong:2048), or LaMPE's L/s1 (4096/1024)"
         )
     return int(text)
 
@@ -130,8 +132,9 @@ def recall(
 ) -> list[Recall]:
     """Recall loss of a text's first `length` tokens under each of `methods`, and unseen loss.
 
-    methods      names of maps, as map_named() has them
-    read_with    the map that the text is read under, once for all
+    methods      names of maps, as map_named() has them, and of ALONE: what scales frequencies, and
+                 truncation (plain RoPE given the last window), which each read for themselves
+    read_with    the map that the text is read under, once for all maps
     reread       read it anew under each map instead
     excerpts     of the text, spread evenly
     fresh        excerpts of what follows the text; a quarter as many, at least 2, by default: maps
@@ -156,52 +159,90 @@ def recall(
         raise UsageError(f"the length is {length}; give at least {2 * SIZE} tokens")
     file = read_file(model)
     room = length + ROOM
-    named = {name: map_named(name, file.config, room) for name in methods}
+    ways = [_way(name, file, length, room) for name in methods]
     read_under = map_named(read_with, file.config, room)
     with vocabulary(file) as vocab:
         tokens = read_tokens(vocab, text, length + fresh * SIZE)
-        read = excerpt(tokens, 0, length, beginning(vocab))
+        begin = beginning(vocab)
     old, new = excerpts_of(tokens, length, excerpts), fresh_ones(tokens, length, fresh)
+    readings = [way.length for way in ways if reread or way.alone]
+    readings += [length] * any(not (reread or way.alone) for way in ways)
     meter = Meter(0, on_progress)
     found: list[Recall] = []
-    with _open(file, read_under, room, threads) as llm:
-        reading = Reading(llm, meter.advance)
-        asked = (excerpts + fresh) * reading.question
-        meter.total = length * (len(named) if reread else 1) + asked * len(named)
-        seconds = 0.0
-        for i, (name, config) in enumerate(named.items()):
-            if reread or i == 0:
-                seconds = reading.read(read, config if reread else read_under)
-            start = time.monotonic()
-            each = _result(name, config, length, *reading.losses(config, old, new))
-            found.append(dataclasses.replace(
-                each, seconds_reading=seconds, seconds_asking=time.monotonic() - start,
-                path=llm.path,
-            ))
-            seconds = 0.0
+    with contextlib.ExitStack() as opened:
+        shared: Reading | None = None
+        for way in ways:
+            with contextlib.ExitStack() as own:
+                if way.alone:
+                    llm = own.enter_context(_open(file, way.config, room, threads, way.options))
+                    reading = Reading(llm, meter.advance)
+                else:
+                    if shared is None:
+                        llm = opened.enter_context(_open(file, read_under, room, threads))
+                        shared = Reading(llm, meter.advance)
+                    reading = shared
+                asked = (excerpts + fresh) * reading.question
+                meter.total = sum(readings) + asked * len(ways)
+                seconds = reading.read(
+                    excerpt(tokens, length - way.length, length, begin),
+                    way.config if way.alone or reread else read_under)
+                start = time.monotonic()
+                losses = reading.losses(way.config, old, new)
+                found.append(dataclasses.replace(
+                    _result(way, length, *losses), seconds_reading=seconds,
+                    seconds_asking=time.monotonic() - start, path=reading.llm.path,
+                ))
             on_found(found[-1])
     return found
 
 
-def _open(file: ModelFile, config: LampeConfig, room: int, threads: int | None) -> LampeLlama:
+@dataclass(frozen=True)
+class _Way:
+    """How a method reads and asks: under a map of one reading that others share, or alone.
+
+    options  of the context: frequencies that are scaled are so in the keys, too
+    length   tokens that are read, the last ones of the text
+    """
+
+    name: str
+    config: LampeConfig
+    options: dict[str, Any]
+    length: int
+    alone: bool
+
+
+def _way(name: str, file: ModelFile, length: int, room: int) -> _Way:
+    if name not in ALONE:
+        return _Way(name, map_named(name, file.config, room), {}, length, False)
+    how = setting(name, file.config, room, **model_rope(file))
+    # what is asked behind the text stays inside the window, too
+    read = min(length, file.config.window - (room - length)) if name == "truncate" else length
+    return _Way(name, how.lampe, how.options, read, True)
+
+
+def _open(
+    file: ModelFile, config: LampeConfig, room: int, threads: int | None,
+    options: dict[str, Any] | None = None,
+) -> LampeLlama:
     from ..backend.llama import LampeLlama
 
-    options: dict[str, Any] = {}
+    options = dict(options or {})
     if threads is not None:
         options |= {"n_threads": threads, "n_threads_batch": threads}
     return LampeLlama(file, lampe=config, n_ctx=padded(room, PAD), **options)
 
 
-def _result(
-    name: str, config: LampeConfig, length: int, old: FloatArray, new: FloatArray
-) -> Recall:
+def _result(way: _Way, length: int, old: FloatArray, new: FloatArray) -> Recall:
     if not np.isfinite(np.concatenate([old, new])).all():
-        raise LampeError(f"the map {name} gives no finite loss; take another")
+        raise LampeError(f"the map {way.name} gives no finite loss; take another")
     names = ["method", "window", "local_window", "tail_window", "max_mapping_length", "slope",
              "offset", "attention_factor", "length_policy", "length_step", "group_size"]
+    parameters = {each: getattr(way.config, each) for each in names}
+    if way.alone:
+        parameters |= {"method": way.name, "read": way.length, **way.options}
     parts = np.array_split(old, min(QUARTERS, len(old)))
     return Recall(
-        name=name, parameters={each: getattr(config, each) for each in names}, length=length,
+        name=way.name, parameters=parameters, length=length,
         recall=loss(old), by_depth=[loss(part) for part in parts], unseen=loss(new),
         excerpts=old.tolist(), fresh=new.tolist(), seconds_reading=0.0, seconds_asking=0.0, path="",
     )

@@ -71,7 +71,7 @@ def test_one_reading_serves_all_maps_and_asking_changes_nothing(model: Path) -> 
 
 
 def test_differences_are_of_the_same_excerpts(model: Path) -> None:
-    one, other = recall(model, TEXT, 300, methods=["lampe", "48/16"], excerpts=6)
+    one, other = recall(model, TEXT, 300, methods=["lampe", "48/16"], excerpts=6, fresh=5)
     of_recall, of_fresh = versus(one, other)
     assert of_recall.mean == pytest.approx(one.recall.mean - other.recall.mean)
     pairs = np.subtract(one.fresh, other.fresh)
@@ -129,7 +129,7 @@ def test_excerpts_are_spread_evenly() -> None:
 
 
 @pytest.mark.parametrize("options, words", [
-    ({"methods": ["yarn"]}, "there is no map 'yarn'"),
+    ({"methods": ["yam"]}, "there is no map 'yam'"),
     ({"methods": ["64/"]}, "there is no map '64/'"),
     ({"methods": ["rope:5"]}, "there is no map 'rope:5'"),
     ({"excerpts": 1}, "give at least 2"),
@@ -160,3 +160,25 @@ def test_the_command(model: Path, tmp_path: Path) -> None:
     assert found["excerpts"] == direct.excerpts
     wrong = call("eval", "recall", model, "--text", text, "--lengths", "300", "--methods", "x")
     assert wrong.returncode == 2 and "there is no map 'x'" in wrong.stderr
+
+
+def test_truncation_has_read_the_last_window_alone(model: Path) -> None:
+    cut, rope = recall(model, TEXT, 600, methods=["truncate", "rope"], read_with="rope", excerpts=8)
+    assert cut.parameters["read"] < 128 < cut.length == rope.length == 600
+    with vocabulary(model) as vocab:
+        tokens = read_tokens(vocab, TEXT, 700)
+        between = vocab.tokenize(SEPARATOR.encode(), False, False)
+    start = starts_of(600, 8)[0]
+    fed = [*tokens[600 - cut.parameters["read"] : 600], *between,
+           *tokens[start : start + CUE + SCORED]]
+    with LampeLlama(model, lampe=False, n_ctx=512) as llm:
+        assert cut.excerpts[0] == pytest.approx(float(score(llm, fed)[-SCORED:].mean()), abs=2e-3)
+
+
+@pytest.mark.parametrize("name", ["linear", "yarn", "ntk"])
+def test_scaled_frequencies_are_in_the_reading_too(model: Path, name: str) -> None:
+    lampe, own, again = recall(model, TEXT, 300, methods=["lampe", name, "48/16"], excerpts=3)
+    alone, = recall(model, TEXT, 300, methods=[name], excerpts=3)
+    other, = recall(model, TEXT, 300, methods=["48/16"], excerpts=3)
+    assert own.excerpts == alone.excerpts != lampe.excerpts
+    assert again.excerpts == other.excerpts and own.seconds_reading > 0 == again.seconds_reading
