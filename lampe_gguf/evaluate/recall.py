@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..backend.vocabulary import beginning, excerpt, read_tokens, vocabulary
 from ..container.format import padded
@@ -25,17 +24,15 @@ from ..conversation.session import PAD
 from ..errors import LampeError, UsageError
 from ..method.config import LampeConfig
 from ..model.choose import ModelFile, read_file
-from .perplexity import model_rope, negative_log_likelihood, setting
+from .perplexity import model_rope, setting
+from .reading import ROOM, SIZE, FloatArray, Reading, excerpts_of, fresh_ones
 
 if TYPE_CHECKING:
     from ..backend.llama import LampeLlama
 
-CUE = 16  # tokens of an excerpt that are given
-SCORED = 48  # tokens after them that are predicted
 EXCERPTS = 48  # of the text, and as many fresh ones
 METHODS = ("lampe", "rope", "selfextend", "jetlong", "rerope")  # what positions alone make
 ALONE = ("truncate", "linear", "yarn", "ntk")  # need a reading of their own
-SEPARATOR = "\n\n\n"
 QUARTERS = 4
 
 
@@ -59,7 +56,7 @@ class Recall:
     unseen      loss on excerpts that were not read
     excerpts    the loss of each excerpt, far to near; `fresh` the same of the others. Two maps
                 have the same excerpts, so that their difference has an error of its own: versus()
-    seconds     of reading the text (0: another map's reading served) and of asking
+    seconds     of reading the text, as far as another map's reading did not serve, and of asking
     """
 
     name: str
@@ -75,7 +72,7 @@ class Recall:
     path: str
 
 
-def loss(values: Sequence[float] | npt.NDArray[np.float64]) -> Loss:
+def loss(values: Sequence[float] | FloatArray) -> Loss:
     """Mean and standard error; the error of a single value is not known (nan)."""
     found = np.asarray(values, dtype=np.float64)
     error = float(found.std(ddof=1) / np.sqrt(len(found))) if len(found) > 1 else float("nan")
@@ -86,11 +83,6 @@ def versus(one: Recall, other: Recall) -> tuple[Loss, Loss]:
     """How much more `one` loses than `other`, excerpt by excerpt: of recall, and of the unseen."""
     return (loss(np.subtract(one.excerpts, other.excerpts)),
             loss(np.subtract(one.fresh, other.fresh)))
-
-
-def starts_of(length: int, count: int, size: int = CUE + SCORED) -> list[int]:
-    """Where `count` excerpts of `size` tokens begin, spread evenly through `length` tokens."""
-    return [int((length - size) * (i + 0.5) / count) for i in range(count)]
 
 
 def map_named(name: str, config: LampeConfig, length: int) -> LampeConfig:
@@ -163,45 +155,42 @@ def recall(
     fresh = max(2, excerpts // 4) if fresh is None else fresh
     if min(excerpts, fresh) < 2:
         raise UsageError(f"{min(excerpts, fresh)} excerpts tell no error; give at least 2")
-    if length < 2 * (CUE + SCORED):
-        raise UsageError(f"the length is {length}; give at least {2 * (CUE + SCORED)} tokens")
+    if length < 2 * SIZE:
+        raise UsageError(f"the length is {length}; give at least {2 * SIZE} tokens")
     file = read_file(model)
-    room = length + 64 + CUE + SCORED
+    room = length + ROOM
     ways = [_way(name, file, length, room) for name in methods]
-    reading = map_named(read_with, file.config, room)
+    read_under = map_named(read_with, file.config, room)
     with vocabulary(file) as vocab:
-        tokens = read_tokens(vocab, text, length + fresh * (CUE + SCORED))
+        tokens = read_tokens(vocab, text, length + fresh * SIZE)
         begin = beginning(vocab)
-        between = vocab.tokenize(SEPARATOR.encode(), False, False)
-    size = CUE + SCORED
-    old = [tokens[start : start + size] for start in starts_of(length, excerpts)]
-    new = [tokens[length + i * size : length + (i + 1) * size] for i in range(fresh)]
+    old, new = excerpts_of(tokens, length, excerpts), fresh_ones(tokens, length, fresh)
     readings = [way.length for way in ways if reread or way.alone]
     readings += [length] * any(not (reread or way.alone) for way in ways)
-    asked = (excerpts + fresh) * (len(between) + size)
-    meter = Meter(sum(readings) + asked * len(ways), on_progress)
+    meter = Meter(0, on_progress)
     found: list[Recall] = []
     with contextlib.ExitStack() as opened:
-        shared: LampeLlama | None = None
+        shared: Reading | None = None
         for way in ways:
-            seconds = 0.0
             with contextlib.ExitStack() as own:
                 if way.alone:
                     llm = own.enter_context(_open(file, way.config, room, threads, way.options))
+                    reading = Reading(llm, meter.advance)
                 else:
                     if shared is None:
-                        shared = opened.enter_context(_open(file, reading, room, threads))
-                    llm = shared
-                if way.alone or reread or llm.n_tokens == 0:
-                    llm.set_config(way.config if way.alone or reread else reading)
-                    seconds = _read(llm, excerpt(tokens, length - way.length, length, begin), meter)
-                llm.set_config(way.config)
+                        llm = opened.enter_context(_open(file, read_under, room, threads))
+                        shared = Reading(llm, meter.advance)
+                    reading = shared
+                asked = (excerpts + fresh) * reading.question
+                meter.total = sum(readings) + asked * len(ways)
+                seconds = reading.read(
+                    excerpt(tokens, length - way.length, length, begin),
+                    way.config if way.alone or reread else read_under)
                 start = time.monotonic()
-                losses = [_ask(llm, way.length, between, each, meter) for each in (*old, *new)]
-                result = _result(way, length, losses, excerpts)
+                losses = reading.losses(way.config, old, new)
                 found.append(dataclasses.replace(
-                    result, seconds_reading=seconds, seconds_asking=time.monotonic() - start,
-                    path=llm.path,
+                    _result(way, length, *losses), seconds_reading=seconds,
+                    seconds_asking=time.monotonic() - start, path=reading.llm.path,
                 ))
             on_found(found[-1])
     return found
@@ -243,48 +232,17 @@ def _open(
     return LampeLlama(file, lampe=config, n_ctx=padded(room, PAD), **options)
 
 
-def _read(llm: LampeLlama, tokens: list[int], meter: Meter) -> float:
-    start = time.monotonic()
-    llm.reset()
-    before = meter.done
-    llm.progress = lambda done, total: meter.advance(before + done - meter.done)
-    try:
-        llm.eval(tokens)
-    finally:
-        llm.progress = None
-    return time.monotonic() - start
-
-
-def _ask(
-    llm: LampeLlama, length: int, between: list[int], tokens: list[int], meter: Meter
-) -> float:
-    """Mean nats a token of an excerpt's scored tokens behind what was read, which stays."""
-    fed = [*between, *tokens]
-    first = len(between) + CUE - 1  # whose logits predict the first scored token
-    values = np.empty(SCORED)
-    llm.n_tokens = length  # what was asked before goes
-    for start, logits in llm.read_logits(fed):
-        lower, upper = max(start, first), min(start + len(logits), first + SCORED)
-        if lower < upper:
-            targets = np.array(fed[lower + 1 : upper + 1], dtype=np.int64)
-            values[lower - first : upper - first] = negative_log_likelihood(
-                logits[lower - start : upper - start], targets)
-    meter.advance(len(fed))
-    return float(values.mean())
-
-
-def _result(way: _Way, length: int, losses: list[float], count: int) -> Recall:
-    old, new = losses[:count], losses[count:]
-    if not np.isfinite(losses).all():
+def _result(way: _Way, length: int, old: FloatArray, new: FloatArray) -> Recall:
+    if not np.isfinite(np.concatenate([old, new])).all():
         raise LampeError(f"the map {way.name} gives no finite loss; take another")
     names = ["method", "window", "local_window", "tail_window", "max_mapping_length", "slope",
              "offset", "attention_factor", "length_policy", "length_step", "group_size"]
     parameters = {each: getattr(way.config, each) for each in names}
     if way.alone:
         parameters |= {"method": way.name, "read": way.length, **way.options}
-    parts = np.array_split(np.array(old), min(QUARTERS, count))
+    parts = np.array_split(old, min(QUARTERS, len(old)))
     return Recall(
         name=way.name, parameters=parameters, length=length,
         recall=loss(old), by_depth=[loss(part) for part in parts], unseen=loss(new),
-        excerpts=list(old), fresh=list(new), seconds_reading=0.0, seconds_asking=0.0, path="",
+        excerpts=old.tolist(), fresh=new.tolist(), seconds_reading=0.0, seconds_asking=0.0, path="",
     )
