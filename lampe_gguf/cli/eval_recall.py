@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 HELP = """What the far text is worth: how well MODEL predicts what it has read, by how far back.
 
 The text's first tokens are read once. Excerpts of it, from depths spread evenly, are then fed
-again behind a separator (16 tokens are given, 48 are predicted), and as many that were never read.
-The loss is in nats a token; what having read a text is worth is the difference of the two. The
-reading serves every method, as cached keys carry no positions: only the questions differ.
+again behind a separator (16 tokens are given, 48 are predicted), and a quarter as many that were
+never read. The loss is in nats a token; what having read a text is worth is the difference of the
+two. The reading serves every method, as cached keys carry no positions: only the questions differ.
 
 A method is lampe, rope, selfextend, jetlong or rerope, one of the last three with its local window
 (jetlong:2048), or LaMPE's mapping length and local window (4096/1024). Also yarn, ntk, linear and
@@ -46,8 +46,8 @@ Examples:
 @click.option("--read-with", default="lampe", show_default=True, type=TEXT, metavar="NAME",
               help="The method that the text is read under.")
 @click.option("--reread", is_flag=True, help="Read the text anew under each method.")
-@click.option("--excerpts", default=48, show_default=True, type=click.IntRange(2, 10000),
-              help="Of the text, and as many fresh ones.")
+@click.option("--excerpts", default=64, show_default=True, type=click.IntRange(2, 10000),
+              help="Of the text, and a quarter as many fresh ones.")
 @click.option("--threads", type=THREAD_COUNT, help=THREADS)
 @click.option("--json", "as_json", is_flag=True, help="As JSON, each excerpt's loss in it.")
 @click.option("--plot", type=PICTURE, help="Draw the loss by depth into a PNG.")

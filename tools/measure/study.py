@@ -104,7 +104,7 @@ def measure(
               help=f"Kinds of text: {', '.join(KINDS)}.")
 @click.option("--seeds", type=COUNT, default=1, show_default=True,
               help="How often names and numbers are drawn anew.")
-@click.option("--excerpts", type=COUNT, default=48, show_default=True, help="For recall.")
+@click.option("--excerpts", type=COUNT, default=64, show_default=True, help="For recall.")
 @click.option("--read-with", default="lampe", show_default=True,
               help="What reads for all maps; none has each read for itself.")
 @click.option("--threads", type=COUNT, help="Processor threads.  [default: all]")

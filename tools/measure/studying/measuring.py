@@ -51,7 +51,7 @@ class Job:
     kept: Kept
     threads: int | None = None
     read_with: str | None = "lampe"
-    excerpts: int = 48
+    excerpts: int = 64
 
     def setting(self, method: str, length: int) -> Setting:
         """What a method means, at a length."""
