@@ -9,7 +9,7 @@ from ..container.format import KeyValue, ValueType
 from ..container.reader import GGUFFile
 from ..errors import LampeError
 from ..method.config import LampeConfig
-from ..method.fields import BY_NAME, FIELDS, Field
+from ..method.fields import BY_NAME, FIELDS, VERSION, Field
 
 PADDING = "padding"  # holds no setting: see gguf_output.encode_padding
 
@@ -40,11 +40,12 @@ def prefix(arch: str) -> str:
 def as_overrides(arch: str, config: LampeConfig) -> dict[str, int | float | str]:
     """The configuration as llama_cpp's `kv_overrides`, to use a model without converting it.
 
-    Provenance, which changes nothing, stays out: an override holds 127 bytes. Raises LampeError
-    where a value is out of range.
+    Provenance, which changes nothing, stays out: an override holds 127 bytes. So do the maps of
+    single layers, as no override is an array: api.set_config takes them. Raises LampeError where a
+    value is out of range.
     """
     config.validate()
-    values = dataclasses.asdict(config)
+    values = {**dataclasses.asdict(config), "version": VERSION}
     return {
         prefix(arch) + field.name:
             float(values[field.name]) if field.kind == "f64" else values[field.name]
