@@ -90,7 +90,7 @@ class LampeConfig:
         maps: Any = self.layer_maps
         if isinstance(maps, list):  # as JSON has them
             object.__setattr__(self, "layer_maps", tuple(map(_layer_map, maps)))
-        if self.version in (VERSION, LAYER_VERSION):
+        if type(self.version) is int and self.version in (VERSION, LAYER_VERSION):
             object.__setattr__(self, "version", LAYER_VERSION if maps else VERSION)
 
     def validate(self) -> LampeConfig:
