@@ -7,7 +7,7 @@ and ranges are those of fields.py, for the backend as well.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -205,9 +205,10 @@ class LampeConfig:
 
 def _layer_map(value: Any) -> Any:
     """A LayerMap from its fields as JSON has them; anything else as it is, to be refused."""
-    if not isinstance(value, Mapping):
+    if not isinstance(value, Mapping) or set(value) != {each.name for each in fields(LayerMap)}:
         return value
-    return LayerMap(**{**value, "layers": tuple(value.get("layers", ()))})
+    layers = value["layers"]
+    return LayerMap(**{**value, "layers": tuple(layers) if isinstance(layers, list) else layers})
 
 
 def _check_length(length: int) -> None:
