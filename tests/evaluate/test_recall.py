@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +39,7 @@ def behind(model: Path, length: int, start: int, name: str) -> float:
         return float(score(llm, fed)[-SCORED:].mean())
 
 
-@pytest.mark.parametrize("name", ["lampe", "48/16", "rope", "jetlong:24"])
+@pytest.mark.parametrize("name", ["lampe", "48/16", "rope", "jetlong:24", "48/16+1:40/8"])
 def test_an_excerpt_is_scored_as_if_it_stood_behind_the_text(model: Path, name: str) -> None:
     found, = recall(model, TEXT, 300, methods=[name], read_with=name, excerpts=4)
     for start, got in zip(measure.starts_of(300, 4), found.excerpts, strict=True):
@@ -69,6 +70,21 @@ def test_differences_are_of_the_same_excerpts(model: Path) -> None:
         other.recall.mean, abs=0.2)
 
 
+def test_a_name_may_have_maps_of_layers(model: Path) -> None:
+    config = map_named("48/16+0,5-6:40/39+3:20/9", tiny_config(tail_window=5, window=128), 300)
+    assert config.for_layer(1) == dataclasses.replace(
+        map_named("48/16", tiny_config(tail_window=5, window=128), 300),
+        provenance=config.provenance)
+    assert [str(each) for each in config.layer_maps] == ["0,5-6:40/39", "3:20/9"]
+    assert [each.tail_window for each in config.layer_maps] == [0, 5]
+    # what the file says of layers is not in a name that says nothing of them
+    assert map_named("48/16", config, 300).layer_maps == ()
+    assert map_named("jetlong:24", config, 300).layer_maps == ()
+    assert map_named("lampe", config, 300).layer_maps == config.layer_maps
+    base, other = recall(model, TEXT, 300, methods=["48/16", "48/16+1:40/8"], excerpts=2)
+    assert base.excerpts != other.excerpts
+
+
 def test_excerpts_are_spread_evenly() -> None:
     assert measure.starts_of(1064, 4) == [125, 375, 625, 875]
     assert measure.starts_of(128, 2) == [16, 48]
@@ -78,6 +94,8 @@ def test_excerpts_are_spread_evenly() -> None:
     ({"methods": ["yarn"]}, "there is no map 'yarn'"),
     ({"methods": ["64/"]}, "there is no map '64/'"),
     ({"methods": ["rope:5"]}, "there is no map 'rope:5'"),
+    ({"methods": ["48/16+1"]}, "there is no map of layers '1'"),
+    ({"methods": ["48/16+7:40/8"]}, "this model has the layers 0 to 1"),
     ({"excerpts": 1}, "give at least 2"),
     ({"length": 20}, "give at least 128 tokens"),
     ({"length": 1400}, "the text has"),
@@ -104,5 +122,9 @@ def test_the_command(model: Path, tmp_path: Path) -> None:
     found, = json.loads(done.stdout)["runs"]
     direct, = recall(model, TEXT, 300, excerpts=3)
     assert found["excerpts"] == direct.excerpts
+    done = call("eval", "recall", model, "--text", text, "--lengths", "300", "--excerpts", "2",
+                "--json", "--methods", "lampe,48/16+0,1:40/8,48/16")
+    assert [run["name"] for run in json.loads(done.stdout)["runs"]] == [
+        "lampe", "48/16+0,1:40/8", "48/16"]
     wrong = call("eval", "recall", model, "--text", text, "--lengths", "300", "--methods", "x")
     assert wrong.returncode == 2 and "there is no map 'x'" in wrong.stderr
