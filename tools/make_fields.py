@@ -86,8 +86,8 @@ def layers() -> str:
     """The arrays of version 2."""
     each = " ".join(f"{field.kind.upper()}({field.name})" for field in LAYER_FIELDS)
     return (
-        "\n// version 2: the map of each layer (0: that of the fields above), and of each further map, "
-        "in arrays whose\n// names begin so\n"
+        "\n// version 2: the map of each layer (0: that of the fields above), and of each further "
+        "map, in arrays whose\n// names begin so\n"
         f'#define LLAMA_LAMPE_LAYER_MAP    "{LAYER_MAP}"\n'
         f'#define LLAMA_LAMPE_LAYER_PREFIX "{LAYER_PREFIX}"\n\n'
         f"#define LLAMA_LAMPE_LAYER_FIELDS(U32, F64) {each}\n"
@@ -100,7 +100,8 @@ def header() -> str:
         f"#define {macro(field)} " + ", ".join(f'"{name}"' for name in field.names) + "\n"
         for field in FIELDS if field.names
     )
-    return TOP.replace("{names}\n", names + "\n") + " \\\n".join(map(line, FIELDS)) + "\n" + layers()
+    top = TOP.replace("{names}\n", names + "\n")
+    return top + " \\\n".join(map(line, FIELDS)) + "\n" + layers()
 
 
 @tool(__doc__)

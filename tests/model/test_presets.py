@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lampe_gguf.errors import LampeError, UsageError
+from lampe_gguf.method.config import LampeConfig
 from lampe_gguf.model import presets
 
 REPORTS = Path(__file__).resolve().parents[2] / "tools" / "reports"
