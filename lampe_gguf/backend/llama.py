@@ -6,6 +6,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -198,8 +199,10 @@ class LampeLlama(Llama):  # type: ignore[misc]
             self._model.__class__ = Model
             if attention is not None and api.is_enabled(self._ctx.ctx):
                 api.set_path(self._ctx.ctx, attention)
-            if given is not None and given.layer_maps:  # no override holds them
-                api.set_config(self._ctx.ctx, given)
+            config = self.lampe_config
+            if given is not None and given.layer_maps and config is not None:
+                # no override holds them; what else is given stays
+                api.set_config(self._ctx.ctx, replace(config, layer_maps=given.layer_maps))
 
         # llama.cpp calls Python for each line of its log: in the main thread, Ctrl-C would be
         # raised there, printed and forgotten

@@ -127,6 +127,13 @@ def test_any_way_to_give_them_is_the_same(tiny: Tiny, fused: bool) -> None:
     key = metadata.prefix("llama") + "local_window"
     changed = opened(path, fused, kv_overrides={key: 9}).lampe_config
     assert changed == dataclasses.replace(CONFIG, local_window=9)
+    changed = opened(plain, fused, lampe=CONFIG, kv_overrides={key: 9}).lampe_config
+    assert changed == dataclasses.replace(CONFIG, local_window=9)
+    off = opened(plain, fused, lampe=CONFIG, kv_overrides={metadata.prefix("llama") + "version": 0})
+    assert off.path == "off"
+    # and none of them is an array
+    with pytest.raises(LampeError, match="layer_map_local_window cannot be an override"):
+        opened(path, fused, kv_overrides={metadata.prefix("llama") + "layer_map_local_window": 3})
 
 
 def test_programs_that_know_nothing_of_it_get_it(tiny: Tiny) -> None:
