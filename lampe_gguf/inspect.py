@@ -56,7 +56,7 @@ def inspect_gguf(path: str | os.PathLike[str]) -> Inspection:
     >>> found.model.architecture, found.converted, found.reason
     ('llama', False, None)
     >>> [(row.length, row.mapping_length) for row in found.rows]
-    [(4096, 4096), (8192, 8192), (16384, 8192), (32768, 8192)]
+    [(4096, 4096), (8192, 8192), (16384, 4096), (32768, 4096)]
     """
     file = read_file(path)
     model, config = file.info, file.own_config

@@ -65,11 +65,11 @@ def test_a_header_is_read_once_for_each_thing_that_a_user_does(
 def test_chat_and_calibration_read_a_header_once(
     tiny: Callable[..., Path], tmp_path: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tiny("m.gguf", lampe=None, window=128)
-    (tmp_path / "b.txt").write_text(BOOK * 6, encoding="utf-8")
+    path = tiny("m.gguf", lampe=None, window=256)
+    (tmp_path / "b.txt").write_text(BOOK * 8, encoding="utf-8")
     monkeypatch.setattr(sys, "stdin", open(os.devnull, encoding="utf-8"))
     assert cli.main(["chat", str(path)]) == 0
     assert opened.count("m.gguf") == 1
     opened.clear()
-    assert lampe_gguf.calibrate(path, tmp_path / "b.txt", max_length=192).complete
+    assert lampe_gguf.calibrate(path, tmp_path / "b.txt", max_length=320).complete
     assert opened.count("m.gguf") == 1

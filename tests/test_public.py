@@ -20,7 +20,7 @@ import lampe_gguf
 
 NAMES = [name for name in lampe_gguf.__all__ if name != "__version__"]
 NEEDS = {"enable_lampe": "transformers"}
-# a calibration reads twelve times two windows at least: minutes for a model of 8,192 tokens
+# a calibration reads three times two windows at least: minutes for a model of 8,192 tokens
 SMALL_WINDOW = {"calibrate"}
 
 
@@ -31,7 +31,7 @@ def folder(
 ) -> Path:
     """Where the examples run: the small model, and a book."""
     small = request.node.callspec.params.get("name") in SMALL_WINDOW
-    model = tiny("random.gguf", window=128, lampe=None) if small else smollm2_path
+    model = tiny("random.gguf", window=256, lampe=None) if small else smollm2_path
     place = tmp_path / "place"
     place.mkdir()
     os.symlink(model, place / "model.gguf")

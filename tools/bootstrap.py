@@ -87,7 +87,7 @@ def setup(options: argparse.Namespace) -> int:
 
 
 def demo(options: argparse.Namespace) -> int:
-    """Set up, then read 16,000 tokens with plain RoPE and with LaMPE, side by side."""
+    """Set up, then read 16,384 tokens with and without LaMPE: which facts are found?"""
     setup(options)
     return subprocess.run([venv_python(), CHECKOUT / "tools" / "demo.py"]).returncode
 

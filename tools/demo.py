@@ -1,5 +1,9 @@
 #!/usr/bin/env python3
-"""Read 16,384 tokens with an 8K model, with plain RoPE and with LaMPE, side by side."""
+"""Twenty facts in 16,384 tokens, read by an 8K model: which of them does each way find?
+
+Plain RoPE reads them all, and so does LaMPE; between them stands what people do today: cutting the
+text to the last 8,192 tokens. Beside it, how well each predicts the text's end, and how it goes on.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +11,49 @@ import importlib.util
 import sys
 import textwrap
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from arguments import run, tool
+import click
+import numpy as np
+from arguments import COUNT, run, tool
 
 from lampe_gguf.backend.llama import LampeLlama
-from lampe_gguf.backend.vocabulary import read_tokens
+from lampe_gguf.backend.vocabulary import vocabulary
 from lampe_gguf.cli.progress import Progress
 from lampe_gguf.convert import convert_gguf as convert
 from lampe_gguf.errors import LampeError
-from lampe_gguf.evaluate.perplexity import score, summary
+from lampe_gguf.evaluate.perplexity import Setting, negative_log_likelihood, setting
+from lampe_gguf.evaluate.tasks.answering import answer
+from lampe_gguf.evaluate.tasks.item import Item
+from lampe_gguf.evaluate.tasks.needles import needles
+from lampe_gguf.evaluate.tasks.prompting import Prompter, Tokens
+from lampe_gguf.evaluate.tasks.scoring import score
+from lampe_gguf.model.choose import read_file
 from lampe_gguf.shown import duration
 
 LENGTH = 16384
+SCORED = 2048  # tokens at the end
 CONTINUATION = 48
-WIDTH = 46
+WIDTH = 30
+MARKS = "●○·"  # found, not found, cut off
+ASCII_MARKS = "*o."
+
+
+@dataclass(frozen=True)
+class Way:
+    """What one way of reading came to.
+
+    found  of each fact, from the text's beginning on; None where it was cut off
+    """
+
+    name: str
+    found: list[bool | None]
+    perplexity: float
+    goes_on: str
+    seconds: float
 
 
 def model_path() -> Path:
@@ -39,55 +71,131 @@ def long_text() -> str:
     return "\n\n".join(topics[name] for name in sorted(topics))
 
 
-def read_and_go_on(model: Path, use_lampe: bool) -> tuple[float, str, float]:
-    """Perplexity of the last 2,048 of LENGTH tokens, what the model writes next, and seconds."""
-    llm = LampeLlama(
-        model, lampe=None if use_lampe else False, n_ctx=LENGTH + CONTINUATION + 16
-    )
-    tokens = read_tokens(llm, long_text(), LENGTH)
-    label = "LaMPE" if use_lampe else "plain RoPE"
+def read_all(llm: LampeLlama, tokens: list[int], on_read: Callable[[int], None]) -> float:
+    """Read a text; the perplexity of its last SCORED tokens."""
+    end = max(1, len(tokens) - SCORED) - 1
+    llm.progress = lambda done, total: on_read(done)
+    if end:
+        llm.eval(tokens[:end])
+    llm.progress = None
+    losses = []
+    for start, logits in llm.read_logits(tokens[end:]):
+        targets = np.array(tokens[end + start + 1 : end + start + 1 + len(logits)], dtype=np.int64)
+        losses.append(negative_log_likelihood(logits[: len(targets)], targets))
+        on_read(end + start + len(logits))
+    return float(np.exp(np.concatenate(losses).mean()))
+
+
+def try_way(
+    model: Path, name: str, how: Setting, items: Sequence[Item], prompts: Sequence[Tokens],
+    size: int, threads: int | None,
+) -> Way:
+    """Read the first `size` tokens of the prompts, their text, once; then ask, and go on with it.
+    """
+    options: dict[str, Any] = {"n_threads": threads, "n_threads_batch": threads} if threads else {}
     start = time.monotonic()
-    with Progress(f"reading with {label}", LENGTH, "tokens") as bar:
-        nll = score(llm, tokens, lambda done, total: bar.advance(done - bar.done))
-    written: list[int] = []
-    for token in llm.generate(tokens, temp=0.0, reset=True):
-        written.append(token)
-        if len(written) == CONTINUATION or token == llm.token_eos():
-            break
-    seconds = time.monotonic() - start
-    text = llm.detokenize(written).decode("utf-8", "replace")
-    llm.close()
-    return summary(nll, 0)["last_2048"], text, seconds
+    with LampeLlama(model, lampe=how.lampe, n_ctx=max(map(len, prompts)) + CONTINUATION,
+                    **options) as llm:
+        text = prompts[0][:size].tolist()
+        with Progress(f"reading with {name}", len(text), "tokens") as bar:
+            perplexity = read_all(llm, text, lambda done: bar.advance(done - bar.done))
+        said = llm.detokenize(text).decode("utf-8", "replace")
+        found: list[bool | None] = []
+        with Progress(f"asking with {name}", len(items), "questions") as bar:
+            for item, prompt in zip(items, prompts, strict=True):
+                right = score(item, answer(llm, prompt, item.max_tokens)[0]) == 1
+                found.append(right if f"for {item.id} is" in said else None)
+                bar.advance(1)
+        written: list[int] = []
+        for token in llm.generate(text, temp=0.0):
+            written.append(token)
+            if len(written) == CONTINUATION or token == llm.token_eos():
+                break
+        goes_on = llm.detokenize(written).decode("utf-8", "replace").strip()
+    return Way(name, found, perplexity, goes_on, time.monotonic() - start)
 
 
-def side_by_side(left: str, right: str) -> str:
-    """Two texts in two columns."""
-    columns = [textwrap.wrap(text, WIDTH) or [""] for text in (left, right)]
+def compare(
+    model: Path, text: str, length: int, threads: int | None = None
+) -> list[Way]:
+    """Plain RoPE, plain RoPE with the last window of the text alone, and LaMPE."""
+    config = read_file(model).config
+    with vocabulary(model) as vocab:
+        prompter = Prompter(vocab, raw=True)
+        items = list(needles(length, prompter.count, text=text))
+        whole = [prompter.tokens(item) for item in items]
+        cut = prompter.cut(items, config.window)
+        size = min(map(prompter.before_question, items))
+    plain, lampe = (setting(method, config, length) for method in ("rope", "lampe"))
+    ways = [("plain RoPE", plain, whole), (f"the last {config.window:,} tokens", plain, cut),
+            ("LaMPE", lampe, whole)]
+    return [try_way(model, name, how, items, prompts, size - len(whole[0]) + len(prompts[0]),
+                    threads) for name, how, prompts in ways]
+
+
+def marks_for(encoding: str | None) -> str:
+    """Three marks that a stream can show."""
+    try:
+        MARKS.encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return ASCII_MARKS
+    return MARKS
+
+
+def by_place(ways: Sequence[Way], marks: str) -> str:
+    """A row for each way, a mark for each fact."""
+    width = max(len(way.name) for way in ways)
+    rows = []
+    for way in ways:
+        shown = " ".join(marks[2] if each is None else marks[0 if each else 1]
+                         for each in way.found)
+        rows.append(f"  {way.name:<{width}}  {shown}  {sum(map(bool, way.found)):>2} of "
+                    f"{len(way.found)}")
+    return "\n".join(rows)
+
+
+def side_by_side(*texts: str) -> str:
+    """Texts in columns."""
+    columns = [textwrap.wrap(text, WIDTH) or [""] for text in texts]
     rows = max(map(len, columns))
     for column in columns:
         column += [""] * (rows - len(column))
-    return "\n".join(f"  {a:<{WIDTH}} | {b}" for a, b in zip(*columns, strict=True))
+    return "\n".join("  " + " | ".join(f"{cell:<{WIDTH}}" for cell in row).rstrip()
+                     for row in zip(*columns, strict=True))
+
+
+def report(ways: Sequence[Way], marks: str) -> str:
+    """All that came out, as text."""
+    return "\n".join([
+        f"{len(ways[0].found)} facts (\"The special magic number for NAME is DIGITS.\") from the "
+        "text's beginning to its end:",
+        f"{marks[0]} found, {marks[1]} not, {marks[2]} cut off",
+        "",
+        by_place(ways, marks),
+        "",
+        side_by_side(*(way.name for way in ways)),
+        "  " + "-+-".join(["-" * WIDTH] * len(ways)),
+        side_by_side(*(f"perplexity of the last {SCORED:,} tokens: {way.perplexity:.2f}"
+                       for way in ways)),
+        side_by_side(*(f"took {duration(way.seconds)}" for way in ways)),
+        side_by_side(*[""] * len(ways)),
+        side_by_side(*(f"goes on: {way.goes_on!r}" for way in ways)),
+    ])
 
 
 @tool(__doc__)
-def main() -> int:
+@click.option("--threads", type=COUNT, help="Processor threads.  [default: all]")
+def main(threads: int | None) -> int:
     """Run the demonstration."""
     source = model_path()
     target = Path(sys.prefix) / "demo.lampe.gguf"
     print(f"{source.name}: trained on 8,192 tokens; here it reads {LENGTH:,}.")
     convert(source, target, force=True)
-    print("converted: LaMPE metadata written\n")
-    plain = read_and_go_on(target, use_lampe=False)
-    lampe = read_and_go_on(target, use_lampe=True)
-    print(side_by_side("plain RoPE", "LaMPE"))
-    print("  " + "-" * WIDTH + "-+-" + "-" * WIDTH)
-    print(side_by_side(
-        f"perplexity of the last 2,048 tokens: {plain[0]:.2f}",
-        f"perplexity of the last 2,048 tokens: {lampe[0]:.2f}",
-    ))
-    print(side_by_side(f"took {duration(plain[2])}", f"took {duration(lampe[2])}"))
-    print(side_by_side("", ""))
-    print(side_by_side(f"goes on: {plain[1].strip()!r}", f"goes on: {lampe[1].strip()!r}"))
+    print("converted: LaMPE metadata written\n", flush=True)
+    ways = compare(target, long_text(), LENGTH, threads)
+    marks = marks_for(sys.stdout.encoding)
+    print(report(ways, marks).encode(sys.stdout.encoding or "ascii", "replace")
+          .decode(sys.stdout.encoding or "ascii"))
     return 0
 
 

@@ -125,7 +125,7 @@ class LampeLlama(Llama):  # type: ignore[misc]
     >>> with LampeLlama("model.gguf", lampe="auto", n_ctx=512) as llm:
     ...     said = llm.create_completion("The sea was", max_tokens=4)
     ...     print(llm.n_ctx(), llm.plan_for(16384).mapping_length)
-    512 8192
+    512 4096
     """
 
     n_tokens: int  # in the context, as llama_cpp.Llama counts them

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..evaluate.reading import FloatArray
 from ..method.schedule import scaled_sigmoid
-from .search import FloatArray
 
 MIN_POINTS = 4
 MIN_LEVELS = 3  # different mapping lengths: fewer say nothing of a curve

@@ -1,72 +1,97 @@
-"""Pictures of a calibration: perplexity against m, and the best m against the length."""
+"""Pictures of a calibration: recall and unseen loss against L, and the best L by length."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..plot import new_figure, save_figure
 from ..shown import title
-from .report import Report
-from .run import FITTED
-from .search import FloatArray
+from .report import Judged, Report
 
 
-def constants(report: Report) -> dict[int, FloatArray]:
-    """Losses of the constant mapping lengths that were read, m -> mean per length."""
-    found: dict[int, FloatArray] = {}
-    local: dict[int, int] = {}
-    for name, losses in report.readings.items():
-        segment, _, values = name.partition(" ")
-        config = json.loads(values)
-        plain = config["slope"] == 0 and config["length_policy"] == "causal"
-        if segment != FITTED or not plain or config["attention_factor"] != 1.0:
-            continue
-        m, mean = int(config["max_mapping_length"]), np.array(losses).mean(axis=1)
-        # of several readings with one m (other local windows), the best
-        if m not in found or mean.mean() < found[m].mean():
-            found[m], local[m] = mean, config["local_window"]
-    return dict(sorted(found.items()))
+def curves(report: Report) -> dict[int, dict[int, Judged]]:
+    """The best map of each L (over local windows) at each length: length -> L -> map.
+
+    Constant maps of the fitted text, as the grid has them, and what convert would write where that
+    is one.
+    """
+    recall, unseen = report.weights
+    found: dict[int, dict[int, Judged]] = {}
+    for row, length in enumerate(report.task.lengths):
+        best: dict[int, tuple[float, Judged]] = {}
+        for each in report.candidates:
+            values = each.parameters
+            value = recall * each.recall[row] + unseen * each.unseen[row]
+            if (each.kind not in ("map", "baseline") or values["slope"] != 0
+                    or values["attention_factor"] != 1.0 or np.isnan(value)):
+                continue
+            mapped = int(values["max_mapping_length"])
+            if mapped not in best or value < best[mapped][0]:
+                best[mapped] = value, each
+        if best:
+            found[length] = {mapped: best[mapped][1] for mapped in sorted(best)}
+    return found
 
 
 def plot_calibration(report: Report, path: Path) -> None:
-    """Two panels into a PNG: the V-shapes, and the points with their curve."""
-    figure = new_figure(11, 4.5)
-    left, right = figure.subplots(1, 2)
-    found = constants(report)
-    lengths = report.task.lengths
-    for row, length in enumerate(lengths):
-        best = min(losses[row] for losses in found.values())
-        left.plot(list(found), [100 * np.expm1(losses[row] - best) for losses in found.values()],
-                  marker="o", markersize=4, label=f"{length:,}")
-    left.set_xlabel("mapping length m, positions")
-    left.set_ylabel("perplexity above that length's best, %")
-    left.set_yscale("symlog", linthresh=1)
-    left.set_ylim(0, max(1.0, left.get_ylim()[1]))  # one reading alone has no differences
-    left.set_title(f"{title(report.model_name)}: constant mapping lengths")
-    left.legend(title="input, tokens")
-
-    at = [point.length for point in report.points]
-    best_m = [point.best for point in report.points]
-    ranges = [[point.best - point.tied[0] for point in report.points],
-              [point.tied[1] - point.best for point in report.points]]
-    right.errorbar(at, best_m, yerr=ranges, fmt="o", capsize=3,
-                   label="best, and what the text cannot tell from it")
-    every = np.arange(1, lengths[-1] + 1, max(1, lengths[-1] // 500))
-    if report.fit is not None:
-        used = "" if report.fit.problem is None else " (not used)"
-        right.plot(every, [report.fit.at(int(x)) for x in every], linestyle="--",
-                   label=f"scaled sigmoid{used}")
-    if report.config is not None:
-        mapped = [min(int(x), report.config.mapping_length(int(x))) for x in every]
-        right.plot(every, mapped, color="black", linewidth=1, label="chosen")
-    right.axvline(report.window, color="gray", linestyle=":", linewidth=1)
-    right.set_xlabel("input, tokens")
-    right.set_ylabel("mapping length m, positions")
-    right.set_ylim(bottom=0)
-    right.legend()
-    for axes in (left, right):
+    """Recall and unseen loss by L into a PNG, a line for each length; with several lengths beyond
+    the window also the best L of each, and the schedule."""
+    schedule = len(report.points) > 1
+    figure = new_figure(16 if schedule else 11, 4.5)
+    panels = figure.subplots(1, 3 if schedule else 2)
+    for axes, part, name in zip(panels, ("recall", "unseen"),
+                                ("recall loss, of what was read", "unseen loss"), strict=False):
+        _losses(axes, report, part)
+        axes.set_ylabel(f"{name}, nats a token")
+    panels[0].set_title(f"{title(report.model_name)}: maps asked from one reading")
+    panels[0].legend(title="text, tokens", fontsize=8)
+    if schedule:
+        _schedule(panels[2], report)
+    for axes in panels:
         axes.grid(alpha=0.3)
     save_figure(figure, path)
+
+
+def _losses(axes: Any, report: Report, part: str) -> None:
+    for length, maps in curves(report).items():
+        row = report.task.lengths.index(length)
+        inside = length <= report.window
+        line, = axes.plot(
+            list(maps), [getattr(each, part)[row] for each in maps.values()], marker="o",
+            markersize=4, linestyle="--" if inside else "-",
+            label=f"{length:,}{' (inside the window)' if inside else ''}")
+        for each in report.candidates:
+            if each.kind == "plain" and inside:  # beyond the window it is off the page
+                axes.axhline(getattr(each, part)[row], color=line.get_color(), linestyle=":",
+                             linewidth=1, label="plain RoPE there")
+    if report.config is not None:
+        chosen = min(report.config.max_mapping_length, report.window)
+        axes.axvline(chosen, color="black", linewidth=1, label="chosen")
+    axes.set_xlabel("L, positions (the best local window of each)")
+    axes.set_xlim(left=0)
+
+
+def _schedule(axes: Any, report: Report) -> None:
+    at = [point.length for point in report.points]
+    best = [point.best for point in report.points]
+    ranges = [[point.best - point.tied[0] for point in report.points],
+              [point.tied[1] - point.best for point in report.points]]
+    axes.errorbar(at, best, yerr=ranges, fmt="o", capsize=3,
+                  label="best, and what the text cannot tell from it")
+    longest = report.task.lengths[-1]
+    every = np.arange(1, longest + 1, max(1, longest // 500))
+    if report.fit is not None:
+        used = "" if report.fit.problem is None else " (not used)"
+        axes.plot(every, [report.fit.at(int(x)) for x in every], linestyle="--",
+                  label=f"scaled sigmoid{used}")
+    if report.config is not None:
+        mapped = [min(int(x), report.config.mapping_length(int(x))) for x in every]
+        axes.plot(every, mapped, color="black", linewidth=1, label="chosen")
+    axes.axvline(report.window, color="gray", linestyle=":", linewidth=1)
+    axes.set_xlabel("input, tokens")
+    axes.set_ylabel("mapping length m, positions")
+    axes.set_ylim(bottom=0)
+    axes.legend(fontsize=8)

@@ -1,4 +1,4 @@
-"""What a calibration knows: saved after every reading, gone on with by the next run."""
+"""What a calibration knows: saved after every map that was asked, gone on with by the next run."""
 
 from __future__ import annotations
 
@@ -18,84 +18,124 @@ from ..container.paths import open_regular
 from ..errors import LampeError
 from ..method.config import LampeConfig
 from .fit import SigmoidFit
-from .search import FloatArray
+from .objective import Losses, Objective, stacked, weighted
 
-FORMAT = 1
+FORMAT = 2
 EDGE = 1 << 20  # bytes of a model's begin and end that stand for all of it
+FITTED = "fitted"  # the text that is searched on, read once under what convert would write
+HELD_OUT = "held-out"  # the one that decides, read under each map that is asked
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is read; results of another task are of no use to this one.
+    """What is read and asked; results of another task are of no use to this one.
 
     model, text   fingerprints
-    lengths       the ladder, tokens
-    tail          tokens before each length whose loss counts
+    lengths       tokens, ascending: one inside the window, the others beyond it
+    excerpts      of what was read, and fresh ones
+    read_with     what the fitted text is read under
     """
 
     model: str
     text: str
     lengths: tuple[int, ...]
-    tail: int
+    excerpts: tuple[int, int]
+    read_with: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Point:
-    """Best mapping length at one input length, and the range that the text cannot tell from it."""
+    """The best mapping length L at one input length, and the range that cannot be told from it.
+
+    by_unseen  the best by unseen loss alone, which is what perplexity sees
+    """
 
     length: int
     best: int
     tied: tuple[int, int]
+    by_unseen: int
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """A configuration on text that had no part in finding it.
+class Judged:
+    """One map on one text; losses are means over excerpts, nats a token, NaN where not asked.
 
-    perplexity   at each length of the ladder, over its tail
-    difference   mean loss less the baseline's, nats per token; `error` its standard error
+    kind              "baseline" (what convert would write), "map" of the grid, "extra" (a map with
+                      one more change), "rival", "plain" (RoPE as it is), "calibrated"
+    recall, unseen    at each length of the task
+    objective         of the lengths beyond the window, weighted
+    difference, error   of the objective, less the baseline's, on the same excerpts
     """
 
     name: str
-    perplexity: list[float]
+    kind: str
+    parameters: dict[str, Any]
+    recall: list[float]
+    unseen: list[float]
+    objective: float
     difference: float
     error: float
 
 
 @dataclass
 class Report:
-    """All of it: readings, the points and the curve, what was chosen and why.
+    """All of it: the losses, the points and the curve, what was chosen and why.
 
-    readings  losses, nats a token, [n_lengths][pieces of the tail] of each configuration read
-    seconds   that the readings took
-    config    what to write; complete: whether the held-out text decided about it
+    losses      {"old": ..., "fresh": ...} of each map at each length, nats a token by excerpt
+    seconds     that reading and asking took
+    weights     of recall and unseen loss
+    candidates  on the fitted text, all asked from one reading
+    held_out    on the other, each read under its own map
+    config      what to write; complete: whether the held-out text decided about it
     """
 
     task: Task
     model_name: str
     text_names: list[str]
     window: int
-    readings: dict[str, list[list[float]]] = field(default_factory=dict)
+    weights: tuple[float, float] = (1.0, 1.0)
+    losses: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     seconds: float = 0.0
+    candidates: list[Judged] = field(default_factory=list)
     points: list[Point] = field(default_factory=list)
     fit: SigmoidFit | None = None
-    held_out: list[HeldOut] = field(default_factory=list)
+    held_out: list[Judged] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     config: LampeConfig | None = None
     complete: bool = False
 
-    def losses(self, segment: str, config: LampeConfig) -> FloatArray | None:
-        """Those of a reading that was done, [n_lengths, pieces]."""
-        found = self.readings.get(key(segment, config))
-        return None if found is None else np.array(found, dtype=np.float64)
+    @property
+    def beyond(self) -> list[int]:
+        """The lengths beyond the window, longest first."""
+        return [x for x in reversed(self.task.lengths) if x > self.window]
 
-    def add(self, segment: str, config: LampeConfig, losses: FloatArray) -> None:
-        self.readings[key(segment, config)] = losses.tolist()
+    @property
+    def inside(self) -> int:
+        return self.task.lengths[0]
 
-    def perplexities(self, segment: str, config: LampeConfig) -> list[float]:
-        losses = self.losses(segment, config)
-        assert losses is not None
-        return [math.exp(x) for x in losses.mean(axis=1)]
+    @property
+    def objective(self) -> Objective:
+        return weighted(self.weights)
+
+    def get(self, segment: str, length: int, config: LampeConfig) -> Losses | None:
+        """Those of a map that was asked at a length."""
+        found = self.losses.get(key(segment, length, config))
+        return None if found is None else Losses(np.array(found["old"]), np.array(found["fresh"]))
+
+    def add(self, segment: str, length: int, config: LampeConfig, losses: Losses) -> None:
+        self.losses[key(segment, length, config)] = {
+            "old": losses.old.tolist(), "fresh": losses.fresh.tolist()}
+
+    def get_beyond(self, segment: str, config: LampeConfig) -> Losses | None:
+        """A row for each length beyond the window; None unless it was asked at all of them."""
+        found = [self.get(segment, length, config) for length in self.beyond]
+        known = [x for x in found if x is not None]
+        return stacked(known) if len(known) == len(found) else None
+
+    def clear(self) -> None:
+        """Forget what was concluded; the losses stay."""
+        self.candidates, self.points, self.held_out, self.reasons = [], [], [], []
+        self.fit, self.config, self.complete = None, None, False
 
     def save(self, path: Path) -> None:
         """Write it whole, or leave what was there."""
@@ -105,57 +145,77 @@ class Report:
         write_file(path, text.encode(), force=True)
 
 
-def key(segment: str, config: LampeConfig) -> str:
-    """What a reading is kept under: all that changes its losses."""
-    return f"{segment} {json.dumps(config.effective(), sort_keys=True)}"
+def name_of(config: LampeConfig) -> str:
+    """A map in few words: "4096/1024" is L/s1, "jetlong:2048" a neighbour and its local window."""
+    if config.method != "lampe":
+        return config.method + (f":{config.local_window}" if config.method != "rope" else "")
+    name = f"{config.max_mapping_length:.0f}/{config.local_window}"
+    if config.slope:
+        name = f"sigmoid to {name}"
+    if not config.tail_window:
+        name += " no tail"
+    if config.attention_factor != 1.0:
+        name += f" x{config.attention_factor:g}"
+    return name + (" plain inside" if config.short_length > config.window else "")
 
 
-def load_readings(path: Path, task: Task) -> tuple[dict[str, list[list[float]]], float]:
-    """The readings and seconds of an earlier run of the same task.
+def key(segment: str, length: int, config: LampeConfig) -> str:
+    """What losses are kept under: all that changes them."""
+    return f"{segment} {length} {json.dumps(config.effective(), sort_keys=True)}"
 
-    Raises LampeError where the file is no report, or one of another model, text or ladder.
+
+def load_losses(path: Path, task: Task) -> tuple[dict[str, dict[str, list[float]]], float]:
+    """The losses and seconds of an earlier run of the same task.
+
+    Raises LampeError where the file is no report, or one of another model, text or lengths.
     """
     loaded = _load(path)
     if loaded is None:
         return {}, 0.0
-    found, readings, seconds = loaded
+    found, losses, seconds = loaded
     if found != task:
         names = [x.name for x in dataclasses.fields(Task) if
                  getattr(found, x.name) != getattr(task, x.name)]
         raise LampeError(
-            f"{path} belongs to another calibration ({' and '.join(names)} differ); run without "
-            "--resume, or with the same model, text and lengths"
+            f"{path} belongs to another calibration ({' and '.join(names)} differ); give another "
+            "--report, or go on with the same model, text and lengths"
         )
-    return readings, seconds
+    return losses, seconds
 
 
-def longest_length(path: Path) -> int | None:
-    """The end of the ladder that an earlier run chose, which later ones go on with; None: no file.
+def saved_task(path: Path) -> Task | None:
+    """What an earlier run read and asked, which later ones go on with; None: no file.
 
     Raises LampeError where the file is no report.
     """
     loaded = _load(path)
-    return None if loaded is None else max(loaded[0].lengths)
+    return None if loaded is None else loaded[0]
 
 
-def _load(path: Path) -> tuple[Task, dict[str, list[list[float]]], float] | None:
+def _load(path: Path) -> tuple[Task, dict[str, dict[str, list[float]]], float] | None:
     try:
         with os.fdopen(open_regular(path), "rb") as file:
             values = json.loads(file.read())
         if values["format"] != FORMAT:
-            raise LampeError(f"{path} is a report of another version; run without --resume")
-        task = Task(**{**values["task"], "lengths": tuple(values["task"]["lengths"])})
-        readings = {
-            name: [[math.nan if x is None else float(x) for x in row] for row in rows]
-            for name, rows in values["readings"].items()
+            raise LampeError(
+                f"{path} is a report of another version of calibrate, which cannot be gone on "
+                "with; give another --report"
+            )
+        task = values["task"]
+        losses = {
+            str(name): {part: [float(x) for x in found[part]] for part in ("old", "fresh")}
+            for name, found in values["losses"].items()
         }
-        return task, readings, float(values["seconds"])
+        old, fresh = task["excerpts"]
+        lengths = tuple(int(x) for x in task["lengths"])
+        return (Task(**{**task, "lengths": lengths, "excerpts": (int(old), int(fresh))}), losses,
+                float(values["seconds"]))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise LampeError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        raise LampeError(f"{path} is not a calibration report; run without --resume") from None
+        raise LampeError(f"{path} is not a calibration report; give another --report") from None
 
 
 def model_fingerprint(path: Path) -> str:

@@ -1,295 +1,332 @@
-"""The calibration itself: what is read in which order, and what follows from it."""
+"""The calibration itself: what is read and asked in which order, and what follows from it."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ..errors import UsageError
+from ..errors import LampeError, UsageError
+from ..evaluate.perplexity import plain_rope
+from ..evaluate.reading import Reading, excerpts_of, fresh_ones
 from ..method.config import LampeConfig
-from ..method.fields import MAX_PROVENANCE_BYTES
 from ..shown import duration
-from .choice import choose_schedule, flat
-from .reading import OnTokens, Reader
-from .report import HeldOut, Report
-from .search import FloatArray, is_worse, paired_difference, propose
-
-if TYPE_CHECKING:
-    from ..backend.llama import LampeLlama
+from .choice import Found, choose_schedules, plain_inside
+from .objective import Losses
+from .report import FITTED, HELD_OUT, Report, name_of
+from .search import Cell, flat, next_cell, shape
+from .verdict import (
+    decide,
+    is_baseline,
+    judged,
+    loses,
+    perplexity_says,
+    provenance,
+    say_rival,
+)
 
 OnStage = Callable[[str], None]  # called with what is being looked for
 
-MAX_TRIALS = 6  # readings a search may take
-HELD_OUT = "held-out"
-FITTED = "fitted"
+ATTENTION_FACTOR = 1.03
+RIVALS = (4, 16)  # Jet-Long's local windows are these parts of W
 
 
 class OutOfTime(Exception):
-    """The budget does not hold another reading."""
+    """The budget does not hold another reading, or another question."""
 
 
 @dataclass
 class Clock:
-    """How long a reading takes, and how much time is left.
+    """How long things take, and how much time is left.
 
-    deadline    when to be done, seconds of time.monotonic; None: when there is nothing left to do
-    reading     seconds of one reading: an estimate, then the slowest so far
-    reserve     readings that must still fit, those of the held-out text
+    deadline   when to be done, seconds of time.monotonic; None: when there is nothing left to do
+    reading    seconds of reading the longest text: an estimate, then the slowest so far
+    asking     seconds of asking under one map, likewise
+    reserve    (readings, questions) that must still fit, those of the held-out text
     """
 
     deadline: float | None
     reading: float
-    reserve: int = 0
-    measured: bool = False
+    asking: float
+    reserve: tuple[float, float] = (0.0, 0.0)
+    measured: tuple[bool, bool] = (False, False)
 
-    def check(self) -> None:
+    def check(self, readings: float, askings: float) -> None:
+        """Raise OutOfTime unless so much fits, and the reserve behind it."""
         if self.deadline is None:
             return
-        if time.monotonic() + (1 + self.reserve) * self.reading > self.deadline:
+        wanted = self.seconds(readings + self.reserve[0], askings + self.reserve[1])
+        if time.monotonic() + wanted > self.deadline:
             raise OutOfTime
 
-    def took(self, seconds: float) -> None:
-        self.reading = max(self.reading, seconds) if self.measured else seconds
-        self.measured = True
+    def seconds(self, readings: float, askings: float) -> float:
+        return readings * self.reading + askings * self.asking
+
+    def took(self, readings: float, reading: float, asking: float) -> None:
+        """What a part of a reading and the questions under one map took."""
+        by_reading, by_asking = self.measured
+        if readings > 0.1:  # less says little
+            whole = reading / readings
+            self.reading = max(self.reading, whole) if by_reading else whole
+            by_reading = True
+        self.asking = max(self.asking, asking) if by_asking else asking
+        self.measured = by_reading, True
 
 
 class Calibration:
-    """Readings of one model on one text, each done once and saved.
+    """Losses of one model on two texts, each asked for once and saved.
 
-    segments  name -> tokens, as long as the longest length of the ladder
-    path      where the report is saved after each of them, None: nowhere
+    texts   segment -> tokens, as long as the longest length of the task, and the fresh ones behind
+    path    where the report is saved after each map, None: nowhere
     """
 
     def __init__(
         self,
-        llm: LampeLlama,
+        reading: Reading | None,
         report: Report,
-        segments: dict[str, list[int]],
+        texts: dict[str, list[int]],
         path: Path | None,
         clock: Clock,
-        on_tokens: OnTokens,
+        baseline: LampeConfig,
         on_stage: OnStage,
     ) -> None:
-        task = report.task
+        self.reading = reading
         self.report = report
+        self.texts = texts
         self.path = path
         self.clock = clock
-        self.on_tokens = on_tokens
+        self.baseline = baseline
         self.on_stage = on_stage
-        self.readers = {
-            name: Reader(llm, tokens, task.lengths, task.tail) for name, tokens in segments.items()
-        }
-        self.beyond = np.array([x > report.window for x in task.lengths])
+        self.cut_short = False  # the search for a map: there are others that may be better
 
-    def losses(self, segment: str, config: LampeConfig) -> FloatArray:
-        """Those of a reading, done now unless it was done before."""
-        known = self.report.losses(segment, config)
+    def losses(self, segment: str, length: int, config: LampeConfig) -> Losses:
+        """Those of one map at one length, asked for now unless they were before.
+
+        The fitted text is read under the baseline, the held-out one under the map that is asked.
+        """
+        known = self.report.get(segment, length, config)
         if known is not None:
             return known
-        self.clock.check()
-        reader = self.readers[segment]
+        read_with = self.baseline if segment == FITTED else config
+        longest = self.report.task.lengths[-1]
+        if self.reading is None:
+            raise OutOfTime
+        text = self.texts[segment]
+        part = self.reading.missing(text[:length], read_with) / longest
+        self.clock.check(part, 1)
+        old, fresh = self.report.task.excerpts
+        seconds = self.reading.read(text[:length], read_with)
         start = time.monotonic()
-        found = reader.losses_of(config, self.on_tokens)
-        seconds = time.monotonic() - start
-        self.clock.took(seconds)
-        self.report.seconds += seconds
-        self.report.add(segment, config, found)
+        found = Losses(*self.reading.losses(
+            config, excerpts_of(text, length, old), fresh_ones(text, longest, fresh)))
+        if not np.isfinite([*found.old, *found.fresh]).all():
+            raise LampeError(
+                f"the model gives no finite loss under {name_of(config)}: its file is damaged, or "
+                "its values are")
+        asking = time.monotonic() - start
+        self.clock.took(part, seconds, asking)
+        self.report.seconds += seconds + asking
+        self.report.add(segment, length, config, found)
         self.save()
         return found
+
+    def everywhere(self, segment: str, config: LampeConfig) -> None:
+        """Ask under a map at every length; the longest first, which the others are cut from."""
+        for length in reversed(self.report.task.lengths):
+            self.losses(segment, length, config)
 
     def save(self) -> None:
         """The report as far as it got."""
         if self.path is not None:
             self.report.save(self.path)
 
-    @contextlib.contextmanager
-    def until_out_of_time(self, what: str, found: Mapping[int, FloatArray]) -> Iterator[None]:
-        """A search that ends with the time, and says so."""
+    def find_maps(self, safe: LampeConfig) -> dict[Cell, Losses]:
+        """Losses of the maps of the grid that are worth asking under, at the longest length."""
+        self.on_stage("the map")
+        report = self.report
+        found: dict[Cell, Losses] = {}
+        cell = next_cell(found, report.objective)
         try:
-            yield
+            while cell is not None:
+                config = flat(safe, *shape(cell, report.window))
+                found[cell] = self.losses(FITTED, report.beyond[0], config)
+                cell = next_cell(found, report.objective)
         except OutOfTime:
-            tried = "one value" if len(found) == 1 else f"{len(found)} values"
-            self.report.reasons.append(f"{what} was sought among {tried}: out of time")
-
-    def find_local_window(self, base: LampeConfig) -> int:
-        """s1 of the least loss beyond the window, with nothing compressed inside it (m = W)."""
-        self.on_stage("the local window")
-        window = base.window
-        found: dict[int, FloatArray] = {}
-
-        def trial(local_window: int) -> None:
-            losses = self.losses(FITTED, flat(base, window, local_window))
-            found[local_window] = losses[self.beyond]
-
-        with self.until_out_of_time("the local window", found):
-            for local_window in (window // 2, window // 16, 3 * window // 4):
-                trial(local_window)
-            while len(found) < MAX_TRIALS:
-                values = {x: y.mean(axis=1) for x, y in found.items()}
-                candidate = propose(values, window // 8)
-                if candidate is None:
-                    break
-                trial(candidate)
-        if not found:
-            raise OutOfTime
-        return min(found, key=lambda x: float(found[x].mean()))
-
-    def find_mapping_lengths(
-        self, base: LampeConfig, local_window: int
-    ) -> dict[int, FloatArray]:
-        """Losses of constant mapping lengths, m -> [n_lengths, pieces] (method: section 1)."""
-        self.on_stage("the mapping length of each length")
-        window = base.window
-        found: dict[int, FloatArray] = {}
-
-        def trial(m: int) -> None:
-            found[m] = self.losses(FITTED, flat(base, m, local_window))
-
-        with self.until_out_of_time("the mapping length", found):
-            for m in (window, window // 2, 3 * window // 4, window // 4):
-                trial(m)
-            while len(found) < MAX_TRIALS + 2:
-                values = {x: y.mean(axis=1) for x, y in found.items()}
-                candidate = propose(values, window // 16)
-                if candidate is None:
-                    break
-                trial(candidate)
+            if not found:
+                raise
+            self.cut_short = True
+            tried = "one" if len(found) == 1 else f"{len(found)}"
+            report.reasons.append(f"the map was sought among {tried}: out of time")
         return found
 
-    def find_extras(self, config: LampeConfig) -> LampeConfig:
-        """Each of a few other changes, kept where it pays beyond the text's own noise."""
-        self.on_stage("tail window, attention factor, length policy")
-        changes: list[dict[str, Any]] = [
-            {"tail_window": 0},
-            {"attention_factor": 1.03},
-            {"length_policy": "prompt"},
-        ]
-        for change in changes:
-            (name, value), = change.items()
-            changed = dataclasses.replace(config, **change)
+    def ask_shorter(self, safe: LampeConfig, longest: dict[Cell, Losses]) -> Found:
+        """Losses of the same maps at the other lengths beyond the window, most promising first."""
+        self.on_stage("the map of shorter inputs")
+        report = self.report
+        found = {report.beyond[0]: longest}
+        order = sorted(longest, key=lambda cell: report.objective.value(longest[cell]))
+        for length in report.beyond[1:]:
+            here: dict[Cell, Losses] = {}
             try:
-                before, after = self.losses(FITTED, config), self.losses(FITTED, changed)
+                self.losses(FITTED, length, self.baseline)
+                for cell in order:
+                    config = flat(safe, *shape(cell, report.window))
+                    here[cell] = self.losses(FITTED, length, config)
+            except OutOfTime:
+                report.reasons.append(
+                    f"at {length:,} tokens {len(here)} of {len(order)} maps were asked under: out "
+                    "of time")
+            if here:
+                found[length] = here
+        return found
+
+    def find_extras(self, config: LampeConfig) -> dict[str, Any]:
+        """Each of a few other changes, kept where it pays beyond the text's own noise."""
+        self.on_stage("tail window, attention factor")
+        objective, length = self.report.objective, self.report.beyond[0]
+        kept: dict[str, Any] = {}
+        extras: dict[str, Any] = {"tail_window": 0, "attention_factor": ATTENTION_FACTOR}
+        for name, value in extras.items():
+            changed = dataclasses.replace(config, **{name: value})
+            if changed == config:
+                continue
+            try:
+                before = self.losses(FITTED, length, config)
+                after = self.losses(FITTED, length, changed)
             except OutOfTime:
                 self.report.reasons.append(f"{name} was not tried: out of time")
                 continue
-            # under `prompt` only the longest length was read as it would be
-            rows = slice(-1, None) if name == "length_policy" else self.beyond
-            better, error = paired_difference(before[rows], after[rows])
-            pays = is_worse(before[rows], after[rows])
+            more = objective.difference(after, before)
+            pays = objective.is_worse(before, after)
             self.report.reasons.append(
-                f"{name} = {value}: loss {-better:+.4f} +- {error:.4f} nats a token against "
-                f"{getattr(config, name)}, {'taken' if pays else 'not taken'}"
-            )
+                f"{name} = {value}: {more.mean:+.3f} +- {more.error:.3f} nats a token against "
+                f"{getattr(config, name)}, {'taken' if pays else 'not taken'}")
             if pays:
                 config = changed
-        return config
+                kept[name] = value
+        return kept
 
-    def compare(self, baseline: LampeConfig, rivals: Mapping[str, LampeConfig]) -> None:
-        """Put those that were read of the held-out text into the report, against the baseline."""
-        base = self.report.losses(HELD_OUT, baseline)
-        if base is None:
-            return
-        for name, config in rivals.items():
-            found = self.report.losses(HELD_OUT, config)
-            if found is None:
-                continue
-            # under `prompt` only the longest length is read as it would be
-            rows = np.isfinite(found).all(axis=1)
-            self.report.held_out.append(HeldOut(
-                name, self.report.perplexities(HELD_OUT, config),
-                *paired_difference(found[rows], base[rows]),
-            ))
+    @property
+    def plain(self) -> LampeConfig:
+        return plain_rope(self.baseline.window, self.baseline.context_length)
 
-    def decide(self, baseline: LampeConfig, candidate: LampeConfig) -> LampeConfig | None:
-        """The candidate where it is better than the baseline on text it was not found on.
+    def rivals(self) -> list[LampeConfig]:
+        """Jet-Long, with a wide local window and a narrow one."""
+        window = self.baseline.window
+        return [
+            dataclasses.replace(
+                self.baseline, method="jetlong", local_window=window // part, tail_window=0,
+                max_mapping_length=float(window), short_length=0, short_mapping_length=0,
+                attention_factor=1.0,
+            ) for part in RIVALS
+        ]
 
-        None where there is no time to see.
-        """
-        self.on_stage("the held-out text")
-        self.clock.reserve = 0
-        reasons = self.report.reasons
-        try:
-            base = self.losses(HELD_OUT, baseline)
-            found = self.losses(HELD_OUT, candidate)
-        except OutOfTime:
-            reasons.append(
-                "there was no time for the held-out text, so the safe values stay; give more "
-                "--budget and --resume"
-            )
-            self.compare(baseline, {"baseline": baseline, "calibrated": candidate})
-            return None
-        rows = np.isfinite(found).all(axis=1)
-        difference, error = paired_difference(found[rows], base[rows])
-        rivals = {"baseline": baseline, "calibrated": candidate}
-        jetlong = dataclasses.replace(
-            baseline, method="jetlong", local_window=baseline.window // 4, tail_window=0,
-            max_mapping_length=float(baseline.window), short_length=0, short_mapping_length=0,
-        )
+    def ask_rivals(self) -> LampeConfig:
+        """The better of them at the longest length, as far as there was time to see."""
+        self.on_stage("Jet-Long")
+        found: dict[LampeConfig, Losses] = {}
         with contextlib.suppress(OutOfTime):
-            self.losses(HELD_OUT, jetlong)
-            rivals["jetlong"] = jetlong
-        self.compare(baseline, rivals)
-        if candidate.effective() == baseline.effective():
-            return baseline
-        if difference > 0:
-            reasons.append(
-                f"on the held-out text the calibrated values lose {difference:.4f} +- {error:.4f} "
-                "nats a token, so the safe values stay"
-            )
-            return baseline
-        sure = is_worse(base[rows], found[rows])
-        reasons.append(
-            f"on the held-out text the calibrated values gain {-difference:.4f} +- {error:.4f} "
-            f"nats a token{'' if sure else ', which is within the noise: the safe values stay'}"
-        )
-        return candidate if sure else baseline
+            for rival in self.rivals():
+                found[rival] = self.losses(FITTED, self.report.beyond[0], rival)
+        return self.report.objective.best(found) if found else self.rivals()[0]
+
+    def keep_inside(self, config: LampeConfig) -> LampeConfig:
+        """The map, as plain RoPE as far as the window goes where it would lose against it there."""
+        if config.short_length:
+            return config
+        report, length = self.report, self.report.inside
+        name = name_of(config)
+        try:
+            plain = self.losses(FITTED, length, self.plain)
+            found = self.losses(FITTED, length, config)
+        except OutOfTime:
+            report.reasons.append(
+                f"{name} was not tried inside the window, out of time: plain RoPE stays there")
+            return plain_inside(config)
+        more = report.objective.difference(found, plain)
+        lost = report.objective.is_worse(found, plain)
+        report.reasons.append(
+            f"inside the window, {length:,} tokens, {name} has {more.mean:+.3f} +- "
+            f"{more.error:.3f} nats a token against plain RoPE: "
+            + ("plain RoPE stays there" if lost else "no loss beyond the noise"))
+        return plain_inside(config) if lost else config
+
+    def ask_inside(self, configs: Sequence[LampeConfig]) -> None:
+        """The other maps inside the window, for the report, where there is time."""
+        with contextlib.suppress(OutOfTime):
+            for config in configs:
+                self.losses(FITTED, self.report.inside, config)
+
+    def read_held_out(
+        self, finalists: Sequence[LampeConfig], rival: LampeConfig
+    ) -> list[LampeConfig]:
+        """Read the other text under each, as time allows; the finalists that were read under."""
+        self.on_stage("the held-out text")
+        done: list[LampeConfig] = []
+        with contextlib.suppress(OutOfTime):
+            self.everywhere(HELD_OUT, self.baseline)
+            self.losses(HELD_OUT, self.report.inside, self.plain)
+            for config in finalists:
+                self.everywhere(HELD_OUT, config)
+                done.append(config)
+            self.everywhere(HELD_OUT, rival)
+        return done
 
 
-def carry_out(work: Calibration, baseline: LampeConfig, safe: LampeConfig) -> None:
+def carry_out(work: Calibration, safe: LampeConfig, context_length: int) -> None:
     """Fill in the report's points, fit, reasons and configuration, as far as the time allows.
 
-    baseline  what convert would write
-    safe      the defaults for the window, which the search starts from
+    safe            the defaults for the window, which the maps of the grid differ from by L and s1
+    context_length  of the configuration that is chosen
 
-    Ctrl-C passes through; what was read by then is saved.
+    Ctrl-C passes through; what was asked by then is saved.
     """
-    report = work.report
-    work.clock.reserve = 2
-    report.points, report.held_out, report.reasons, report.fit = [], [], [], None
+    report, baseline, clock = work.report, work.baseline, work.clock
+    n_lengths = len(report.task.lengths)
+    report.clear()
+    clock.reserve = (2.0, 2.0 * n_lengths + 1)
     try:
-        local_window = work.find_local_window(safe)
+        work.losses(FITTED, report.beyond[0], baseline)
+        longest = work.find_maps(safe)
     except OutOfTime:
+        needed = clock.seconds(1 + clock.reserve[0], 2 + clock.reserve[1])
         raise UsageError(
-            f"--budget holds not even the {1 + work.clock.reserve} readings of about "
-            f"{duration(work.clock.reading)} that any calibration takes; give more, or a smaller "
-            "--max-length"
+            "--budget holds not even the three readings and few questions that any calibration "
+            f"takes, about {duration(needed)}; give more, or a smaller --max-length"
         ) from None
-    found = work.find_mapping_lengths(safe, local_window)
-    if local_window == safe.local_window and len(found) < 2:
-        report.reasons.append("nothing but the safe values was read: give more --budget and "
-                              "--resume")
-        chosen = None
+    extras = work.find_extras(
+        flat(safe, *shape(report.objective.best(longest), report.window)))
+    rival = work.ask_rivals()
+    found = work.ask_shorter(safe, longest)
+    maps = [flat(safe, *shape(cell, report.window)) for cell in longest]
+    work.on_stage("inside the window")
+    finalists = [dataclasses.replace(config, **extras)
+                 for config in choose_schedules(report, safe, found)]
+    finalists = [work.keep_inside(config) for config in finalists
+                 if not loses(report, config, baseline)]
+    finalists = [config for config in finalists if not is_baseline(report, config, baseline)]
+    perplexity_says(report, [baseline, *maps])
+    clock.reserve = (4.0, 4.0 * n_lengths + 1)
+    work.ask_inside([baseline, *maps])
+    clock.reserve = (0.0, 0.0)
+    done = work.read_held_out(finalists, rival) if finalists else []
+    chosen: LampeConfig | None = None
+    if finalists or not work.cut_short:
+        chosen = decide(report, baseline, work.plain, finalists, done)
     else:
-        candidate = choose_schedule(report, safe, local_window, found)
-        chosen = work.decide(baseline, work.find_extras(candidate))
-    if chosen is None:
-        report.config = baseline
-        work.save()
-        return
-    report.config = dataclasses.replace(chosen, context_length=baseline.context_length)
-    read = f"{', '.join(report.text_names)} to {report.task.lengths[-1]} tokens"
-    said = f"calibrated on {read}"
-    if report.config == baseline:
-        known = safe if safe.effective() == baseline.effective() else baseline
-        said = f"{known.provenance}; none better found on {read}"
-    said = said.encode()[:MAX_PROVENANCE_BYTES].decode("utf-8", "ignore")
-    report.config = dataclasses.replace(report.config, provenance=said)
-    report.complete = True
+        report.reasons.append("the search is not over: give more --budget and --resume")
+    say_rival(report, chosen or baseline, rival)
+    report.candidates = judged(report, FITTED, baseline, maps)
+    report.held_out = judged(report, HELD_OUT, baseline, maps)
+    report.config = dataclasses.replace(chosen or baseline, context_length=context_length)
+    if chosen is not None:
+        report.config = dataclasses.replace(
+            report.config, provenance=provenance(report, chosen, baseline))
+        report.complete = True
     work.save()

@@ -1,68 +1,59 @@
-"""A bracketing search whose evaluations serve many curves at once."""
+"""The small grid of maps that is searched: mapping length L and local window s1, best first."""
 
 from __future__ import annotations
 
-from collections import Counter
+import dataclasses
 from collections.abc import Mapping
 
-import numpy as np
-import numpy.typing as npt
+from ..method.config import LampeConfig
+from ..model.presets import FLAT_OFFSET
+from .objective import Losses, Objective
 
-FloatArray = npt.NDArray[np.float64]
+MAPPED = (1.0, 0.75, 0.5, 0.375, 0.25, 0.125)  # L, in windows
+LOCAL = (0.5, 0.25, 0.125, 0.0625)  # s1, in L
+MAX_TRIALS = 14
 
+Cell = tuple[int, int]  # of the grid: places in MAPPED and LOCAL
 
-def propose(values: Mapping[int, FloatArray], resolution: int) -> int | None:
-    """The next candidate to evaluate, None where all curves are known to `resolution`.
-
-    values  candidate -> loss on each curve, [n_curves]; at least the two ends of the range
-
-    Each curve is taken to fall and then rise, as perplexity does over the mapping length (or only
-    to fall): its best candidate lies between the neighbours of the best one known. The middle of
-    the wider of these two gaps is what that curve asks for, and the candidate that most curves ask
-    for is evaluated, for all of them.
-    """
-    known = sorted(values)
-    losses = np.array([values[x] for x in known])
-    votes: Counter[tuple[int, int]] = Counter()
-    for best in losses.argmin(axis=0):
-        gaps = [
-            (known[i + 1] - known[i], known[i])
-            for i in (best - 1, best)
-            if 0 <= i < len(known) - 1
-        ]
-        width, start = max(gaps, default=(0, 0))
-        if width > resolution:
-            votes[start, width] += 1
-    if not votes:
-        return None
-    # of equals the widest: it says most
-    (start, width), _ = max(votes.items(), key=lambda item: (item[1], item[0][1], -item[0][0]))
-    return start + width // 2
+# looked at first: what did best on three models, then the whole range of L, coarsely
+START: tuple[Cell, ...] = ((2, 1), (1, 1), (4, 1), (0, 1))
 
 
-def tied(losses: Mapping[int, FloatArray], n_errors: float = 2.0) -> tuple[int, list[int]]:
-    """The best candidate, and all that the text cannot tell from it, ascending.
+def shape(cell: Cell, window: int) -> tuple[int, int]:
+    """L and s1 of a cell, positions."""
+    mapped = int(MAPPED[cell[0]] * window)
+    return mapped, max(1, int(LOCAL[cell[1]] * mapped))
 
-    losses    candidate -> loss of each piece of the same text, [n_pieces]
-    n_errors  standard errors of the mean difference that count as none
 
-    The differences are paired, piece by piece: what makes a piece hard is hard for all.
-    """
-    best = min(losses, key=lambda x: float(losses[x].mean()))
-    return best, sorted(
-        x for x, loss in losses.items() if not is_worse(loss, losses[best], n_errors)
+def flat(base: LampeConfig, mapped: int, local_window: int) -> LampeConfig:
+    """LaMPE with m = L at every length; the tail window takes a sixteenth of L at most."""
+    return dataclasses.replace(
+        base,
+        method="lampe",
+        local_window=local_window,
+        tail_window=min(base.tail_window, mapped // 16),
+        max_mapping_length=float(mapped),
+        slope=0.0,
+        offset=FLAT_OFFSET,
+        short_length=0,
+        short_mapping_length=0,
+        attention_factor=1.0,
     )
 
 
-def is_worse(loss: FloatArray, than: FloatArray, n_errors: float = 2.0) -> bool:
-    """Whether a loss is above another on the same pieces by more than the text's own noise."""
-    difference, error = paired_difference(loss, than)
-    return difference > n_errors * error and difference > 0
+def next_cell(found: Mapping[Cell, Losses], objective: Objective) -> Cell | None:
+    """The next cell to ask under, None where the search is over.
 
-
-def paired_difference(loss: FloatArray, than: FloatArray) -> tuple[float, float]:
-    """Mean of loss - than over pieces of text, and its standard error; both in nats per token."""
-    difference = (loss - than).ravel()
-    if len(difference) < 2:
-        return float(difference.mean()), 0.0
-    return float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
+    The neighbours of the best come first, then those of whatever cannot be told from it, in the
+    order of its value: where the excerpts say little, more of the grid is seen.
+    """
+    if len(found) >= MAX_TRIALS:
+        return None
+    for cell in START:
+        if cell not in found:
+            return cell
+    for i, k in objective.tied(found):
+        for cell in ((i + 1, k), (i - 1, k), (i, k + 1), (i, k - 1)):
+            if cell not in found and 0 <= cell[0] < len(MAPPED) and 0 <= cell[1] < len(LOCAL):
+                return cell
+    return None

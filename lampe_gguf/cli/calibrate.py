@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +19,15 @@ from .options import NEW_FILE, PICTURE, THREAD_COUNT, THREADS
 from .writing import writing
 
 if TYPE_CHECKING:
-    from ..calibration.report import Report
+    from ..calibration.report import Judged, Report
 
-HELP = """Find the LaMPE constants that suit MODEL, by reading a long text under many of them.
+HELP = """Find the LaMPE map by which MODEL makes most of a long text.
 
-The first tokens of the text are fitted on: the local window, the best mapping length at each of a
-ladder of input lengths, the scaled sigmoid through them. As many after them decide whether the
-result is better than the safe defaults. A report is saved after every reading, so that Ctrl-C
-loses nothing: --resume goes on.
+The first tokens of the text are read once, under what convert would write. Excerpts of them and
+fresh ones are then asked under many maps, as `eval recall` does: what counts is recall loss plus
+unseen loss, beyond the window, with no loss inside it. The best maps then read another part of the
+text, which decides whether they are better than what convert would write. A report is saved after
+every map, so that Ctrl-C loses nothing: --resume goes on.
 
 \b
 Examples:
@@ -49,15 +51,31 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
         return seconds
 
 
+class Weights(click.ParamType):  # type: ignore[type-arg]
+    """Two numbers with a comma between them."""
+
+    name = "weights"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, ...]:
+        try:
+            return tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r:.80} is no weights; say 1,1 or 1,0.5", param, ctx)
+
+
 @click.command(name="calibrate", help=HELP)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--text", "texts", multiple=True, metavar="FILE",
               help="Long plain text, as the model will read; may be given several times.  "
                    "[default: Python's own documentation]")
 @click.option("--max-length", type=click.IntRange(2), metavar="TOKENS",
-              help="The longest input.  [default: what text and budget allow, at most 4 windows]")
+              help="The longest input; beyond 2 windows, shorter ones are looked at too.  "
+                   "[default: 2 windows, or 1.5 where text or budget is small]")
 @click.option("--budget", type=Duration(), default="30m", show_default=True,
               help="Time to spend in this run, as 45m or 2h.")
+@click.option("--weights", default="1,1", show_default=True, type=Weights(),
+              metavar="RECALL,UNSEEN",
+              help="What recall loss and unseen loss count; 0,1 is perplexity's view.")
 @click.option("--report", "report_path", type=NEW_FILE, metavar="FILE",
               help="Where the report goes.  [default: MODEL.calibration.json]")
 @click.option("--resume", is_flag=True, help="Go on from what the report holds.")
@@ -66,11 +84,11 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 @click.option("--force", is_flag=True, help="Replace OUTPUT if it exists.")
 @click.option("--threads", type=THREAD_COUNT, help=THREADS)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@click.option("--plot", type=PICTURE, help="Draw points and curve into a PNG.")
+@click.option("--plot", type=PICTURE, help="Draw both losses by mapping length into a PNG.")
 def command(
     model: Path, texts: tuple[str, ...], max_length: int | None, budget: float,
-    report_path: Path | None, resume: bool, write: Path | None, force: bool, threads: int | None,
-    as_json: bool, plot: Path | None,
+    weights: tuple[float, ...], report_path: Path | None, resume: bool, write: Path | None,
+    force: bool, threads: int | None, as_json: bool, plot: Path | None,
 ) -> None:
     from ..calibration.job import Outlook, calibrate
     from ..conversation.documents import read_documents
@@ -93,8 +111,9 @@ def command(
 
         def outlook(found: Outlook) -> None:
             listed = ", ".join(f"{length:,}" for length in found.lengths)
-            say(f"lengths {listed} tokens; about {found.readings} readings of about "
-                f"{duration(found.seconds_reading)}, at most {duration(found.seconds)}")
+            say(f"lengths {listed} tokens, {found.excerpts[0]} excerpts and {found.excerpts[1]} "
+                f"fresh ones; about {duration(found.seconds_reading)} a reading and "
+                f"{duration(found.seconds_asking)} a map, at most {duration(found.seconds)}")
 
         def show_progress(done: int, total: int) -> None:
             bar.total = total
@@ -103,7 +122,8 @@ def command(
         try:
             report = calibrate(
                 model, documents, max_length=max_length, budget=budget, report=path,
-                resume=resume, threads=threads, on_outlook=outlook, on_progress=show_progress,
+                resume=resume, weights=weights, threads=threads, on_outlook=outlook,
+                on_progress=show_progress,
                 on_stage=lambda stage: bar.relabel(f"calibrating: {stage}"),
             )
         except KeyboardInterrupt:
@@ -128,22 +148,31 @@ def command(
 
 
 def show(report: Report) -> None:
-    """For people: the points, why, and what was chosen."""
-    for point in report.points:
-        least, most = point.tied
-        same = "" if least == most else f"  (no worse: {least:,} to {most:,})"
-        out(f"{point.length:>8,} tokens  best m {point.best:>7,}{same}")
+    """For people: what each map did, why, and what was chosen."""
+    lengths = report.task.lengths
+    show_losses(report.candidates, lengths, "asked from one reading")
     for reason in report.reasons:
         out(f"- {shown(reason, MESSAGE_LIMIT)}")
-    if report.held_out:
-        heads = "".join(f"{length:>9,}" for length in report.task.lengths)
-        out(f"held out, perplexity {heads}   against the baseline")
-        for each in report.held_out:
-            # under `prompt` only the longest length is read as it would be
-            numbers = "".join("        -" if x != x else f"{x:9.3f}" for x in each.perplexity)
-            out(f"  {each.name:<18} {numbers}   {each.difference:+.4f} +- {each.error:.4f}")
+    show_losses(report.held_out, lengths, "held out, each read under its own map")
     if report.config is not None:
         names = ("local_window", "tail_window", "max_mapping_length", "slope", "offset",
-                 "short_length", "short_mapping_length", "attention_factor", "length_policy")
+                 "short_length", "short_mapping_length", "attention_factor")
         values = dataclasses.asdict(report.config)
         out("values       " + ", ".join(f"{name}={values[name]}" for name in names))
+
+
+def show_losses(found: Sequence[Judged], lengths: Sequence[int], what: str) -> None:
+    """A table of recall and unseen loss at each length, and the whole against the baseline."""
+    if not found:
+        return
+    heads = "".join(f"{length:>16,}" for length in lengths)
+    out(f"{what}: recall and unseen loss, nats a token, by tokens read")
+    out(f"  {'':<22}{heads}   both, beyond the window, against what convert would write")
+    for each in found:
+        numbers = "".join(
+            f"{'-':>16}" if recall != recall else f"{recall:9.3f} {unseen:6.3f}"
+            for recall, unseen in zip(each.recall, each.unseen, strict=True))
+        more = ("" if each.difference != each.difference or each.kind == "baseline" else
+                f"{each.difference:+.3f} +- {each.error:.3f}")
+        name = f"{each.name} ({each.kind})" if each.kind in ("baseline", "plain") else each.name
+        out(f"  {name:<22}{numbers}   {more}")

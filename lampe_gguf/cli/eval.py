@@ -13,8 +13,16 @@ from ..errors import LampeError, UsageError
 from ..evaluate.perplexity import METHODS, SCALINGS, Perplexity, check, perplexity
 from ..shown import json_text, shown
 from .console import out
+from .eval_needles import needles_command
 from .eval_recall import recall_command
-from .eval_tasks import kv_command, niah_command, passkey_command, ruler_command, tasks_command
+from .eval_tasks import (
+    kv_command,
+    lines_command,
+    niah_command,
+    passkey_command,
+    ruler_command,
+    tasks_command,
+)
 from .options import MAX_FACTOR, PICTURE, THREAD_COUNT, THREADS, Listed, Number, called_by_option
 from .spelling import USED, Respelled
 
@@ -164,6 +172,6 @@ def show_table(jobs: Sequence[tuple[str, int]], found: Sequence[Perplexity]) -> 
             f"{score(each.last_512)}{each.tokens_per_second:>12.0f}")
 
 
-for each in (recall_command, passkey_command, niah_command, kv_command, ruler_command,
-             tasks_command):
+for each in (recall_command, needles_command, passkey_command, niah_command, kv_command,
+             lines_command, ruler_command, tasks_command):
     command.add_command(each)

@@ -1,4 +1,4 @@
-"""lampe-gguf eval passkey, niah, kv"""
+"""lampe-gguf eval passkey, niah, kv, lines, ruler, tasks"""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from .task_options import (
     LENGTHS,
     LIMIT,
     OLD,
+    RAW,
+    READ_WITH,
     SEED,
     read_haystack,
     run_tasks,
@@ -53,6 +55,17 @@ Example:
   lampe-gguf eval kv model.gguf --lengths 4096,16384 --methods lampe,yarn,truncate
 """
 
+LINES_HELP = """Find the number of a line in a register of them (LongEval's lines).
+
+Nothing in the text helps but the line's name. Twenty questions share a register, which is read
+once.
+
+\b
+Example:
+  lampe-gguf eval lines model.gguf --lengths 4096,16384 --raw --read-with lampe \\
+      --methods lampe,4096/1024,truncate
+"""
+
 RULER_HELP = """The thirteen tasks of RULER (arXiv 2404.06654), made anew from a seed.
 
 Retrieval (niah_*), tracing variables (vt), common and frequent words (cwe, fwe). The questions
@@ -80,7 +93,7 @@ Example:
 
 
 @click.command(name="passkey", help=PASSKEY_HELP)
-@task_options(LENGTHS, LIMIT, SEED)
+@task_options(LENGTHS, LIMIT, SEED, READ_WITH, RAW)
 def passkey_command(
     model: Path, lengths: tuple[int, ...], limit: int, seed: int, **options: Any
 ) -> None:
@@ -99,7 +112,7 @@ def passkey_command(
                  show_default=True, metavar="SHARE,...", help="Where the needle is."),
     click.option("--limit", type=click.IntRange(1), default=3, show_default=True,
                  help="Questions for each length and depth."),
-    SEED, HAYSTACK,
+    SEED, HAYSTACK, READ_WITH, RAW,
 )
 def niah_command(
     model: Path, lengths: tuple[int, ...], depths: tuple[float, ...], limit: int, seed: int,
@@ -112,11 +125,11 @@ def niah_command(
     def generate(length: int, count: Count) -> Iterator[Item]:
         return niah(length, count, hay=hay, depths=depths, limit=limit, seed=seed)
 
-    run_tasks(model, generate, lengths, seed=seed, by_depth=True, **options)
+    run_tasks(model, generate, lengths, seed=seed, by="depth", **options)
 
 
 @click.command(name="kv", help=KV_HELP)
-@task_options(LENGTHS, LIMIT, SEED)
+@task_options(LENGTHS, LIMIT, SEED, READ_WITH, RAW)
 def kv_command(
     model: Path, lengths: tuple[int, ...], limit: int, seed: int, **options: Any
 ) -> None:
@@ -128,9 +141,27 @@ def kv_command(
     run_tasks(model, generate, lengths, seed=seed, **options)
 
 
+@click.command(name="lines", help=LINES_HELP)
+@task_options(
+    LENGTHS,
+    click.option("--limit", type=click.IntRange(1), default=20, show_default=True,
+                 help="Questions for each length."),
+    SEED, READ_WITH, RAW,
+)
+def lines_command(
+    model: Path, lengths: tuple[int, ...], limit: int, seed: int, **options: Any
+) -> None:
+    from ..evaluate.tasks.lines import lines
+
+    def generate(length: int, count: Count) -> Iterator[Item]:
+        return lines(length, count, limit=limit, seed=seed)
+
+    run_tasks(model, generate, lengths, seed=seed, by="quarter", **options)
+
+
 @click.command(name="ruler", help=RULER_HELP, cls=Respelled, old=OLD)
 @task_options(
-    LENGTHS, LIMIT, SEED, HAYSTACK,
+    LENGTHS, LIMIT, SEED, HAYSTACK, READ_WITH, RAW,
     click.option("--tasks", type=Listed(str), metavar="NAME,...", help="[default: all]"),
     click.option("--qa-passages", metavar="FILE", help="A JSONL of questions with passages."),
 )
@@ -172,6 +203,7 @@ def ruler_command(
                  help="The first questions of each file alone."),
     click.option("--max-length", type=click.IntRange(1024), metavar="TOKENS",
                  help="Leave out questions that need more."),
+    READ_WITH, RAW,
 )
 def tasks_command(
     model: Path, files: tuple[str, ...], limit: int | None, max_length: int | None, **options: Any

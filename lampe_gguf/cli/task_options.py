@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -12,7 +12,16 @@ from ..errors import LampeError
 from ..evaluate.perplexity import METHODS
 from ..shown import json_text
 from .console import out, say
-from .options import MAX_FACTOR, PICTURE, THREAD_COUNT, THREADS, Listed, Number, called_by_option
+from .options import (
+    MAX_FACTOR,
+    PICTURE,
+    TEXT,
+    THREAD_COUNT,
+    THREADS,
+    Listed,
+    Number,
+    called_by_option,
+)
 
 if TYPE_CHECKING:
     from ..evaluate.suite import Generator
@@ -32,13 +41,21 @@ SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=Tr
 HAYSTACK = click.option("--text", "haystack", metavar="FILE",
                         help="Text to hide things in.  [default: Python's own documentation]")
 
+READ_WITH = click.option(
+    "--read-with", type=TEXT, metavar="NAME",
+    help="Read each text once, with this method, for all that only map positions; they differ in "
+         "the questions.  [default: each reads for itself]",
+)
+RAW = click.option("--raw", is_flag=True, help="Leave the chat template aside: small models often "
+                                               "continue a text better than they answer.")
+
 OLD = {"--haystack": "--text"}  # of commands that have it
 
 _COMMON = (
-    click.option("--methods", type=Listed(click.Choice(METHODS)), default="lampe,truncate",
-                 show_default=True, metavar="NAME,...", help=", ".join(METHODS) + "."),
-    click.option("--raw", is_flag=True, help="Leave the chat template aside: small models often "
-                                             "continue a text better than they answer."),
+    click.option("--methods", type=Listed(TEXT), default="lampe,truncate", show_default=True,
+                 metavar="NAME,...",
+                 help=", ".join(METHODS) + "; a neighbour with its local window (jetlong:2048), or "
+                      "LaMPE's mapping length and local window (4096/1024)."),
     click.option("--resume", type=click.Path(path_type=Path), metavar="FILE",
                  help="Keep each answer in FILE as it comes, and ask nothing again that it holds."),
     click.option("--factor", type=Number(max=MAX_FACTOR), help="Of linear, yarn and ntk."),
@@ -52,7 +69,10 @@ _COMMON = (
 
 
 def task_options(*own: Callable[[Any], Any]) -> Callable[[F], F]:
-    """Add MODEL, a command's own options, and those that all tasks share."""
+    """Add MODEL, a command's own options, and those that all tasks share.
+
+    READ_WITH and RAW are a command's own: one may not have them, or with another default.
+    """
 
     def add(function: F) -> F:
         for option in reversed([*own, *_COMMON]):
@@ -72,16 +92,21 @@ def read_haystack(name: str | None) -> Any:
 
 def run_tasks(
     model: Path, generate: Generator, lengths: tuple[int, ...], *, methods: tuple[str, ...],
-    raw: bool, resume: Path | None, threads: int | None, portable: bool, as_json: bool,
-    plot: Path | None, seed: int = 0, by_depth: bool = False, **choices: Any,
+    read_with: str | None, resume: Path | None, threads: int | None, portable: bool, as_json: bool,
+    plot: Path | None, raw: bool = True, seed: int = 0, by: Literal["depth", "quarter", ""] = "",
+    **choices: Any,
 ) -> None:
-    """Run, and show what came out: all of it, or what there is by an error or Ctrl-C."""
-    from ..evaluate.suite import Observer, Suite
+    """Run, and show what came out: all of it, or what there is by an error or Ctrl-C.
+
+    by  what the table and the picture tell apart, too: depths of a grid, or quarters of the text
+    """
+    from ..evaluate.asking import Observer
+    from ..evaluate.suite import Suite
     from .progress import Progress
 
     suite = Suite(
-        model, generate, lengths, methods, raw=raw, threads=threads, portable=portable,
-        choices=choices, resume=resume,
+        model, generate, lengths, methods, read_with=read_with, raw=raw, threads=threads,
+        portable=portable, choices=choices, resume=resume,
     )
     results = suite.results
     try:
@@ -104,31 +129,36 @@ def run_tasks(
                      "with --resume FILE, nothing would have to be asked again")
             kept = f" are in {resume}" if resume is not None else ""
             say(f"{len(results)} answers{kept}; {where}", new_line=True)
-            _show(results, suite, as_json, by_depth, seed)
+            _show(results, suite, as_json, by, seed)
         raise
-    _show(results, suite, as_json, by_depth, seed)
+    _show(results, suite, as_json, by, seed)
     if plot is not None and results:
-        from ..evaluate.tasks.pictures import plot_grid, plot_scores
+        from ..evaluate.tasks.pictures import plot_grid, plot_places, plot_scores
         from ..evaluate.tasks.report import cells
 
-        if by_depth:
+        if by == "depth":
             plot_grid(cells(results, by_depth=True), plot)
+        elif by == "quarter":
+            plot_places(results, suite.window, plot)
         else:
             plot_scores(cells(results, seed=seed), suite.window, plot)
 
 
 def _show(
-    results: list[Result], suite: Any, as_json: bool, by_depth: bool, seed: int
+    results: list[Result], suite: Any, as_json: bool, by: str, seed: int
 ) -> None:
-    from ..evaluate.tasks.report import as_dict, cells, grid, table
+    from ..evaluate.tasks.report import as_dict, cells, grid, quarters, table
 
     if as_json:
         about = {"model": str(suite.model), "window": suite.window, "raw": suite.raw, "seed": seed,
                  "parameters": suite.parameters}
-        out(json_text(as_dict(results, by_depth, **about)))
+        out(json_text(as_dict(results, by == "depth", **about)))
         return
     out(table(cells(results, seed=seed), suite.methods))
-    if by_depth:
+    if by == "quarter":
+        out()
+        out(quarters(results, suite.methods))
+    if by == "depth":
         out()
         out(grid(cells(results, by_depth=True, seed=seed), suite.methods))
     out("\nmean score (95 % interval); prompts of the same tokens for every method, "

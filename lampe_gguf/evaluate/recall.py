@@ -7,6 +7,7 @@ so one reading serves every map: the map is the question's choice.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import time
@@ -15,7 +16,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..backend.vocabulary import beginning, excerpt, read_tokens, vocabulary
 from ..container.format import padded
@@ -25,18 +25,16 @@ from ..errors import LampeError, UsageError
 from ..method.config import LampeConfig
 from ..method.layers import LayerMap
 from ..model.choose import ModelFile, read_file
-from .perplexity import negative_log_likelihood, setting
+from .perplexity import model_rope, setting
+from .reading import ROOM, SIZE, FloatArray, Reading, excerpts_of, fresh_ones
 
 if TYPE_CHECKING:
     from ..backend.llama import LampeLlama
 
-CUE = 16  # tokens of an excerpt that are given
-SCORED = 48  # tokens after them that are predicted
 EXCERPTS = 48  # of the text, and as many fresh ones
 METHODS = ("lampe", "rope", "selfextend", "jetlong", "rerope")  # what positions alone make
-SEPARATOR = "\n\n\n"
+ALONE = ("truncate", "linear", "yarn", "ntk")  # need a reading of their own
 QUARTERS = 4
-
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ class Recall:
     unseen      loss on excerpts that were not read
     excerpts    the loss of each excerpt, far to near; `fresh` the same of the others. Two maps
                 have the same excerpts, so that their difference has an error of its own: versus()
-    seconds     of reading the text (0: another map's reading served) and of asking
+    seconds     of reading the text, as far as another map's reading did not serve, and of asking
     """
 
     name: str
@@ -75,7 +73,7 @@ class Recall:
     path: str
 
 
-def loss(values: Sequence[float] | npt.NDArray[np.float64]) -> Loss:
+def loss(values: Sequence[float] | FloatArray) -> Loss:
     """Mean and standard error; the error of a single value is not known (nan)."""
     found = np.asarray(values, dtype=np.float64)
     error = float(found.std(ddof=1) / np.sqrt(len(found))) if len(found) > 1 else float("nan")
@@ -86,11 +84,6 @@ def versus(one: Recall, other: Recall) -> tuple[Loss, Loss]:
     """How much more `one` loses than `other`, excerpt by excerpt: of recall, and of the unseen."""
     return (loss(np.subtract(one.excerpts, other.excerpts)),
             loss(np.subtract(one.fresh, other.fresh)))
-
-
-def starts_of(length: int, count: int, size: int = CUE + SCORED) -> list[int]:
-    """Where `count` excerpts of `size` tokens begin, spread evenly through `length` tokens."""
-    return [int((length - size) * (i + 0.5) / count) for i in range(count)]
 
 
 def map_named(name: str, config: LampeConfig, length: int) -> LampeConfig:
@@ -122,9 +115,9 @@ def map_named(name: str, config: LampeConfig, length: int) -> LampeConfig:
 def _whole(name: str, text: str) -> int:
     if not text.isdecimal():
         raise UsageError(
-            f"there is no map {name!r}; it is one of {', '.join(METHODS)}, a neighbour with its "
-            "local window (jetlong:2048), or LaMPE's L/s1 (4096/1024), with other values for some "
-            "layers behind it (6144/1024+10-14,25-29:1024/512)"
+            f"there is no map {name!r}; it is one of {', '.join(METHODS + ALONE)}, a neighbour "
+            "with its local window (jetlong:2048), or LaMPE's L/s1 (4096/1024), with other values "
+            "for some layers behind it (6144/1024+10-14,25-29:1024/512)"
         )
     return int(text)
 
@@ -145,8 +138,9 @@ def recall(
 ) -> list[Recall]:
     """Recall loss of a text's first `length` tokens under each of `methods`, and unseen loss.
 
-    methods      names of maps, as map_named() has them
-    read_with    the map that the text is read under, once for all
+    methods      names of maps, as map_named() has them, and of ALONE: what scales frequencies, and
+                 truncation (plain RoPE given the last window), which each read for themselves
+    read_with    the map that the text is read under, once for all maps
     reread       read it anew under each map instead
     excerpts     of the text, spread evenly
     fresh        excerpts of what follows the text; a quarter as many, at least 2, by default: maps
@@ -167,92 +161,94 @@ def recall(
     fresh = max(2, excerpts // 4) if fresh is None else fresh
     if min(excerpts, fresh) < 2:
         raise UsageError(f"{min(excerpts, fresh)} excerpts tell no error; give at least 2")
-    if length < 2 * (CUE + SCORED):
-        raise UsageError(f"the length is {length}; give at least {2 * (CUE + SCORED)} tokens")
+    if length < 2 * SIZE:
+        raise UsageError(f"the length is {length}; give at least {2 * SIZE} tokens")
     file = read_file(model)
-    room = length + 64 + CUE + SCORED
-    named = {name: map_named(name, file.config, room) for name in methods}
-    reading = map_named(read_with, file.config, room)
+    room = length + ROOM
+    ways = [_way(name, file, length, room) for name in methods]
+    read_under = map_named(read_with, file.config, room)
     with vocabulary(file) as vocab:
-        tokens = read_tokens(vocab, text, length + fresh * (CUE + SCORED))
-        read = excerpt(tokens, 0, length, beginning(vocab))
-        between = vocab.tokenize(SEPARATOR.encode(), False, False)
-    size = CUE + SCORED
-    old = [tokens[start : start + size] for start in starts_of(length, excerpts)]
-    new = [tokens[length + i * size : length + (i + 1) * size] for i in range(fresh)]
-    asked = (excerpts + fresh) * (len(between) + size)
-    total = length * (len(named) if reread else 1) + asked * len(named)
-    meter = Meter(total, on_progress)
+        tokens = read_tokens(vocab, text, length + fresh * SIZE)
+        begin = beginning(vocab)
+    old, new = excerpts_of(tokens, length, excerpts), fresh_ones(tokens, length, fresh)
+    readings = [way.length for way in ways if reread or way.alone]
+    readings += [length] * any(not (reread or way.alone) for way in ways)
+    meter = Meter(0, on_progress)
     found: list[Recall] = []
-    with _open(file, reading, room, threads) as llm:
-        seconds = 0.0
-        for i, (name, config) in enumerate(named.items()):
-            if reread or i == 0:
-                llm.set_config(config if reread else reading)
-                seconds = _read(llm, read, meter)
-            llm.set_config(config)
-            start = time.monotonic()
-            losses = [_ask(llm, length, between, each, meter) for each in (*old, *new)]
-            each = _result(name, config, length, losses, excerpts)
-            found.append(dataclasses.replace(
-                each, seconds_reading=seconds, seconds_asking=time.monotonic() - start,
-                path=llm.path,
-            ))
-            seconds = 0.0
+    with contextlib.ExitStack() as opened:
+        shared: Reading | None = None
+        for way in ways:
+            with contextlib.ExitStack() as own:
+                if way.alone:
+                    llm = own.enter_context(_open(file, way.config, room, threads, way.options))
+                    reading = Reading(llm, meter.advance)
+                else:
+                    if shared is None:
+                        llm = opened.enter_context(_open(file, read_under, room, threads))
+                        shared = Reading(llm, meter.advance)
+                    reading = shared
+                asked = (excerpts + fresh) * reading.question
+                meter.total = sum(readings) + asked * len(ways)
+                seconds = reading.read(
+                    excerpt(tokens, length - way.length, length, begin),
+                    way.config if way.alone or reread else read_under)
+                start = time.monotonic()
+                losses = reading.losses(way.config, old, new)
+                found.append(dataclasses.replace(
+                    _result(way, length, *losses), seconds_reading=seconds,
+                    seconds_asking=time.monotonic() - start, path=reading.llm.path,
+                ))
             on_found(found[-1])
     return found
 
 
-def _open(file: ModelFile, config: LampeConfig, room: int, threads: int | None) -> LampeLlama:
+@dataclass(frozen=True)
+class _Way:
+    """How a method reads and asks: under a map of one reading that others share, or alone.
+
+    options  of the context: frequencies that are scaled are so in the keys, too
+    length   tokens that are read, the last ones of the text
+    """
+
+    name: str
+    config: LampeConfig
+    options: dict[str, Any]
+    length: int
+    alone: bool
+
+
+def _way(name: str, file: ModelFile, length: int, room: int) -> _Way:
+    if name not in ALONE:
+        return _Way(name, map_named(name, file.config, room), {}, length, False)
+    how = setting(name, file.config, room, **model_rope(file))
+    # what is asked behind the text stays inside the window, too
+    read = min(length, file.config.window - (room - length)) if name == "truncate" else length
+    return _Way(name, how.lampe, how.options, read, True)
+
+
+def _open(
+    file: ModelFile, config: LampeConfig, room: int, threads: int | None,
+    options: dict[str, Any] | None = None,
+) -> LampeLlama:
     from ..backend.llama import LampeLlama
 
-    options: dict[str, Any] = {}
+    options = dict(options or {})
     if threads is not None:
         options |= {"n_threads": threads, "n_threads_batch": threads}
     return LampeLlama(file, lampe=config, n_ctx=padded(room, PAD), **options)
 
 
-def _read(llm: LampeLlama, tokens: list[int], meter: Meter) -> float:
-    start = time.monotonic()
-    llm.reset()
-    before = meter.done
-    llm.progress = lambda done, total: meter.advance(before + done - meter.done)
-    try:
-        llm.eval(tokens)
-    finally:
-        llm.progress = None
-    return time.monotonic() - start
-
-
-def _ask(
-    llm: LampeLlama, length: int, between: list[int], tokens: list[int], meter: Meter
-) -> float:
-    """Mean nats a token of an excerpt's scored tokens behind what was read, which stays."""
-    fed = [*between, *tokens]
-    first = len(between) + CUE - 1  # whose logits predict the first scored token
-    values = np.empty(SCORED)
-    llm.n_tokens = length  # what was asked before goes
-    for start, logits in llm.read_logits(fed):
-        lower, upper = max(start, first), min(start + len(logits), first + SCORED)
-        if lower < upper:
-            targets = np.array(fed[lower + 1 : upper + 1], dtype=np.int64)
-            values[lower - first : upper - first] = negative_log_likelihood(
-                logits[lower - start : upper - start], targets)
-    meter.advance(len(fed))
-    return float(values.mean())
-
-
-def _result(
-    name: str, config: LampeConfig, length: int, losses: list[float], count: int
-) -> Recall:
-    old, new = losses[:count], losses[count:]
-    if not np.isfinite(losses).all():
-        raise LampeError(f"the map {name} gives no finite loss; take another")
+def _result(way: _Way, length: int, old: FloatArray, new: FloatArray) -> Recall:
+    if not np.isfinite(np.concatenate([old, new])).all():
+        raise LampeError(f"the map {way.name} gives no finite loss; take another")
     names = ["method", "window", "local_window", "tail_window", "max_mapping_length", "slope",
              "offset", "attention_factor", "length_policy", "length_step", "group_size"]
-    parts = np.array_split(np.array(old), min(QUARTERS, count))
+    parameters = {each: getattr(way.config, each) for each in names}
+    if way.alone:
+        parameters |= {"method": way.name, "read": way.length, **way.options}
+    parts = np.array_split(old, min(QUARTERS, len(old)))
     return Recall(
-        name=name, parameters={each: getattr(config, each) for each in names}, length=length,
+        name=way.name, parameters=parameters, length=length,
         recall=loss(old), by_depth=[loss(part) for part in parts], unseen=loss(new),
-        excerpts=list(old), fresh=list(new), seconds_reading=0.0, seconds_asking=0.0, path="",
+        excerpts=old.tolist(), fresh=new.tolist(), seconds_reading=0.0, seconds_asking=0.0, path="",
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,34 +9,42 @@ from typing import TYPE_CHECKING, Any
 
 from ..backend.vocabulary import vocabulary
 from ..errors import LampeError, UsageError
+from ..method.config import LampeConfig
 from ..model.choose import ModelFile, read_file
-from .perplexity import METHODS, model_rope, setting
-from .tasks.answering import answer, can_share
+from .asking import Observer, Work, ask_alone, ask_shared, shared_cost
+from .perplexity import METHODS, SCALINGS, Setting, model_rope, setting
+from .recall import map_named
 from .tasks.item import Count, Item
 from .tasks.journal import Journal, Result
-from .tasks.prompting import Prompter, Tokens, common
-from .tasks.scoring import score
+from .tasks.prompting import Prompter
 
 if TYPE_CHECKING:
     from ..backend.llama import LampeLlama
 
+ALONE = ("truncate", *SCALINGS)  # read for themselves: another text, other frequencies
 Generator = Callable[[int, Count], Iterable[Item]]  # the items of one length, for a tokenizer
 
 
-@dataclass
-class Observer:
-    """What a run tells while it goes on; each may be left as it is.
+def method_setting(
+    method: str, config: LampeConfig, length: int, choices: dict[str, Any]
+) -> Setting:
+    """What a method means for `length` tokens: UsageError for one that there is not.
 
-    outlook  (tokens to read and to write in all, as far as is known by now)
-    work     (tokens read or written just now)
-    stage    (what is done now, in words)
-    note     (a sentence that the user should see)
+    method   one of METHODS; a neighbour with its local window, "jetlong:2048"; or "L/s1", LaMPE
+             with that mapping length at every length and that local window
+    choices  as in evaluate.setting(), for those of METHODS
     """
-
-    outlook: Callable[[int], None] = lambda total: None
-    work: Callable[[int], None] = lambda count: None
-    stage: Callable[[str], None] = lambda text: None
-    note: Callable[[str], None] = lambda text: None
+    if method in METHODS:
+        return setting(method, config, length, **choices)
+    if ":" not in method and "/" not in method:
+        raise UsageError(
+            f"there is no method {method!r}; it is one of {', '.join(METHODS)}, a neighbour with "
+            "its local window (jetlong:2048), or LaMPE's L/s1 (4096/1024)"
+        )
+    found = map_named(method, config, length)
+    names = ["method", "window", "local_window", "tail_window", "max_mapping_length",
+             "length_policy", "length_step", "group_size"]
+    return Setting(found, {}, {name: getattr(found, name) for name in names})
 
 
 @dataclass
@@ -47,6 +53,9 @@ class Suite:
 
     lengths   tokens of prompt and answer, at most
     generate  makes the items of one length
+    methods   as method_setting() has them
+    read_with the method under which each text is read, once for all methods that are maps of
+              positions: only the questions differ. None: each reads for itself
     portable  take the portable path, also where the devices have fused attention
     choices   as in evaluate.setting(): factor, local_window, group_size
     resume    the journal; None keeps results in memory alone
@@ -56,6 +65,7 @@ class Suite:
     generate: Generator
     lengths: Sequence[int]
     methods: Sequence[str] = ("lampe", "truncate")
+    read_with: str | None = None
     raw: bool = False
     threads: int | None = None
     portable: bool = False
@@ -72,11 +82,6 @@ class Suite:
         a model, a value or a length is refused; an interruption leaves the journal whole.
         """
         tell = observer or Observer()
-        for method in self.methods:
-            if method not in METHODS:
-                raise UsageError(
-                    f"there is no method {method!r}; it is one of {', '.join(METHODS)}"
-                )
         file = read_file(self.model)
         config = file.config
         self.window = config.window
@@ -85,13 +90,17 @@ class Suite:
             "model": self.model.name, "bytes": status.st_size, "raw": self.raw,
             # converting anew may change nothing else of the file
             "values": " ".join(f"{name}={x}" for name, x in config.effective().items()),
+            "read_with": self.read_with,
             **{name: value for name, value in self.choices.items() if value is not None},
         }
-        rope = model_rope(file)
+        choices = model_rope(file) | self.choices
         ordered = sorted(set(self.lengths))
-        for method in self.methods:
+        if self.read_with in ALONE:
+            raise UsageError(f"what is read with {self.read_with} serves no other method; give "
+                             "--read-with a method that maps positions, lampe say")
+        for method in (*self.methods, *([self.read_with] if self.read_with else [])):
             for length in ordered:
-                setting(method, config, length, **rope | self.choices)  # refuses before any work
+                method_setting(method, config, length, choices)  # refuses before any work
         with Journal(self.resume, settings) as journal, vocabulary(file) as vocab:
             damage = journal.damage()
             if damage is not None:
@@ -111,53 +120,49 @@ class Suite:
                             f"{item.max_tokens} for its answer, more than {length:,}; give a "
                             "greater length"
                         )
+                texts = [prompter.before_question(item) if self.read_with else 0
+                         for item in items]
                 work = []
                 for method in self.methods:
-                    asked = whole
-                    if method == "truncate":
-                        asked = [prompter.cut(item, self.window - item.max_tokens)
-                                 for item in items]
-                    work.append((method, _Work(items, asked, method, length, journal)))
-                outlook.known(length, [each.cost() for _, each in work])
-                for method, each in work:
-                    how = setting(method, config, length, **rope | self.choices)
+                    asked = prompter.cut(items, self.window) if method == "truncate" else whole
+                    work.append(Work(items, asked, texts, method, length, journal, self.results))
+                    how = method_setting(method, config, length, choices)
                     self.parameters.setdefault(method, {})[length] = how.parameters
-                    self.results += each.known
-                    yield from each.known
-                    if each.todo:
-                        yield from self._answer(file, each, how, tell)
+                    self.results += work[-1].known
+                    yield from work[-1].known
+                todo = [each for each in work if each.todo]
+                shared = [each for each in todo if self._is_shared(each.method, config)]
+                alone = [each for each in todo if each not in shared]
+                outlook.known(length, shared_cost(shared) + sum(each.cost() for each in alone))
+                yield from self._ask(file, config, shared, alone, length, choices, tell)
 
-    def _answer(
-        self, file: ModelFile, work: _Work, how: Any, tell: Observer
+    def setting_of(self, method: str, length: int) -> Setting:
+        """What a method of this suite means for `length` tokens."""
+        file = read_file(self.model)
+        return method_setting(method, file.config, length, model_rope(file) | self.choices)
+
+    def _is_shared(self, method: str, config: LampeConfig) -> bool:
+        # under the policy "prompt", keys depend on the length of the whole prompt
+        return (self.read_with is not None and method not in ALONE
+                and config.length_policy == "causal")
+
+    def _ask(
+        self, file: ModelFile, config: LampeConfig, shared: Sequence[Work], alone: Sequence[Work],
+        length: int, choices: dict[str, Any], tell: Observer,
     ) -> Iterator[Result]:
-        tell.stage(f"{work.method}, {work.length:,} tokens")
-        llm = self._open(file, how, max(len(p) + i.max_tokens for i, p, _ in work.todo))
-        try:
-            share = can_share(llm)
-            if not share and len(work.todo) > 1:
-                tell.note(
-                    "the length policy is 'prompt', where what was read cannot be kept for the "
-                    "next question: every prompt is read whole"
-                )
-            for item, prompt, digest in work.todo:
-                start = time.monotonic()
-                text, read = answer(
-                    llm, prompt, item.max_tokens, share=share, on_work=tell.work
-                )
-                result = Result(
-                    task=item.task, length=item.length, method=work.method, id=item.id,
-                    prompt=digest, depth=item.depth, metric=item.metric,
-                    expected=list(item.expected), answer=text, score=score(item, text),
-                    prompt_tokens=len(prompt), read=read,
-                    seconds=round(time.monotonic() - start, 3),
-                )
-                self.results.append(result)
-                work.journal.add(result)
-                yield result
-        finally:
-            llm.close()
+        def how(method: str) -> Setting:
+            return method_setting(method, config, length, choices)
 
-    def _open(self, file: ModelFile, how: Any, n_ctx: int) -> LampeLlama:
+        def opened(way: Setting, n_ctx: int) -> LampeLlama:
+            return self._open(file, way, n_ctx)
+
+        if shared:
+            yield from ask_shared(shared, [how(each.method) for each in shared],
+                                  how(str(self.read_with)), opened, tell)
+        for each in alone:
+            yield from ask_alone(each, how(each.method), opened, tell)
+
+    def _open(self, file: ModelFile, how: Setting, n_ctx: int) -> LampeLlama:
         from ..backend.llama import LampeLlama
 
         options = dict(how.options)
@@ -169,36 +174,6 @@ class Suite:
         )
 
 
-class _Work:
-    """The questions of one length for one method: those answered, and those to do in order."""
-
-    def __init__(
-        self, items: Sequence[Item], prompts: Sequence[Tokens], method: str, length: int,
-        journal: Journal,
-    ) -> None:
-        self.method = method
-        self.length = length
-        self.journal = journal
-        self.known: list[Result] = []
-        self.todo: list[tuple[Item, Tokens, str]] = []
-        for item, prompt in zip(items, prompts, strict=True):
-            digest = hashlib.sha256(prompt.tobytes()).hexdigest()[:16]
-            found = journal.found.get((item.task, item.length, method, item.id, digest))
-            if found is None:
-                self.todo.append((item, prompt, digest))
-            else:
-                self.known.append(found)
-
-    def cost(self) -> int:
-        """Tokens to read and, at most, to write."""
-        total, last = 0, None
-        for item, prompt, _ in self.todo:
-            shared = 0 if last is None else common(prompt, last)
-            total += len(prompt) - shared + item.max_tokens
-            last = prompt
-        return total
-
-
 class _Outlook:
     """Keeps an estimate of all work, from the lengths whose prompts have been made."""
 
@@ -208,9 +183,9 @@ class _Outlook:
         self.seen = 0
         self.tell = tell
 
-    def known(self, length: int, costs: Sequence[int]) -> None:
+    def known(self, length: int, cost: int) -> None:
         """The next length takes this much; those after it as much for each of their tokens."""
-        self.total += sum(costs)
+        self.total += cost
         self.seen += length
         self.ahead = [each for each in self.ahead if each > length]
         self.tell.outlook(round(self.total * (1 + sum(self.ahead) / self.seen)))

@@ -44,7 +44,7 @@ class Plan:
     >>> from lampe_gguf import default_config
     >>> plan = default_config(8192).plan(32768)
     >>> plan.length, plan.mapping_length, plan.local_window
-    (32768, 8192, 4096)
+    (32768, 4096, 1024)
     """
 
     length: int
@@ -182,7 +182,7 @@ def relative_position(plan: Plan, i: Positions, j: Positions) -> IntArray:
     >>> from lampe_gguf import default_config, relative_position
     >>> plan = default_config(8192).plan(32768)
     >>> relative_position(plan, 32767, [32767, 30000, 16384, 0]).tolist()
-    [0, 2767, 5778, 8191]
+    [0, 1183, 2423, 4095]
     """
     region = regions(plan, i, j)
     by_region = [

@@ -1,15 +1,15 @@
-"""Constants published or calibrated per model, safe defaults for others, the choice between."""
+"""Constants published or measured per model, safe defaults for others, the choice between."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from ..errors import LampeError, UsageError
 from ..method.config import LampeConfig
 from ..method.fields import MAX_LENGTH, MIN_WINDOW
+from ..method.schedule import round_up
 
 FLAT_OFFSET = 40.0  # 1 + exp(-40) is exactly 1 in double precision, so m = L at every length
 
@@ -47,45 +47,51 @@ def _published(
 
 
 def default_config(window: int) -> LampeConfig:
-    """Safe values for a model with a training window of `window` tokens and no fitted constants.
+    """Values for a model with a training window of W = `window` tokens and no fitted constants.
 
-    A flat schedule, m = L = W at every length: plain RoPE inside the window and LaMPE beyond,
-    with s1 = W/2. On SmolLM2 (W = 8192), perplexity of the last 2,048 tokens against L = 3/4 W
-    and s1 = W/8: 9.31 and 9.46 on 16,384 tokens of Python's reference, 13.01 and 13.24 on 32,768,
-    14.99 and 15.08 on 16,384 tokens of Perl's. s2 = min(200, W/32) is the published tail; inputs
-    up to 4 W are the range over which that was measured.
+    Plain RoPE up to W; beyond it L = W/2 at every length, with a local window of W/8: training
+    rarely reaches the far half of the window, so the near half is what a model knows to use.
+    They follow what is found in the far text and not the perplexity of new text, which hardly sees
+    the map (method, section 7); tools/reports has the measurements on three models. s2 = min(200,
+    W/32) is the published tail; inputs up to 4 W are the range over which that was measured.
     Raises LampeError for a window out of range.
 
     >>> from lampe_gguf import default_config
     >>> config = default_config(8192)
-    >>> config.context_length, config.local_window, config.provenance
-    (32768, 4096, 'uncalibrated: flat schedule, L = the window of 8192')
+    >>> config.context_length, config.max_mapping_length, config.local_window
+    (32768, 4096.0, 1024)
+    >>> config.plan(8192).is_identity, config.plan(8193).mapping_length
+    (True, 4096)
     """
     if not MIN_WINDOW <= window <= MAX_LENGTH:
         raise LampeError(
             f"the training window is {window} tokens; LaMPE needs one from {MIN_WINDOW} to "
             f"{MAX_LENGTH}: give the right one yourself (--window)"
         )
+    step = max(1, min(512, window // 8))
     return LampeConfig(
         window=window,
         context_length=min(4 * window, MAX_LENGTH),
-        local_window=window // 2,
+        local_window=window // 8,
         tail_window=min(200, window // 32),
-        max_mapping_length=float(window),
+        max_mapping_length=float(window // 2),
         slope=0.0,
         offset=FLAT_OFFSET,
-        length_step=max(1, min(512, window // 8)),
-        provenance=f"uncalibrated: flat schedule, L = the window of {window}",
+        # a window that is no multiple of the step ends within one
+        short_length=round_up(window, step) + 1,
+        short_mapping_length=window,
+        length_step=step,
+        provenance=f"uncalibrated: plain up to the window of {window}, beyond it L = {window // 2}",
     )
 
 
-def _calibrated(name: str, window: int, text: str, **values: Any) -> LampeConfig:
-    """What `lampe-gguf calibrate` found; without values, nothing better than the safe defaults."""
-    said = (f"calibrated on {text}" if values else
-            f"flat schedule, L = the window of {window}; calibration found none better on {text}")
-    return dataclasses.replace(
-        default_config(window), **values, provenance=f"preset {name}: {said}"
-    )
+def _measured(name: str, window: int) -> LampeConfig:
+    """The defaults, where recall on this very model found nothing better."""
+    config = default_config(window)
+    return dataclasses.replace(config, provenance=(
+        f"preset {name}: L = {config.max_mapping_length:.0f}, s1 = {config.local_window} beyond "
+        "the window, by recall in real text"
+    ))
 
 
 # slope, offset, max_mapping_length and the short rule: method, section 1. tail_window is the
@@ -106,11 +112,9 @@ PRESETS: dict[str, LampeConfig] = {
         "llama3.1", 131072, 4.505261149632588e-05, -2.788576860718702, 82358.52413056031, 4096, 0
     ),
     # tools/reports has what these were found by
-    "smollm2-135m": _calibrated("smollm2-135m", 8192, "pydoc_data to 16384 tokens"),
-    "gemma3-270m": _calibrated(
-        "gemma3-270m", 32768, "pydoc_data to 40960 tokens", local_window=9216,
-        max_mapping_length=24576.0, attention_factor=1.03,
-    ),
+    "smollm2-135m": _measured("smollm2-135m", 8192),
+    "gemma3-270m": _measured("gemma3-270m", 32768),
+    "qwen2.5-coder-0.5b": _measured("qwen2.5-coder-0.5b", 32768),
 }
 
 
@@ -129,6 +133,9 @@ _FAMILIES: dict[str, _Family] = {
     "llama3.1": _Family("llama", r"llama[-_ ]?v?3[._]1(?!\d)", (128256,)),
     "smollm2-135m": _Family("llama", r"smollm2[-_ ]135m", (49152,)),
     "gemma3-270m": _Family("gemma3", r"gemma[-_ ]?3[-_ ]270m", (262144,)),
+    "qwen2.5-coder-0.5b": _Family(
+        "qwen2", r"qwen[-_ ]?2\.5[-_ ]coder[-_ ]0\.5b", (151936,)
+    ),
 }
 
 

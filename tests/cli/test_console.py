@@ -205,9 +205,11 @@ def test_names_that_are_no_text(tiny: Callable[..., Path], tmp_path: Path) -> No
     ok(*kv, "--resume", folder + b"/j\xe9")
     ok(*kv, "--resume", folder + b"/j\xe9", "--json")
     other = folder + b"/\xe8.gguf"
-    os.rename(tiny("wide.gguf", window=128, lampe=None), other)
-    ok("calibrate", other, "--text", book, "--text", book, "--max-length", "160",
-       "--budget", "20s", "--write", folder + b"/cal\xe9.gguf", "--plot", folder + b"/cal\xe9.png")
+    os.rename(tiny("wide.gguf", window=256, lampe=None), other)
+    long = folder + b"/long-\xe9.txt"
+    Path(os.fsdecode(long)).write_text("Kites are red. " * 50)
+    ok("calibrate", other, "--text", long, "--text", long, "--max-length", "320",
+       "--budget", "60s", "--write", folder + b"/cal\xe9.gguf", "--plot", folder + b"/cal\xe9.png")
     ok("bench", model, "--lengths", "32", "--rounds", "1", "--decode", "1")
     ok("inspect", model)
     ok("attention", model, "--text", book, "--lengths", "64", "--plot", folder + b"/a\xe9$.png")

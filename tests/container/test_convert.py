@@ -56,7 +56,7 @@ def test_everything_else_is_carried_over(plain: Path) -> None:
     assert done.outputs == [plain.with_name("plain.lampe.gguf")]
     found = assert_converted(plain, done.outputs[0])
     assert found["local_window"] == 5 and found["window"] == 32 and found["version"] == 1
-    assert found["max_mapping_length"] == 32.0 and found["length_policy"] == "causal"
+    assert found["max_mapping_length"] == 16.0 and found["length_policy"] == "causal"
     assert "set by hand: local_window=5" in found["provenance"]
 
 

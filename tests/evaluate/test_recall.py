@@ -14,9 +14,20 @@ from conftest import call, tiny_config
 from lampe_gguf.backend.llama import LampeLlama
 from lampe_gguf.backend.vocabulary import read_tokens, vocabulary
 from lampe_gguf.errors import LampeError
-from lampe_gguf.evaluate import recall as measure
 from lampe_gguf.evaluate.perplexity import score
-from lampe_gguf.evaluate.recall import CUE, SCORED, map_named, recall, versus
+from lampe_gguf.evaluate.reading import (
+    CUE,
+    SCORED,
+    SEPARATOR,
+    SIZE,
+    Reading,
+    excerpts_of,
+    fresh_ones,
+    shared_prefix,
+    starts_of,
+)
+from lampe_gguf.evaluate.recall import map_named, recall, versus
+from lampe_gguf.model.presets import default_config
 
 Tiny = Callable[..., Path]
 TEXT = "".join(chr(97 + i * i % 26) + (" " if i % 5 == 0 else "") for i in range(1200))
@@ -32,7 +43,7 @@ def behind(model: Path, length: int, start: int, name: str) -> float:
     """The loss of one excerpt, read behind the text in one go under one map."""
     with vocabulary(model) as vocab:
         tokens = read_tokens(vocab, TEXT, 600)
-        between = vocab.tokenize(measure.SEPARATOR.encode(), False, False)
+        between = vocab.tokenize(SEPARATOR.encode(), False, False)
     fed = [*tokens[:length], *between, *tokens[start : start + CUE + SCORED]]
     config = map_named(name, LampeLlama(model, n_ctx=64).lampe_config or tiny_config(), 512)
     with LampeLlama(model, lampe=config, n_ctx=512) as llm:
@@ -42,7 +53,7 @@ def behind(model: Path, length: int, start: int, name: str) -> float:
 @pytest.mark.parametrize("name", ["lampe", "48/16", "rope", "jetlong:24", "48/16+1:40/8"])
 def test_an_excerpt_is_scored_as_if_it_stood_behind_the_text(model: Path, name: str) -> None:
     found, = recall(model, TEXT, 300, methods=[name], read_with=name, excerpts=4)
-    for start, got in zip(measure.starts_of(300, 4), found.excerpts, strict=True):
+    for start, got in zip(starts_of(300, 4), found.excerpts, strict=True):
         assert got == pytest.approx(behind(model, 300, start, name), abs=2e-3)
     for i, got in enumerate(found.fresh):
         assert got == pytest.approx(
@@ -64,7 +75,7 @@ def test_differences_are_of_the_same_excerpts(model: Path) -> None:
     of_recall, of_fresh = versus(one, other)
     assert of_recall.mean == pytest.approx(one.recall.mean - other.recall.mean)
     pairs = np.subtract(one.fresh, other.fresh)
-    assert of_fresh.error == pytest.approx(pairs.std(ddof=1) / 5**0.5)
+    assert of_fresh.error == pytest.approx(pairs.std(ddof=1) / len(pairs)**0.5)
     assert [len(one.by_depth), one.length] == [4, 300]
     assert np.mean([part.mean for part in other.by_depth]) == pytest.approx(
         other.recall.mean, abs=0.2)
@@ -85,13 +96,61 @@ def test_a_name_may_have_maps_of_layers(model: Path) -> None:
     assert base.excerpts != other.excerpts
 
 
+def test_a_reading_is_that_of_its_own_map_whatever_was_read_before(model: Path) -> None:
+    """What two maps or two lengths share is not read again, and the result is the same."""
+    counted: list[int] = []
+    with LampeLlama(model, n_ctx=512) as llm:
+        tokens = llm.tokenize(TEXT.encode())
+        base = llm.lampe_config or tiny_config()
+        wide, narrow = (map_named(name, base, 512) for name in ("96/16", "48/16"))
+        fresh = fresh_ones(tokens, 400, 3)
+
+        def asked(reading: Reading, length: int, config: object) -> np.ndarray:
+            return np.concatenate(reading.losses(
+                config, excerpts_of(tokens, length, 3), fresh))  # type: ignore[arg-type]
+
+        reading = Reading(llm, counted.append)
+        steps = [(300, wide, 300), (300, wide, 0), (300, narrow, 252), (200, narrow, 0),
+                 (250, narrow, 50), (250, wide, 202)]
+        for length, config, missing in steps:
+            text = tokens[:length]
+            assert reading.missing(text, config) == missing, (length, missing)
+            reading.read(text, config)
+            found = asked(reading, length, narrow)
+            anew = Reading(llm)
+            anew.read(text, config)
+            np.testing.assert_allclose(asked(anew, length, narrow), found, rtol=2e-5)
+        other = [tokens[1], *tokens[1:300]]
+        assert reading.missing(other, wide) == 300
+    assert sum(counted) >= 6 * 6 * (SIZE + len(reading.between)) + 604
+
+
+def test_shared_prefix_is_where_the_plans_are_the_same() -> None:
+    base = default_config(8192)
+    wide = map_named("8192/4096", base, 16384)
+    small = map_named("4096/1024", base, 16384)
+    assert shared_prefix(wide, small, 16384) == 4096
+    assert shared_prefix(wide, wide, 16384) == 16384
+    assert shared_prefix(wide, dataclasses.replace(wide, local_window=2048), 16384) == 8192
+    of_layers = [map_named(f"8192/4096+{text}", base, 16384) for text in
+                 ("3:4096/1024", "2-3:4096/1024", "3:2048/512", "3:8192/4096")]
+    one, more, less, same = of_layers
+    assert shared_prefix(wide, one, 16384) == shared_prefix(one, more, 16384) == 4096
+    assert shared_prefix(less, one, 16384) == 2048
+    assert shared_prefix(one, one, 16384) == shared_prefix(same, wide, 16384) == 16384
+    assert shared_prefix(wide, dataclasses.replace(wide, length_policy="prompt"), 16384) == 0
+    assert shared_prefix(wide, dataclasses.replace(wide, attention_factor=1.1), 16384) == 0
+    for at in range(512, 4097, 512):
+        assert wide.plan(at) == small.plan(at)
+
+
 def test_excerpts_are_spread_evenly() -> None:
-    assert measure.starts_of(1064, 4) == [125, 375, 625, 875]
-    assert measure.starts_of(128, 2) == [16, 48]
+    assert starts_of(1064, 4) == [125, 375, 625, 875]
+    assert starts_of(128, 2) == [16, 48]
 
 
 @pytest.mark.parametrize("options, words", [
-    ({"methods": ["yarn"]}, "there is no map 'yarn'"),
+    ({"methods": ["yam"]}, "there is no map 'yam'"),
     ({"methods": ["64/"]}, "there is no map '64/'"),
     ({"methods": ["rope:5"]}, "there is no map 'rope:5'"),
     ({"methods": ["48/16+1"]}, "there is no map of layers '1'"),
@@ -128,3 +187,25 @@ def test_the_command(model: Path, tmp_path: Path) -> None:
         "lampe", "48/16+0,1:40/8", "48/16"]
     wrong = call("eval", "recall", model, "--text", text, "--lengths", "300", "--methods", "x")
     assert wrong.returncode == 2 and "there is no map 'x'" in wrong.stderr
+
+
+def test_truncation_has_read_the_last_window_alone(model: Path) -> None:
+    cut, rope = recall(model, TEXT, 600, methods=["truncate", "rope"], read_with="rope", excerpts=8)
+    assert cut.parameters["read"] < 128 < cut.length == rope.length == 600
+    with vocabulary(model) as vocab:
+        tokens = read_tokens(vocab, TEXT, 700)
+        between = vocab.tokenize(SEPARATOR.encode(), False, False)
+    start = starts_of(600, 8)[0]
+    fed = [*tokens[600 - cut.parameters["read"] : 600], *between,
+           *tokens[start : start + CUE + SCORED]]
+    with LampeLlama(model, lampe=False, n_ctx=512) as llm:
+        assert cut.excerpts[0] == pytest.approx(float(score(llm, fed)[-SCORED:].mean()), abs=2e-3)
+
+
+@pytest.mark.parametrize("name", ["linear", "yarn", "ntk"])
+def test_scaled_frequencies_are_in_the_reading_too(model: Path, name: str) -> None:
+    lampe, own, again = recall(model, TEXT, 300, methods=["lampe", name, "48/16"], excerpts=3)
+    alone, = recall(model, TEXT, 300, methods=[name], excerpts=3)
+    other, = recall(model, TEXT, 300, methods=["48/16"], excerpts=3)
+    assert own.excerpts == alone.excerpts != lampe.excerpts
+    assert again.excerpts == other.excerpts and own.seconds_reading > 0 == again.seconds_reading

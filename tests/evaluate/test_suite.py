@@ -20,8 +20,10 @@ from lampe_gguf.backend.llama import LampeLlama
 from lampe_gguf.backend.vocabulary import vocabulary
 from lampe_gguf.cli import main as cli
 from lampe_gguf.errors import FieldError, LampeError, UsageError
+from lampe_gguf.evaluate import asking
 from lampe_gguf.evaluate import suite as suite_module
-from lampe_gguf.evaluate.suite import Observer, Suite
+from lampe_gguf.evaluate.asking import Observer
+from lampe_gguf.evaluate.suite import Suite
 from lampe_gguf.evaluate.tasks.answering import answer
 from lampe_gguf.evaluate.tasks.item import Count, Item, draw
 from lampe_gguf.evaluate.tasks.journal import Result
@@ -88,15 +90,30 @@ def test_a_cut_prompt_keeps_its_beginning_and_the_question(model: Path) -> None:
     with vocabulary(model) as vocab:
         for raw, room in ((True, 50), (False, 120)):
             prompter = Prompter(vocab, raw)
-            whole, cut = prompter.tokens(item), prompter.cut(item, room)
+            whole, (cut,) = prompter.tokens(item), prompter.cut([item], room + 6)
             assert len(cut) == room < len(whole)
             text = vocab.detokenize(cut.tolist(), special=True).decode()
             assert "Read: " in text and " Q0?" in text
             kept = common(whole, cut)
             assert np.array_equal(cut[kept:], whole[len(whole) - room + kept :])
-            assert np.array_equal(prompter.cut(item, len(whole)), whole)
+            assert np.array_equal(prompter.cut([item], len(whole) + 6)[0], whole)
         with pytest.raises(LampeError, match="the model's window leaves 10"):
-            Prompter(vocab, True).cut(item, 10)
+            Prompter(vocab, True).cut([item], 16)
+
+
+def test_questions_about_one_text_are_left_the_same_part_of_it(model: Path) -> None:
+    one = next(iter(questions(256, len)))
+    other, apart = Item(**{**vars(one), "after": " What is it that the letters say?"}), Item(
+        **{**vars(one), "context": "x" + one.context})
+    with vocabulary(model) as vocab:
+        prompter = Prompter(vocab, True)
+        first, second, third = prompter.cut([one, other, apart], 100)
+        shared = common(first, second)
+        assert len(second) == 94 and len(third) == 94 > len(first)
+        assert shared >= len(first) - len(vocab.tokenize(one.after.encode(), False, False)) - 1
+    found = run(model, lengths=(300,), methods=("truncate",), generate=lambda n, count: [
+        one, Item(**{**vars(other), "id": "1"})])
+    assert found[1].read <= len(other.after) + 2 < found[1].prompt_tokens
 
 
 def test_the_answers_beginning_follows_the_template(model: Path) -> None:
@@ -182,11 +199,11 @@ def test_an_interruption_keeps_what_was_answered(
         done.append(1)
         return answer(*arguments, **options)
 
-    monkeypatch.setattr(suite_module, "answer", interrupted)
+    monkeypatch.setattr(asking, "answer", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(model, resume=journal)
     assert len(journal.read_text().splitlines()) == 1 + 4
-    monkeypatch.setattr(suite_module, "answer", answer)
+    monkeypatch.setattr(asking, "answer", answer)
     again = run(model, resume=journal)
     assert len(again) == 12 and len(journal.read_text().splitlines()) == 1 + 12
 
@@ -293,7 +310,7 @@ def test_ctrl_c_shows_what_is_there(smollm2_path: Path, tmp_path: Path) -> None:
 
 
 def test_commands_teach(tmp_path: Path) -> None:
-    for name in ("passkey", "niah", "kv", "ruler", "tasks"):
+    for name in ("needles", "passkey", "niah", "kv", "lines", "ruler", "tasks"):
         done = call("eval", name, "--help")
         assert done.returncode == 0 and "Example" in done.stdout and "truncate" in done.stdout
     assert "passkey" in call("eval", "--help").stdout
@@ -304,7 +321,7 @@ def test_commands_teach(tmp_path: Path) -> None:
     (["passkey", "{m}", "--lengths", "128,x"], 2, "not a valid integer"),
     (["passkey", "{m}", "--lengths", "8"], 2, "not in the range"),
     (["passkey", "{m}", "--lengths", ","], 2, "it is empty"),
-    (["niah", "{m}", "--methods", "lampe,nope"], 2, "'nope' is not one of"),
+    (["niah", "{m}", "--methods", "lampe,nope"], 2, "no method 'nope'"),
     (["niah", "{m}", "--text", "nosuch.txt"], 1, "cannot read nosuch.txt"),
     (["ruler", "{m}", "--tasks", "vt,nope"], 2, "no task 'nope'"),
     (["ruler", "{m}", "--tasks", "qa_1"], 2, "--qa-passages"),
@@ -329,7 +346,7 @@ def test_an_error_keeps_what_was_answered(
         done.append(1)
         return answer(*arguments, **options)
 
-    monkeypatch.setattr(suite_module, "answer", failing)
+    monkeypatch.setattr(asking, "answer", failing)
     arguments = ["eval", "passkey", str(model), "--raw", "--lengths", "512", "--limit", "3",
                  "--methods", "lampe"]
     assert cli.main(arguments) == 1

@@ -95,12 +95,12 @@ def test_a_measurement_of_nothing(name: str, option: str) -> None:
 
 
 @pytest.mark.parametrize("option, value, said", [
-    ("--lengths", "4096,0", "at least 1"), ("--segments", "0", "at least 1"),
-    ("--methods", "lampe,magic", "no method magic"), ("--methods", "rope", "name it"),
+    ("--windows", "2,0", "not in the range"), ("--seeds", "0", "at least 1"),
+    ("--methods", "lampe,magic", "no method 'magic'"), ("--methods", "rope", "name it"),
+    ("--what", "magic", "not one of"), ("--read-with", "yarn", "serves no other"),
 ])
 def test_a_study_of_nothing(option: str, value: str, said: str, tmp_path: Path) -> None:
-    done = start("tools/measure/study.py", "--show", "--report", str(tmp_path / "none.json"),
-                 option, value)
+    done = start("tools/measure/study.py", "--show", "--reports", str(tmp_path), option, value)
     assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from ...plot import new_figure, save_figure
 from ...shown import title
 from ..recall import Recall
+from .journal import Result
 from .report import Cell
 
 
@@ -77,6 +79,46 @@ def plot_scores(
     figure.supxlabel("tokens", fontsize=9)
     figure.supylabel("score", fontsize=9)
     save_figure(figure, path)
+
+
+def plot_places(
+    results: Sequence[Result], window: int, path: str | os.PathLike[str]
+) -> None:
+    """Where the facts stand that were found (filled) and lost: a row a method, a panel a length.
+
+    results  with a depth each; the dashed line is where truncation cuts the text off
+    """
+    lengths = sorted({each.length for each in results})
+    methods = list(dict.fromkeys(each.method for each in results))
+    figure = new_figure(9, 0.6 + len(lengths) * (0.7 + 0.32 * len(methods)))
+    panels = figure.subplots(len(lengths), 1, squeeze=False)[:, 0]
+    for axes, length in zip(panels, lengths, strict=True):
+        draw_places(axes, {
+            title(method): [(each.depth or 0.0, each.score == 1) for each in results
+                            if (each.length, each.method) == (length, method)]
+            for method in methods
+        })
+        if length > window:
+            axes.axvline(1 - window / length, color="gray", linestyle="--", linewidth=1)
+        axes.set_title(f"{length:,} tokens", fontsize=9)
+    panels[-1].set_xlabel("where the fact stands in the text")
+    save_figure(figure, path)
+
+
+def draw_places(axes: Any, rows: Mapping[str, Sequence[tuple[float, bool]]]) -> None:
+    """One panel of plot_places: for each label, places (0 ... 1) and whether it was found there."""
+    labels = []
+    for row, (label, asked) in enumerate(rows.items()):
+        colour = f"C{row % 10}"
+        for found in (True, False):
+            places = [place for place, right in asked if right == found]
+            axes.scatter(places, [row] * len(places), s=36, edgecolors=colour,
+                         facecolors=colour if found else "none")
+        labels.append(f"{label}: {sum(right for _, right in asked)} of {len(asked)}")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.set_xlim(0, 1)
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
 
 
 def plot_recall(tables: Sequence[Sequence[Recall]], path: str | os.PathLike[str]) -> None:

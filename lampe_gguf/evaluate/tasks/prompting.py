@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -32,24 +34,41 @@ class Prompter:
         """The whole prompt, the answer's beginning included: [n]."""
         return np.array(self._encode(item.text, item.prefix, item.chat), dtype=np.int32)
 
-    def cut(self, item: Item, room: int) -> Tokens:
-        """The prompt in at most `room` tokens: the front of its context is left out: [n].
+    def before_question(self, item: Item) -> int:
+        """Tokens of the whole prompt, from its beginning on, that hold nothing of the question."""
+        bare = dataclasses.replace(item, after="", prefix="")
+        return common(self.tokens(item), self.tokens(bare))
 
-        What stands before and after the context is kept. LampeError where that alone is too long.
+    def cut(self, items: Sequence[Item], window: int) -> list[Tokens]:
+        """The prompts, each with its answer in at most `window` tokens: fronts are left out.
+
+        Of an item's context, that is; what stands before and after it is kept. Questions about
+        one text are left the same part of it, so that it is read once. LampeError where a
+        question alone is too long.
         """
-        whole = self.tokens(item)
-        if len(whole) <= room:
+        whole = [self.tokens(item) for item in items]
+        over: dict[tuple[str, str], int] = {}  # tokens to leave out, by text
+        for item, tokens in zip(items, whole, strict=True):
+            text = item.before, item.context
+            over[text] = max(over.get(text, 0), len(tokens) + item.max_tokens - window)
+        return [self._without(item, tokens, over[item.before, item.context])
+                for item, tokens in zip(items, whole, strict=True)]
+
+    def _without(self, item: Item, whole: Tokens, count: int) -> Tokens:
+        """The prompt without the first `count` tokens of its context."""
+        if count <= 0:
             return whole
         empty = np.array(
             self._encode(item.before + item.after, item.prefix, item.chat), dtype=np.int32
         )
-        if len(empty) >= room:
+        if len(empty) >= len(whole) - count:
             raise LampeError(
                 f"the question of item {item.id} of {item.task} has {len(empty):,} tokens and the "
-                f"model's window leaves {room:,}; leave out --methods truncate"
+                f"model's window leaves {max(0, len(whole) - count):,}; leave out --methods "
+                "truncate"
             )
         start = common(whole, empty)
-        return np.concatenate([whole[:start], whole[len(whole) - (room - start) :]])
+        return np.concatenate([whole[:start], whole[start + count :]])
 
     def _encode(self, text: str, prefix: str, chat: bool) -> list[int]:
         if chat and not self.raw:

@@ -102,6 +102,29 @@ def grid(found: Sequence[Cell], methods: Sequence[str]) -> str:
     return _aligned(rows)
 
 
+def quarters(results: Iterable[Result], methods: Sequence[str]) -> str:
+    """How many were found by each method, of all and by quarter of the text; a row each.
+
+    results  with a depth each, of one task
+    """
+    rows = [["tokens", "method", "found", "1st quarter", "2nd", "3rd", "4th"]]
+    groups: dict[tuple[int, str], list[Result]] = {}
+    for each in results:
+        groups.setdefault((each.length, each.method), []).append(each)
+    for length, method in sorted(groups, key=lambda key: (key[0], methods.index(key[1]))):
+        group = groups[length, method]
+        parts = [[each for each in group if quarter(each.depth or 0.0) == i] for i in range(4)]
+        rows.append([f"{length:,}", shown(method, 60),
+                     *(f"{sum(each.score == 1 for each in part)} of {len(part)}"
+                       for part in [group, *parts])])
+    return _aligned(rows)
+
+
+def quarter(depth: float) -> int:
+    """0 ... 3, of a depth of 0 ... 1."""
+    return min(3, int(depth * 4))
+
+
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []

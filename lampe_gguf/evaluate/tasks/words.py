@@ -38,3 +38,8 @@ def key_words(rng: random.Random, n: int) -> list[str]:
     """`n` names, all different (up to the number of pairs there are)."""
     pairs = rng.sample(range(len(ADJECTIVES) * len(NOUNS)), n)
     return [f"{ADJECTIVES[p // len(NOUNS)]}-{NOUNS[p % len(NOUNS)]}" for p in pairs]
+
+
+def all_key_words() -> list[str]:
+    """Every such name, each once, in order."""
+    return [f"{adjective}-{noun}" for adjective in ADJECTIVES for noun in NOUNS]

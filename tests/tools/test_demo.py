@@ -1,0 +1,77 @@
+"""The demonstration: what each way is given, what it is told, and how it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import demo
+import numpy as np
+import pytest
+from conftest import tiny_config
+
+from lampe_gguf.backend.llama import LampeLlama
+from lampe_gguf.backend.vocabulary import vocabulary
+from lampe_gguf.evaluate.perplexity import score, summary
+from lampe_gguf.evaluate.tasks.item import Item
+from lampe_gguf.evaluate.tasks.needles import needles
+from lampe_gguf.evaluate.tasks.prompting import Prompter
+
+Tiny = Callable[..., Path]
+LENGTH, WINDOW = 3200, 1200
+TEXT = " ".join(f"Sentence {i} says nothing." for i in range(400))
+
+
+@pytest.fixture
+def model(tiny: Tiny) -> Path:
+    return tiny("m.gguf", window=WINDOW, lampe=tiny_config(
+        window=WINDOW, local_window=64, max_mapping_length=600.0, context_length=4096))
+
+
+def test_every_way_gets_the_same_questions(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[Item, int]] = []
+
+    def answered(llm: LampeLlama, prompt: Any, most: int) -> tuple[str, int]:
+        said = llm.detokenize(prompt.tolist()).decode()
+        with vocabulary(model) as vocab:
+            items = list(needles(LENGTH, Prompter(vocab, True).count, text=TEXT))
+        item, = (each for each in items if said.endswith(each.after))
+        told.append((item, len(prompt)))
+        return f" {item.expected[0]}. The" if item.expected[0] in said else " 12.", 0
+
+    monkeypatch.setattr(demo, "answer", answered)
+    plain, cut, lampe = demo.compare(model, TEXT, LENGTH)
+    assert [len(way.found) for way in (plain, cut, lampe)] == [20, 20, 20]
+    assert plain.found == lampe.found == [True] * 20
+    # what the window does not hold is cut off, and the rest is seen
+    seen = cut.found.index(True)
+    assert cut.found == [None] * seen + [True] * (20 - seen)
+    assert seen == pytest.approx(20 * (1 - WINDOW / LENGTH), abs=1.5)
+    assert all(size <= (WINDOW if 20 <= i < 40 else LENGTH) for i, (_, size) in enumerate(told))
+    assert plain.perplexity != lampe.perplexity
+
+
+def test_the_perplexity_is_of_the_texts_end(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "SCORED", 100)
+    with LampeLlama(model, n_ctx=1024) as llm:
+        tokens = llm.tokenize(TEXT.encode())[:900]
+        whole = score(llm, tokens)
+        told: list[int] = []
+        llm.reset()
+        found = demo.read_all(llm, tokens, told.append)
+        assert found == pytest.approx(float(np.exp(whole[-100:].mean())), rel=1e-4)
+        assert told == sorted(told) and told[-1] == 900
+        assert summary(whole, 0)["all"] != pytest.approx(found)
+
+
+def test_how_it_is_shown() -> None:
+    ways = [demo.Way("plain RoPE", [False, None, True], 783.25, "a b", 61.0),
+            demo.Way("LaMPE", [True, True, True], 9.3, "so it goes on and on and on, at length", 9)]
+    assert demo.marks_for("utf-8") == "●○·"
+    for encoding in ("ascii", "cp1252", None, "nonsense"):
+        assert demo.marks_for(encoding) == "*o."
+    shown = demo.report(ways, "*o.")
+    assert "  plain RoPE  o . *   1 of 3\n  LaMPE       * * *   3 of 3\n" in shown
+    assert "tokens: 783.25" in shown and shown.isascii()
+    assert max(map(len, shown.splitlines())) <= 100

@@ -1,0 +1,73 @@
+"""Pictures of the study, a panel for each model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lampe_gguf.evaluate.recall import loss
+from lampe_gguf.evaluate.tasks.pictures import draw_places
+from lampe_gguf.plot import new_figure, save_figure
+from measure.studying.kept import Kept
+from measure.studying.measuring import length_of, named
+from measure.studying.tables import found, joined, label, quarters_of
+
+WINDOWS = 2.0  # what the pictures show
+FACTS = ("lampe", "truncate", "rope")
+RECALL = ("lampe", "truncate", "jetlong", "yarn")  # plain RoPE's would leave no room for them
+
+
+def draw_facts(all_kept: Sequence[Kept], path: Path) -> bool:
+    """Facts found by place: LaMPE, truncation, plain RoPE. False where none was measured."""
+    shown = [kept for kept in all_kept
+             if found(kept, "needles", length_of(kept.window, WINDOWS), "lampe")]
+    if not shown:
+        return False
+    figure = new_figure(9, 0.5 + 1.6 * len(shown))
+    panels = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
+    for axes, kept in zip(panels, shown, strict=True):
+        length = length_of(kept.window, WINDOWS)
+        draw_places(axes, {
+            label(method): [
+                (place or 0.0, score == 1)
+                for each in found(kept, "needles", length, method).values()
+                for place, score in zip(each.found["places"], each.found["scores"], strict=True)]
+            for method in FACTS
+        })
+        axes.axvline(1 - kept.window / length, color="gray", linestyle="--", linewidth=1)
+        axes.set_title(f"{kept.model}, trained on {kept.window:,} tokens, reads {length:,}",
+                       fontsize=9)
+    panels[-1].set_xlabel("where the fact stands in the text (dashed: where the window begins)")
+    save_figure(figure, path)
+    return True
+
+
+def draw_recall(all_kept: Sequence[Kept], path: Path) -> bool:
+    """Recall loss by quarter of the text, unseen loss dashed. False where none was measured."""
+    shown = [kept for kept in all_kept
+             if found(kept, "recall", length_of(kept.window, WINDOWS), "lampe")]
+    if not shown:
+        return False
+    figure = new_figure(1.5 + 3.8 * len(shown), 3.8)
+    panels = figure.subplots(1, len(shown), squeeze=False)[0]
+    for axes, kept in zip(panels, shown, strict=True):
+        length = length_of(kept.window, WINDOWS)
+        for method in RECALL:
+            mine = found(kept, "recall", length, named(method, kept.window))
+            if not mine:
+                continue
+            parts = quarters_of(mine)
+            middles = [(i + 0.5) / len(parts) * length for i in range(len(parts))]
+            line = axes.errorbar(middles, [part.mean for part in parts],
+                                 [part.error for part in parts], marker="o", markersize=4,
+                                 capsize=3, label=label(method))
+            axes.axhline(loss(joined(mine, "fresh", list(mine))).mean,
+                         color=line[0].get_color(), linestyle="--", linewidth=1)
+        axes.set_title(f"{kept.model}, {length:,} tokens", fontsize=9)
+        axes.set_xlabel("where the excerpt stands")
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("nats a token, fed again (dashed: never read)")
+    panels[0].legend(fontsize=8)
+    save_figure(figure, path)
+    return True
