@@ -127,7 +127,7 @@ def test_convert_inspect_strip(tiny: Callable[..., Path], tmp_path: Path) -> Non
     after = json.loads(call("inspect", output, "--json").stdout)
     assert after["converted"] is True and after["config"] == before["config"]
     assert [row["length"] for row in after["mapping"]] == [16, 32, 64, 128]
-    assert [row["mapping_length"] for row in after["mapping"]] == [16, 32, 32, 32]
+    assert [row["mapping_length"] for row in after["mapping"]] == [16, 32, 16, 16]
     picture = tmp_path / "map.png"
     text = call("inspect", output, "--plot", picture)
     assert "compression" in text.stdout and "4.00" in text.stdout
