@@ -17,6 +17,7 @@ from .model import metadata
 from .model.choose import choose_config, require_qualified
 from .model.description import read_model
 from .model.encoding import encode
+from .model.layers import n_layer_of, require_layers
 from .old_names import renamed
 
 
@@ -44,7 +45,8 @@ def convert_gguf(
 
     preset       name of published or calibrated values, see `preset`; None: what suits the model
     config       a whole configuration instead
-    values       single fields of LampeConfig in their place, such as local_window=1024 (tokens)
+    values       single fields of LampeConfig in their place, such as local_window=1024 (tokens);
+                 layer_maps has LayerMap, or texts such as "10-14,25-29:1024/512"
     force        replace an output that exists
     on_progress  called with (bytes written, bytes to write); both are the same once the disk has
                  the rest to do
@@ -68,7 +70,9 @@ def convert_gguf(
             config = choose_config(model, preset, values)
         elif preset is not None or values:
             raise UsageError("give either a whole configuration or single values, not both")
-        added = encode(model.architecture, config)
+        config.validate()
+        require_layers(model.architecture, model.values, config)
+        added = encode(model.architecture, config, n_layer_of(model.architecture, model.values))
         path = resolve_target(file.path, Path(target) if target else None, default_target(file))
         start = metadata.prefix(model.architecture)
         outputs = rewrite(

@@ -6,6 +6,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -80,11 +81,11 @@ class _Closed:
 
 def _overrides(
     model_path: str | os.PathLike[str], lampe: LampeConfig | Literal["auto"]
-) -> dict[str, int | float | str]:
+) -> tuple[dict[str, int | float | str], LampeConfig]:
     model = read_file(model_path).info
     require_qualified(model)
     config = choose_config(model) if lampe == "auto" else lampe
-    return metadata.as_overrides(model.architecture, config)
+    return metadata.as_overrides(model.architecture, config), config
 
 
 def _without(
@@ -172,11 +173,13 @@ class LampeLlama(Llama):  # type: ignore[misc]
             options["n_threads"] = usable_cores()
         self._given = {"lampe": lampe, "attention": attention, "kv_overrides": kv_overrides}
         overrides = dict(kv_overrides or {})
+        given: LampeConfig | None = None
         if lampe is False:
-            given, n_ctx = _without(file, n_ctx)
-            overrides = {**given, **overrides}
+            off, n_ctx = _without(file, n_ctx)
+            overrides = {**off, **overrides}
         elif lampe is not None:
-            overrides = {**_overrides(file, lampe), **overrides}
+            own, given = _overrides(file, lampe)
+            overrides = {**own, **overrides}
 
         self._loading = opening.Loading(on_load)
 
@@ -196,6 +199,10 @@ class LampeLlama(Llama):  # type: ignore[misc]
             self._model.__class__ = Model
             if attention is not None and api.is_enabled(self._ctx.ctx):
                 api.set_path(self._ctx.ctx, attention)
+            config = self.lampe_config
+            if given is not None and given.layer_maps and config is not None:
+                # no override holds them; what else is given stays
+                api.set_config(self._ctx.ctx, replace(config, layer_maps=given.layer_maps))
 
         # llama.cpp calls Python for each line of its log: in the main thread, Ctrl-C would be
         # raised there, printed and forgotten
@@ -250,9 +257,12 @@ class LampeLlama(Llama):  # type: ignore[misc]
             return None
         return api.get_sequence_plan(self._ctx.ctx)
 
-    def plan_for(self, length: int) -> Plan | None:
-        """The plan for an input of `length` tokens, None where LaMPE is off."""
-        return api.get_plan(self._ctx.ctx, length)
+    def plan_for(self, length: int, layer: int | None = None) -> Plan | None:
+        """The plan for an input of `length` tokens, None where LaMPE is off.
+
+        layer  number of one, which may have a map of its own, or see a sliding window
+        """
+        return api.get_plan(self._ctx.ctx, length, layer)
 
     def set_config(self, config: LampeConfig) -> None:
         """Use other values from the next token on; cached keys carry no positions."""
