@@ -331,3 +331,15 @@ def test_the_backend_checks_what_it_is_given(
     assert llm.lampe_config == BASE
     assert backend._library().llama_lampe_set_params(llm.ctx, ctypes.byref(raw())) == 0
     assert llm.lampe_config == CONFIG
+
+
+@pytest.mark.parametrize("fused", PATHS)
+def test_a_map_may_move_from_layer_to_layer(tiny: Tiny, fused: bool) -> None:
+    """Graphs of as many tensors, in another order: what the allocator takes for the same one."""
+    path = tiny(n_layer=6, lampe=BASE)
+    llm = opened(path, fused)
+    for layer in (0, 2, 5, 1, 4):
+        moved = dataclasses.replace(BASE, layer_maps=(LayerMap((layer,), 3, 1, 9.0),))
+        llm.set_config(moved)
+        want = all_logits(opened(path, fused, lampe=moved), TOKENS)
+        np.testing.assert_array_equal(all_logits(llm, TOKENS), want)
