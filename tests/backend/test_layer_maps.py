@@ -340,6 +340,7 @@ def test_a_map_may_move_from_layer_to_layer(tiny: Tiny, fused: bool) -> None:
     llm = opened(path, fused)
     for layer in (0, 2, 5, 1, 4):
         moved = dataclasses.replace(BASE, layer_maps=(LayerMap((layer,), 3, 1, 9.0),))
+        llm.reset()
         llm.set_config(moved)
         want = all_logits(opened(path, fused, lampe=moved), TOKENS)
         np.testing.assert_array_equal(all_logits(llm, TOKENS), want)
