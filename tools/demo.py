@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Twenty facts in 16,384 tokens, read by an 8K model: which of them does each way find?
+"""16,384 tokens read by an 8K model: what does each way still know of them, by place?
 
-Plain RoPE reads them all, and so does LaMPE; between them stands what people do today: cutting the
-text to the last 8,192 tokens. Beside it, how well each predicts the text's end, and how it goes on.
+Twenty passages are begun again: how much of each does the model know how to go on with? Twenty
+facts are hidden through the text: which does it find? Plain RoPE reads all of it, and so does
+LaMPE; between them stands what people do today: cutting the text to the last 8,192 tokens. Beside
+it, how well each predicts the text's end, and how it goes on.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from lampe_gguf.cli.progress import Progress
 from lampe_gguf.convert import convert_gguf as convert
 from lampe_gguf.errors import LampeError
 from lampe_gguf.evaluate.perplexity import Setting, negative_log_likelihood, setting
+from lampe_gguf.evaluate.reading import CUE, ROOM, SEPARATOR, SIZE, excerpts_of
 from lampe_gguf.evaluate.tasks.answering import answer
 from lampe_gguf.evaluate.tasks.item import Item
 from lampe_gguf.evaluate.tasks.needles import needles
@@ -38,7 +41,9 @@ LENGTH = 16384
 SCORED = 2048  # tokens at the end
 CONTINUATION = 48
 WIDTH = 30
-MARKS = "●○·"  # found, not found, cut off
+PASSAGES = 20
+KNOWN = 0.6  # of a passage's tokens; of one that was never read, two in five are guessed
+MARKS = "●○·"  # found or known, not, cut off
 ASCII_MARKS = "*o."
 
 
@@ -47,10 +52,12 @@ class Way:
     """What one way of reading came to.
 
     found  of each fact, from the text's beginning on; None where it was cut off
+    known  share of each passage's tokens, in the same order, that is the model's first choice
     """
 
     name: str
     found: list[bool | None]
+    known: list[float]
     perplexity: float
     goes_on: str
     seconds: float
@@ -86,22 +93,37 @@ def read_all(llm: LampeLlama, tokens: list[int], on_read: Callable[[int], None])
     return float(np.exp(np.concatenate(losses).mean()))
 
 
+def share_known(llm: LampeLlama, size: int, between: list[int], passage: list[int]) -> float:
+    """The share of a passage's tokens after its cue that come first, behind `size` read tokens."""
+    llm.n_tokens = size
+    fed = [*between, *passage]
+    first = len(fed) - SIZE + CUE - 1  # whose logits are for the first token after the cue
+    rows = [logits.argmax(axis=1) for _, logits in llm.read_logits(fed)]
+    return float(np.mean(np.concatenate(rows)[first:-1] == np.array(passage[CUE:])))
+
+
 def try_way(
     model: Path, name: str, how: Setting, items: Sequence[Item], prompts: Sequence[Tokens],
-    size: int, threads: int | None,
+    size: int, passages: Sequence[list[int]], threads: int | None,
 ) -> Way:
     """Read the first `size` tokens of the prompts, their text, once; then ask, and go on with it.
     """
     options: dict[str, Any] = {"n_threads": threads, "n_threads_batch": threads} if threads else {}
     start = time.monotonic()
-    with LampeLlama(model, lampe=how.lampe, n_ctx=max(map(len, prompts)) + CONTINUATION,
-                    **options) as llm:
+    n_ctx = max(max(map(len, prompts)) + CONTINUATION, size + ROOM)
+    with LampeLlama(model, lampe=how.lampe, n_ctx=n_ctx, **options) as llm:
         text = prompts[0][:size].tolist()
         with Progress(f"reading with {name}", len(text), "tokens") as bar:
             perplexity = read_all(llm, text, lambda done: bar.advance(done - bar.done))
         said = llm.detokenize(text).decode("utf-8", "replace")
+        between = llm.tokenize(SEPARATOR.encode(), add_bos=False)
+        known: list[float] = []
         found: list[bool | None] = []
-        with Progress(f"asking with {name}", len(items), "questions") as bar:
+        with Progress(f"asking with {name}", len(items) + len(passages), "questions") as bar:
+            for passage in passages:
+                known.append(share_known(llm, size, between, passage))
+                bar.advance(1)
+            llm.n_tokens = size
             for item, prompt in zip(items, prompts, strict=True):
                 right = score(item, answer(llm, prompt, item.max_tokens)[0]) == 1
                 found.append(right if f"for {item.id} is" in said else None)
@@ -112,7 +134,7 @@ def try_way(
             if len(written) == CONTINUATION or token == llm.token_eos():
                 break
         goes_on = llm.detokenize(written).decode("utf-8", "replace").strip()
-    return Way(name, found, perplexity, goes_on, time.monotonic() - start)
+    return Way(name, found, known, perplexity, goes_on, time.monotonic() - start)
 
 
 def compare(
@@ -126,11 +148,13 @@ def compare(
         whole = [prompter.tokens(item) for item in items]
         cut = prompter.cut(items, config.window)
         size = min(map(prompter.before_question, items))
+    text_tokens = whole[0][:size].tolist()
+    passages = excerpts_of(text_tokens, size, PASSAGES)
     plain, lampe = (setting(method, config, length) for method in ("rope", "lampe"))
     ways = [("plain RoPE", plain, whole), (f"the last {config.window:,} tokens", plain, cut),
             ("LaMPE", lampe, whole)]
     return [try_way(model, name, how, items, prompts, size - len(whole[0]) + len(prompts[0]),
-                    threads) for name, how, prompts in ways]
+                    passages, threads) for name, how, prompts in ways]
 
 
 def marks_for(encoding: str | None) -> str:
@@ -142,16 +166,14 @@ def marks_for(encoding: str | None) -> str:
     return MARKS
 
 
-def by_place(ways: Sequence[Way], marks: str) -> str:
-    """A row for each way, a mark for each fact."""
-    width = max(len(way.name) for way in ways)
-    rows = []
-    for way in ways:
-        shown = " ".join(marks[2] if each is None else marks[0 if each else 1]
-                         for each in way.found)
-        rows.append(f"  {way.name:<{width}}  {shown}  {sum(map(bool, way.found)):>2} of "
-                    f"{len(way.found)}")
-    return "\n".join(rows)
+def by_place(rows: Sequence[tuple[str, Sequence[bool | None], str]], marks: str) -> str:
+    """A row for each way, a mark for each thing asked, and what to say of them all."""
+    width = max(len(name) for name, _, _ in rows)
+    lines = []
+    for name, found, said in rows:
+        shown = " ".join(marks[2] if each is None else marks[0 if each else 1] for each in found)
+        lines.append(f"  {name:<{width}}  {shown}  {said}")
+    return "\n".join(lines)
 
 
 def side_by_side(*texts: str) -> str:
@@ -166,12 +188,21 @@ def side_by_side(*texts: str) -> str:
 
 def report(ways: Sequence[Way], marks: str) -> str:
     """All that came out, as text."""
+    passages = [(way.name, [share >= KNOWN for share in way.known],
+                 f"{np.mean(way.known):4.0%} of the tokens") for way in ways]
+    facts = [(way.name, way.found, f"{sum(map(bool, way.found)):>2} of {len(way.found)}")
+             for way in ways]
     return "\n".join([
-        f"{len(ways[0].found)} facts (\"The special magic number for NAME is DIGITS.\") from the "
-        "text's beginning to its end:",
+        f"{PASSAGES} passages from the text's beginning to its end, each begun again "
+        f"({CUE} tokens given, {SIZE - CUE} to say):",
+        f"{marks[0]} {KNOWN:.0%} of it or more said right, {marks[1]} less",
+        "",
+        by_place(passages, marks),
+        "",
+        f"{len(ways[0].found)} facts (\"The special magic number for NAME is DIGITS.\"), likewise:",
         f"{marks[0]} found, {marks[1]} not, {marks[2]} cut off",
         "",
-        by_place(ways, marks),
+        by_place(facts, marks),
         "",
         side_by_side(*(way.name for way in ways)),
         "  " + "-+-".join(["-" * WIDTH] * len(ways)),

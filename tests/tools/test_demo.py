@@ -65,13 +65,33 @@ def test_the_perplexity_is_of_the_texts_end(model: Path, monkeypatch: pytest.Mon
         assert summary(whole, 0)["all"] != pytest.approx(found)
 
 
+def test_what_is_known_of_a_passage(model: Path) -> None:
+    with LampeLlama(model, lampe=False, n_ctx=1024) as llm:
+        tokens = llm.tokenize(TEXT.encode())[:900]
+        read, between, passage = tokens[:400], tokens[600:603], tokens[100:164]
+        # half of it as the model says it: one with random weights never says what a text does
+        said = llm.generate([*read, *between, *passage[:16]], temp=0.0)
+        passage[16:40] = [token for _, token in zip(range(24), said, strict=False)]
+        llm.reset()
+        llm.eval(read)
+        found = [demo.share_known(llm, 400, between, passage) for _ in range(2)]
+        llm.reset()
+        fed = [*read, *between, *passage]
+        best = np.concatenate([logits.argmax(axis=1) for _, logits in llm.read_logits(fed)])
+    right = [best[400 + 3 + i - 1] == passage[i] for i in range(16, 64)]
+    assert found == [np.mean(right)] * 2
+    assert 0 < found[0] < 1, "a share that says nothing tests nothing"
+
+
 def test_how_it_is_shown() -> None:
-    ways = [demo.Way("plain RoPE", [False, None, True], 783.25, "a b", 61.0),
-            demo.Way("LaMPE", [True, True, True], 9.3, "so it goes on and on and on, at length", 9)]
+    ways = [demo.Way("plain RoPE", [False, None, True], [0.1, 0.7], 783.25, "a b", 61.0),
+            demo.Way("LaMPE", [True, True, True], [0.6, 0.9], 9.3,
+                     "so it goes on and on and on, at length", 9)]
     assert demo.marks_for("utf-8") == "●○·"
     for encoding in ("ascii", "cp1252", None, "nonsense"):
         assert demo.marks_for(encoding) == "*o."
     shown = demo.report(ways, "*o.")
+    assert "  plain RoPE  o *   40% of the tokens\n  LaMPE       * *   75% of the" in shown
     assert "  plain RoPE  o . *   1 of 3\n  LaMPE       * * *   3 of 3\n" in shown
     assert "tokens: 783.25" in shown and shown.isascii()
     assert max(map(len, shown.splitlines())) <= 100
