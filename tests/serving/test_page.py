@@ -1,0 +1,88 @@
+"""The page of llama-server in a real browser: a long document is pasted, asked about, stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browser import Page, find_browser, opened
+from conftest import tiny_config
+from serving_side import Client, require_server, served
+from tiny_model import make_tiny_model
+
+from lampe_gguf.backend import programs
+
+WINDOW = 512
+# asked of a random model: that it answers and when matters, not what
+DOCUMENT = "The keeper of the light wrote down every ship that passed. " * 400
+PASTE = """(text => {
+  const data = new DataTransfer();
+  data.setData('text/plain', text);
+  document.querySelector('textarea').dispatchEvent(
+    new ClipboardEvent('paste', {clipboardData: data, bubbles: true, cancelable: true}));
+})(%s)"""
+STOP = "[...document.querySelectorAll('button')].find(b => b.innerText.trim() == 'Stop')"
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    require_server()
+    if why := programs.why_no_page():
+        pytest.skip(f"llama-server has no page: {why}")
+    config = tiny_config(window=WINDOW, context_length=65536, max_mapping_length=500.0,
+                         local_window=256, tail_window=16)
+    model = make_tiny_model(tmp_path_factory.mktemp("page") / "tiny.gguf", window=WINDOW,
+                            lampe=config, n_layer=3)
+    with served(model, slots=1, ctx=65536) as found:
+        yield found
+
+
+@pytest.fixture
+def page(client: Client, tmp_path: Path) -> Iterator[Page]:
+    program = find_browser()
+    if program is None:
+        pytest.skip("there is no Chromium (Debian, Ubuntu: apt install chromium)")
+    with opened(program, tmp_path / "profile") as found:
+        found.call("Page.navigate", url=client.url)
+        found.until("document.querySelector('textarea')")
+        found.run("document.querySelector('textarea').focus()")
+        yield found
+
+
+def test_a_pasted_document_is_read_with_progress_and_answered(page: Page, client: Client,
+                                                              tmp_path: Path) -> None:
+    page.run(PASTE % json.dumps(DOCUMENT))
+    page.until("document.body.innerText.includes('Pasted')")
+    page.type("Who wrote down the ships?")
+    page.press("Enter")
+    shown = page.until("(document.body.innerText.match(/Processing.{0,3}[1-9]\\d?%/) || [])[0]")
+    assert "%" in shown
+    page.until(f"!({STOP})", 120)
+    timings = client.get("/slots")[0]
+    assert not timings["is_processing"]
+    read = [line for line in client.log if "prompt processing" in line or "prompt eval" in line]
+    assert read and len(DOCUMENT) > 20 * WINDOW
+    assert page.run("document.querySelectorAll('[aria-label^=\"Assistant message\"]').length") == 1
+    keep_picture(page, tmp_path, "answered.png")
+
+
+def test_stop_stops(page: Page, client: Client, tmp_path: Path) -> None:
+    page.run(PASTE % json.dumps(DOCUMENT[::-1]))
+    page.until("document.body.innerText.includes('Pasted')")
+    page.type("And who read it?")
+    page.press("Enter")
+    page.until(STOP)
+    page.until("/Processing/.test(document.body.innerText)")
+    assert client.get("/slots")[0]["is_processing"]
+    keep_picture(page, tmp_path, "reading.png")
+    page.run(f"{STOP}.click()")
+    page.until(f"!({STOP})", 5)
+    assert not client.get("/slots")[0]["is_processing"]
+
+
+def keep_picture(page: Page, folder: Path, name: str) -> None:
+    """For whoever wants to see it: in $LAMPE_SCREENSHOTS."""
+    page.picture(Path(os.environ.get("LAMPE_SCREENSHOTS", folder)) / name)
