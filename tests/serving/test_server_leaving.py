@@ -20,6 +20,7 @@ from serving_side import Client, require_server, served
 from tiny_model import make_tiny_model
 
 SOON = 2.0  # seconds
+PROMPT = "x" * 30000
 
 
 @pytest.fixture(scope="module")
@@ -44,19 +45,25 @@ def until(is_so: Callable[[], bool], seconds: float) -> float:
     return time.monotonic() - start
 
 
+def begun(client: Client, prompt: str) -> Iterator[Any]:
+    """The events of an answer whose prompt is being read."""
+    events = client.stream("/completion", prompt=prompt, n_predict=4, return_progress=True)
+    progress = next(events)["prompt_progress"]
+    while not progress["processed"]:
+        progress = next(events)["prompt_progress"]
+    assert progress["processed"] < progress["total"] / 2
+    return events
+
+
 def test_a_client_that_leaves_while_its_prompt_is_read_frees_the_slot(slow: Path) -> None:
     with served(slow, slots=1) as client:
-        begin = time.monotonic()
-        events: Iterator[Any] = client.stream(
-            "/completion", prompt="x" * 30000, n_predict=4, return_progress=True)
-        first = next(events)["prompt_progress"]
-        assert 0 < first["processed"] < first["total"] == 30000
+        events = begun(client, PROMPT)
         assert not is_free(client)
         events.close()  # type: ignore[attr-defined]
-        until(lambda: is_free(client), SOON)
-        # and it was no prompt that would have been read by then
-        read = client.post("/completion", prompt="x" * 30000, n_predict=1)["timings"]
-        assert read["prompt_ms"] / 1000 > time.monotonic() - begin - read["prompt_ms"] / 1000 + 1
+        left = until(lambda: is_free(client), SOON)
+        # it had more to read than was read by then
+        whole = client.complete(PROMPT, 1, cache_prompt=False)["timings"]
+        assert whole["prompt_n"] == len(PROMPT) and whole["prompt_ms"] / 1000 > 2 * left
 
 
 class Started:
@@ -115,14 +122,14 @@ def test_what_it_says_and_the_protocol(tiny: Callable[..., Path]) -> None:
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
 def test_ending_cuts_the_answer_under_way(slow: Path, number: int, code: int) -> None:
     with Started(slow, "--port", 0, "--threads", 1, "--parallel", 1) as started:
-        client = Client(started.url, 0)
-        events = client.stream("/completion", prompt="x" * 30000, n_predict=4,
-                               return_progress=True)
-        next(events)
+        events = begun(Client(started.url, 0), PROMPT)
         started.process.send_signal(number)
         started.process.communicate(timeout=15)
         assert started.process.returncode == code
         assert not started.answers()
+        with pytest.raises(Exception):  # noqa: B017  (whichever way it sees that it is cut)
+            assert not [each for each in events if each.get("stop")]
+            raise EOFError
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl")

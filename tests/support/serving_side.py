@@ -78,9 +78,9 @@ def served(model: Path, *extra: str, **wishes: Any) -> Iterator[Client]:
         yield Client(planned.url, server.pid, log)
 
 
-def same(one: Any, other: Any, tolerance: float = 0.02) -> None:
+def same(one: Any, other: Any, tolerance: float = 1e-3) -> None:
     """Two answers of `complete` say the same: every token, and about its log-probability."""
     assert one["tokens"] == other["tokens"] and one["tokens"]
     for ours, theirs in zip(one["completion_probabilities"], other["completion_probabilities"],
                             strict=True):
-        assert abs(ours["logprob"] - theirs["logprob"]) <= tolerance
+        assert abs(ours["logprob"] - theirs["logprob"]) <= tolerance, (ours, theirs)
