@@ -21,12 +21,12 @@ WINDOW = 512
 # asked of a random model: that it answers and when matters, not what
 DOCUMENT = "The keeper of the light wrote down every ship that passed. " * 250
 INPUT = "document.querySelector('[contenteditable=true], textarea')"
-PASTE = """(text => {
+PASTE = """((input, text) => {
   const data = new DataTransfer();
   data.setData('text/plain', text);
-  %s.dispatchEvent(
+  input.dispatchEvent(
     new ClipboardEvent('paste', {clipboardData: data, bubbles: true, cancelable: true}));
-})(%s)""" % (INPUT, "%s")
+})"""
 STOP = "[...document.querySelectorAll('button')].find(b => b.innerText.trim() == 'Stop')"
 
 
@@ -57,7 +57,7 @@ def page(client: Client, tmp_path: Path) -> Iterator[Page]:
 
 def test_a_pasted_document_is_read_with_progress_and_answered(page: Page, client: Client,
                                                               tmp_path: Path) -> None:
-    page.run(PASTE % json.dumps(DOCUMENT))
+    page.run(f"{PASTE}({INPUT}, {json.dumps(DOCUMENT)})")
     page.until("document.body.innerText.includes('Pasted')")
     page.type("Who wrote down the ships?")
     page.press("Enter")
@@ -73,7 +73,7 @@ def test_a_pasted_document_is_read_with_progress_and_answered(page: Page, client
 
 
 def test_stop_stops(page: Page, client: Client, tmp_path: Path) -> None:
-    page.run(PASTE % json.dumps(DOCUMENT[::-1]))
+    page.run(f"{PASTE}({INPUT}, {json.dumps(DOCUMENT[::-1])})")
     page.until("document.body.innerText.includes('Pasted')")
     page.type("And who read it?")
     page.press("Enter")
