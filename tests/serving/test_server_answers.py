@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import tiny_config
+from conftest import call, tiny_config
 from serving_side import Client, require_server, same, served
 from tiny_model import make_tiny_model
 
+ROOT = Path(__file__).resolve().parents[2]
 WINDOW, N_CTX = 32, 1024
 GEMMA = {"gemma3.attention.sliding_window": 24, "gemma3.attention.sliding_window_pattern": 2}
 SHORT = "The lamp was lit at dusk. " * 4
@@ -120,3 +121,26 @@ def test_a_shifted_context_goes_on_as_read_anew(tmp_path: Path) -> None:
         tokens = prompt + said["tokens"]
         fresh = client.complete(tokens[127:256], n=60, cache_prompt=False)
         assert fresh["tokens"] == tokens[256 : 256 + 60]
+
+
+def test_a_real_model_beyond_its_window_restored_cached_and_anew(
+    smollm2_path: Path, tmp_path: Path
+) -> None:
+    require_server()
+    model = tmp_path / "narrow.gguf"
+    done = call("convert", smollm2_path, model, "--window", "512", "--context-length", "2048")
+    assert done.returncode == 0, done.stderr
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8") * 5
+    question = "\n\nThe license above is called"
+    with served(model, "--slot-save-path", str(tmp_path), slots=1) as client:
+        fresh = anew(client, text + question)
+        assert fresh["timings"]["prompt_n"] > 2 * 512
+        client.complete(text, n=1)
+        client.post("/slots/0?action=save", filename="text.bin")
+        kept = client.complete(text + question)
+        client.post("/slots/0?action=erase")
+        client.post("/slots/0?action=restore", filename="text.bin")
+        restored = client.complete(text + question)
+    for other in (kept, restored):
+        assert other["timings"]["prompt_n"] < 32
+        same(fresh, other, 0.1)
