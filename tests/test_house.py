@@ -28,7 +28,7 @@ FLOORS = (
     ("model",),
     ("backend",),
     ("convert", "strip", "inspect", "plot"),
-    ("conversation",),
+    ("conversation", "serving"),
     ("evaluate",),
     ("attention", "calibration", "bench", "huggingface"),
     ("__init__",),  # the public names: the command line may use them, nothing below may

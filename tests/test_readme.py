@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from lampe_gguf.backend import programs
+from lampe_gguf.errors import LampeError
 
 ROOT = next(p for p in Path(__file__).resolve().parents if (p / "pyproject.toml").is_file())
 README = ROOT / "README.md"
@@ -31,6 +35,8 @@ ADDED = {
     ".venv/bin/lampe-gguf chat": "--max-tokens 8",
     ".venv/bin/lampe-gguf eval ppl": "--lengths 256",
 }
+SERVES = ".venv/bin/lampe-gguf serve"  # runs beside the commands after it, on a port of its own
+SAYS = "OPENAI_BASE_URL="  # when it is there; programs find it by that
 TYPED = {".venv/bin/lampe-gguf chat": "Which processors?\n/stats\n/quit\n"}
 KEPT = 2000  # characters of book.txt, once it is made: reading all of it takes a minute
 
@@ -102,11 +108,35 @@ def fresh(tmp_path: Path, smollm2_path: Path) -> Path:
     return tmp_path
 
 
-def run(command: Command, folder: Path) -> str:
-    """Run one command in the folder; gives what it wrote, and fails with that where it fails."""
-    # the package may be found by the tests alone, and the two doors need no more than Python
+def environment() -> dict[str, str]:
+    """The package may be found by the tests alone; the two doors need no more than Python."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    env = {**os.environ, "PYTHONPATH": path}
+    return {**os.environ, "PYTHONPATH": path}
+
+
+@contextlib.contextmanager
+def serving(command: Command, folder: Path) -> Iterator[dict[str, str]]:
+    """The server of the README, and what it says programs must have in their environment."""
+    typed = f"exec {command.text} --port 0 --ctx 4096 --parallel 1"
+    with subprocess.Popen(["bash", "-c", typed], cwd=folder, env=environment(),
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
+        assert server.stdout is not None
+        said = []
+        try:
+            for line in server.stdout:
+                said.append(line)
+                if SAYS in line:
+                    pairs = (word.partition("=") for word in line.split() if "=" in word)
+                    yield {name: value for name, _, value in pairs}
+                    return
+            pytest.fail(f"README.md:{command.line}: {command.text}\n{''.join(said)}")
+        finally:
+            server.terminate()
+
+
+def run(command: Command, folder: Path, more: Mapping[str, str] | None = None) -> str:
+    """Run one command in the folder; gives what it wrote, and fails with that where it fails."""
+    env = {**environment(), **(more or {})}
     stdin = ""
     if command.language == "python":
         arguments = [sys.executable, "-c", command.text]
@@ -122,14 +152,38 @@ def run(command: Command, folder: Path) -> str:
     return said
 
 
+def has_server() -> bool:
+    """Whether the backend was built with llama-server, which can be left out."""
+    try:
+        programs.find_program(programs.SERVER)
+    except LampeError:
+        return False
+    return True
+
+
+def keep_short(book: Path) -> None:
+    if book.exists() and book.stat().st_size > KEPT:
+        book.write_text(book.read_text(encoding="utf-8")[:KEPT], encoding="utf-8")
+
+
 def test_every_command_in_the_readme_runs(fresh: Path) -> None:
     ran: dict[str, str] = {}
-    for command in commands(README.read_text(encoding="utf-8")):
-        ran[command.text] = run(command, fresh)
-        book = fresh / "book.txt"
-        if book.exists() and book.stat().st_size > KEPT:
-            book.write_text(book.read_text(encoding="utf-8")[:KEPT], encoding="utf-8")
+    with contextlib.ExitStack() as stack:
+        found: dict[str, str] = {}
+        for command in commands(README.read_text(encoding="utf-8")):
+            if command.text.startswith(SERVES):
+                if not has_server():
+                    found = {"OPENAI_BASE_URL": ""}
+                    continue
+                found = stack.enter_context(serving(command, fresh))
+                ran[command.text] = ""
+                continue
+            if "openai" in command.text and not has_server():
+                continue
+            ran[command.text] = run(command, fresh, found)
+            keep_short(fresh / "book.txt")
     # what a reader was promised to find, and that no entry of the tables is for nothing
+    assert "OPENAI_BASE_URL" in found
     assert {"model.gguf", "model.lampe.gguf", "back.gguf", "lookup.gguf"} <= {
         path.name for path in fresh.glob("*.gguf")
     }

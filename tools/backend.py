@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from patched import build, sdist, series, trial
+from patched import build, parts, sdist, series, trial
 from patched.devices import DEVICES
 from patched.places import PATCHES, patched_version
 from patched.refresh import refresh
@@ -21,6 +21,7 @@ from patched.report import Failure, guarded
 
 
 def _build(options: argparse.Namespace) -> int:
+    parts.remember(options)
     if options.stock:
         print(build.stock_folder(options.device, discard=options.discard))
         return 0
@@ -112,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
                       help="build upstream's own code instead and print its folder")
     made.add_argument("--discard", action="store_true",
                       help="drop edits made in the tree, and pack the wheel anew")
+    parts.add_options(made)
     command("check", "Check that every patch applies to the pristine source with no fuzz.")
     other = command("try", "Say which hunks of the series fail on another release of upstream.")
     other.add_argument("release", metavar="VERSION|SDIST",

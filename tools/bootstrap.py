@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from patched import build
+from patched import build, parts
 from patched.compile import find_compiler
 from patched.devices import DEVICES
 from patched.places import CHECKOUT, VENV, patched_version, venv_bin, venv_python
@@ -127,9 +127,11 @@ def main() -> int:
                 f"--{device}", dest="device", action="store_const", const=device,
                 help=f"build for {device} instead of the CPU",
             )
+        parts.add_options(added)
         if command is test:
             added.add_argument("pytest", nargs="*", help="arguments for pytest, after --")
     options = parser.parse_args()
+    parts.remember(options)
     return int(options.run(options))
 
 

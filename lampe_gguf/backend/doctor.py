@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..errors import LampeError
-from . import api
+from . import api, programs
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was found; `problem` is None where all is right."""
+    """What was found; `problem` is None where all is right.
+
+    server  the path of llama-server, or how to get it
+    page    "yes", or how llama-server gets its page
+    """
 
     ok: bool
     problem: str | None
@@ -19,6 +26,8 @@ class Report:
     devices: list[str] = field(default_factory=list)
     cpu_features: list[str] = field(default_factory=list)
     path: str | None = None
+    server: str | None = None
+    page: str | None = None
 
 
 def examine() -> Report:
@@ -41,22 +50,45 @@ def examine() -> Report:
         devices=[f"{name}: {description}" for _, name, description in devices],
         cpu_features=_cpu_features(module),
         path=None if problem else _path(devices),
+        **_server(),
     )
+
+
+def _server() -> dict[str, str]:
+    try:
+        return {"server": str(programs.find_program(programs.SERVER)),
+                "page": programs.why_no_page() or "yes"}
+    except LampeError as error:
+        return {"server": str(error)}
+
+
+def device_memory() -> dict[str, int]:
+    """Free bytes of each device but the processor, by its name."""
+    base = _library("ggml-base")
+    base.ggml_backend_dev_memory.argtypes = [
+        ctypes.c_void_p, ctypes.POINTER(ctypes.c_size_t), ctypes.POINTER(ctypes.c_size_t)]
+    base.ggml_backend_dev_memory.restype = None
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    found: dict[str, int] = {}
+    for device, name, _ in _devices():
+        base.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
+        if name != "CPU":
+            found[name] = free.value
+    return found
+
+
+def _library(name: str) -> Any:
+    """One of ggml's own: llama_cpp declares little of them. None where there is none."""
+    folder = os.path.dirname(api.library_path())
+    names = [file for file in os.listdir(folder) if file.split(".")[0] in (f"lib{name}", name)]
+    return ctypes.CDLL(os.path.join(folder, sorted(names)[0])) if names else None
 
 
 def _devices() -> list[tuple[int, str, str]]:
     """Address, name and description of each."""
-    import ctypes
-    import os
-
-    # ggml's own library: llama_cpp declares little of it
-    folder = os.path.dirname(api.library_path())
-    names = [name for name in os.listdir(folder) if name.split(".")[0] in ("libggml", "ggml")]
-    if not names:
+    ggml, base = _library("ggml"), _library("ggml-base")
+    if ggml is None:
         return []
-    ggml = ctypes.CDLL(os.path.join(folder, sorted(names)[0]))
-    base_names = [n for n in os.listdir(folder) if n.split(".")[0] in ("libggml-base", "ggml-base")]
-    base = ctypes.CDLL(os.path.join(folder, sorted(base_names)[0]))
     ggml.ggml_backend_dev_count.restype = ctypes.c_size_t
     ggml.ggml_backend_dev_get.restype = ctypes.c_void_p
     ggml.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]

@@ -43,6 +43,10 @@ def command(architectures: bool, as_json: bool) -> int:
             out(f"cpu        {' '.join(report.cpu_features)}")
         if report.path:
             out(f"attention  {shown(report.path)}")
+        if report.server:
+            out(f"server     {shown(report.server, MESSAGE_LIMIT)}")
+        if report.page:
+            out(f"page       {shown(report.page, MESSAGE_LIMIT)}")
         problem = f"problem    {shown(report.problem, MESSAGE_LIMIT)}"
         out(problem if report.problem else "all is right")
     return 0 if report.ok else 1

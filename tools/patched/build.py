@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import compile as compiling
+from . import page as pages
+from . import parts
 from . import sdist as sources
 from . import wheel as wheels
 from .devices import describe
@@ -30,10 +32,12 @@ _KEPT_WHEELS = 4
 @dataclass(frozen=True)
 class Variant:
     """One of the builds: for which device, and whether it is upstream's own code (with the
-    patches that mend it, or it would crash on some machines)."""
+    patches that mend it, or it would crash on some machines); and whether llama-server comes
+    along."""
 
     device: str = "cpu"
     stock: bool = False
+    wanted: parts.Parts = parts.NOTHING
 
     @property
     def name(self) -> str:
@@ -49,21 +53,32 @@ class Variant:
         return f"{kind} llama.cpp" + ("" if self.device == "cpu" else f" with {self.device}")
 
 
-def input_key(variant: Variant, tools: compiling.Toolchain) -> str:
-    """A hash of all that decides what the wheel holds: 16 hexadecimal digits."""
+def _page(variant: Variant) -> pages.Page:
+    if not variant.wanted.server:
+        return pages.Page(None)
+    if not variant.wanted.page:
+        return pages.Page(None, "it was left out")
+    return pages.make_page(sources.fetch())
+
+
+def input_key(variant: Variant, tools: compiling.Toolchain, page: str = "") -> str:
+    """A hash of all that decides what the wheel holds: 16 hexadecimal digits.
+
+    page  the key of the server's page, '' where it has none
+    """
     digest = hashlib.sha256()
-    parts: dict[str, bytes] = {} if variant.stock else overlay_files(PATCHES)
+    inputs: dict[str, bytes] = {} if variant.stock else overlay_files(PATCHES)
     for patch in read_series(PATCHES):
         if patch.is_fix or not variant.stock:
-            parts[patch.name] = (PATCHES / patch.name).read_bytes()
+            inputs[patch.name] = (PATCHES / patch.name).read_bytes()
     # A wheel made by other tools is another wheel.
     for path in (Path(__file__), Path(compiling.__file__), Path(wheels.__file__)):
-        parts[f"tools/{path.name}"] = path.read_bytes()
-    parts["build"] = "\0".join(
+        inputs[f"tools/{path.name}"] = path.read_bytes()
+    inputs["build"] = "\0".join(
         [SDIST_SHA256, variant.version, wheels.platform_tag(),
-         compiling.fingerprint(tools, variant.device)]
+         compiling.fingerprint(tools, variant.device), repr(variant.wanted.server), page]
     ).encode()
-    for name, data in sorted(parts.items()):
+    for name, data in sorted(inputs.items()):
         digest.update(f"{name}\0{len(data)}\0".encode() + data)
     return digest.hexdigest()[:16]
 
@@ -89,24 +104,33 @@ def _lay(tree: Tree, variant: Variant, *, discard: bool = False, keep: bool = Fa
 def build_wheel(variant: Variant, *, discard: bool = False) -> tuple[Path, str]:
     """The wheel of a variant and its key, from the cache where nothing changed."""
     tools = compiling.find_toolchain(variant.device)
-    key = input_key(variant, tools)
+    page = _page(variant)
+    key = input_key(variant, tools, page.key)
     home = cache_dir() / "wheels" / variant.name
     cached = _wheel_in(home / key)
     if cached and not discard:
         return cached, key
     if not variant.stock:
         print("\n".join(describe(variant.device)), file=sys.stderr, flush=True)
+    server = variant.wanted.server
+    if page.why_not:
+        print(f"llama-server without its page: {page.why_not}", file=sys.stderr, flush=True)
     with locked_tree(variant.name) as tree:
         _lay(tree, variant, discard=discard)
-        compiling.compile_tree(tree, tools, variant.device, variant.label)
-        made = wheels.pack(tree, variant.version, key, home / key)
+        pages.lay(page, tree)
+        compiling.compile_tree(tree, tools, variant.device, variant.label, server=server)
+        made = wheels.pack(tree, variant.version, key, home / key, server=server,
+                           no_page=page.why_not)
     _prune(home)
     return made, key
 
 
 def install_patched(device: str = "cpu", *, discard: bool = False) -> bool:
-    """Have the patched build in .venv; returns False where it was there already."""
-    variant = Variant(device)
+    """Have the patched build in .venv; returns False where it was there already.
+
+    What comes with it besides the library, `parts.chosen()` says.
+    """
+    variant = Variant(device, wanted=parts.chosen())
     python = venv_python()
     if not python.exists():
         raise Failure("there is no .venv yet; run 'python3 tools/bootstrap.py setup'.")
@@ -117,13 +141,15 @@ def install_patched(device: str = "cpu", *, discard: bool = False) -> bool:
     return True
 
 
-def stock_folder(device: str = "cpu", *, discard: bool = False) -> Path:
+def stock_folder(
+    device: str = "cpu", *, discard: bool = False, wanted: parts.Parts = parts.NOTHING
+) -> Path:
     """A folder for PYTHONPATH that holds the stock build, made where it is missing.
 
     It leaves .venv alone: with it on the path, `import llama_cpp` gives upstream's own code
     built with the same flags.
     """
-    wheel, key = build_wheel(Variant(device, stock=True), discard=discard)
+    wheel, key = build_wheel(Variant(device, True, wanted), discard=discard)
     folder = cache_dir() / "stock" / device / key
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -134,13 +160,16 @@ def stock_folder(device: str = "cpu", *, discard: bool = False) -> Path:
 
 def rebuild(device: str = "cpu", *, python: Path | None = None) -> list[str]:
     """Compile patches/ and the edits in the tree, and copy what changed into .venv."""
-    variant = Variant(device)
+    variant = Variant(device, wanted=parts.chosen())
     tools = compiling.find_toolchain(device)
+    server = variant.wanted.server
+    page = _page(variant)
     with locked_tree(variant.name) as tree:
         _lay(tree, variant, keep=True)
-        compiling.compile_tree(tree, tools, device, variant.label)
+        pages.lay(page, tree)
+        compiling.compile_tree(tree, tools, device, variant.label, server=server)
         site = wheels.site_packages(python or venv_python())
-        return wheels.copy_over(tree, site, variant.version)
+        return wheels.copy_over(tree, site, variant.version, server=server)
 
 
 def edited_tree(device: str = "cpu") -> Path:

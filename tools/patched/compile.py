@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,14 +25,24 @@ _FLAGS = {
     "LLAVA_BUILD": "OFF",
     "LLAMA_BUILD_TESTS": "OFF",
     "LLAMA_BUILD_EXAMPLES": "OFF",
-    "LLAMA_BUILD_TOOLS": "OFF",
-    "LLAMA_BUILD_SERVER": "OFF",
     "LLAMA_OPENSSL": "OFF",
+    # The page comes from our own tools (page.py): nothing is downloaded while it compiles.
+    "LLAMA_BUILD_UI": "OFF",
+    "LLAMA_USE_PREBUILT_UI": "OFF",
     # Else upstream asks git about whatever repository the cache happens to lie in.
     "LLAMA_BUILD_NUMBER": "0",
     "LLAMA_BUILD_COMMIT": "sdist",
     "GGML_CCACHE": "OFF",
 }
+# Configured always, so that taking the server in or leaving it out compiles no library again.
+_SERVER_FLAGS = {
+    "LLAMA_BUILD_TOOLS": "ON",
+    "LLAMA_BUILD_SERVER": "ON",
+    # The program is installed beside the libraries, and finds them there.
+    "CMAKE_BUILD_RPATH_USE_ORIGIN": "ON",
+}
+# the server, and what says how much memory it will take
+SERVER_PROGRAMS = ("llama-server", "llama-fit-params")
 
 
 @dataclass(frozen=True)
@@ -89,7 +100,11 @@ def cmake_flags(device: str) -> list[str]:
     if device != "cpu":
         flags[f"GGML_{device.upper()}"] = "ON"
     given = shlex.split(os.environ.get("CMAKE_ARGS", ""))
-    return [f"-D{name}={value}" for name, value in flags.items()] + given
+    return _as_options(flags) + given
+
+
+def _as_options(flags: Mapping[str, str]) -> list[str]:
+    return [f"-D{name}={value}" for name, value in flags.items()]
 
 
 def processor() -> str:
@@ -144,17 +159,21 @@ def _explain(output: str) -> str | None:
     return None
 
 
-def compile_tree(tree: Tree, tools: Toolchain, device: str, label: str) -> None:
-    """Bring the libraries below tree.build/bin up to date with tree.src."""
+def compile_tree(
+    tree: Tree, tools: Toolchain, device: str, label: str, *, server: bool = False
+) -> None:
+    """Bring the libraries below tree.build/bin up to date with tree.src, and llama-server too."""
     env = _environment(tools, tree)
     stamp = tree.build / "lampe-fingerprint"
     # The programs' paths too: the build tree names them, and another checkout has its own.
-    current = "\n".join([fingerprint(tools, device), str(tools.cmake), str(tools.ccache)])
+    current = "\n".join([fingerprint(tools, device), str(tools.cmake), str(tools.ccache),
+                         *_as_options(_SERVER_FLAGS)])
     if not stamp.exists() or stamp.read_text(encoding="utf-8") != current:
         shutil.rmtree(tree.build, ignore_errors=True)
         tree.build.mkdir()
         command: list[str | Path] = [tools.cmake, "-Wno-dev", "-G", "Ninja", "-S", tree.src]
-        command += ["-B", tree.build, f"-DCMAKE_MAKE_PROGRAM={tools.ninja}", *cmake_flags(device)]
+        command += ["-B", tree.build, f"-DCMAKE_MAKE_PROGRAM={tools.ninja}"]
+        command += [*_as_options(_SERVER_FLAGS), *cmake_flags(device)]
         if tools.ccache:
             languages = ["C", "CXX", "CUDA"] if device == "cuda" else ["C", "CXX"]
             command += [f"-DCMAKE_{each}_COMPILER_LAUNCHER={tools.ccache}" for each in languages]
@@ -165,3 +184,6 @@ def compile_tree(tree: Tree, tools: Toolchain, device: str, label: str) -> None:
         ninja += ["-j", jobs]
     # The one target that everything installed hangs from; "all" would take many times longer.
     run([*ninja, "llama"], f"Compiling {label}", env=env, explain=_explain)
+    if server:
+        run([*ninja, *SERVER_PROGRAMS], f"Compiling the server, {label}", env=env,
+            explain=_explain)

@@ -6,22 +6,29 @@ import base64
 import hashlib
 import json
 import os
+import stat
 import subprocess
 import sysconfig
 import zipfile
 from pathlib import Path
 
+from .compile import SERVER_PROGRAMS
 from .places import UPSTREAM
 from .report import Failure, run
 from .tree import Tree, write_if_changed
 
 RECORD_NAME = "lampe-build.json"
 _LIBRARY_ENDINGS = (".so", ".dylib", ".dll")
+# what the server needs besides the libraries, which Python's package does without
+_SERVER_LIBRARIES = ("llama-common", "mtmd", *(f"{name}-impl" for name in SERVER_PROGRAMS))
 _LICENCES = {"LICENSE.md": "LICENSE.md", "vendor/llama.cpp/LICENSE": "LICENSE-llama.cpp"}
 
 
-def package_files(tree: Tree) -> dict[str, Path]:
-    """What is installed: the Python package and the libraries, by path in site-packages."""
+def package_files(tree: Tree, *, server: bool) -> dict[str, Path]:
+    """What is installed: the Python package, the libraries, and llama-server beside them.
+
+    By path in site-packages. Beside: there ggml looks for devices that are libraries of their own.
+    """
     package = tree.src / "llama_cpp"
     files = {
         "llama_cpp/" + path.relative_to(package).as_posix(): path
@@ -32,7 +39,17 @@ def package_files(tree: Tree) -> dict[str, Path]:
     libraries = [path for path in built if path.name.endswith(_LIBRARY_ENDINGS)]
     if not any("llama" in path.name for path in libraries):
         raise Failure(f"{tree.build / 'bin'} holds no llama library; build again with --discard.")
+    if server:
+        libraries += [path for path in built if is_program(path.name)]
+    else:  # the tree may have them from another build
+        libraries = [path for path in libraries
+                     if path.stem.removeprefix("lib") not in _SERVER_LIBRARIES]
     return {**files, **{f"llama_cpp/lib/{path.name}": path for path in libraries}}
+
+
+def is_program(name: str) -> bool:
+    """Whether a file of the package is started, not loaded."""
+    return name.rpartition("/")[2].removesuffix(".exe") in SERVER_PROGRAMS
 
 
 def _metadata(tree: Tree, version: str) -> bytes:
@@ -45,19 +62,24 @@ def platform_tag() -> str:
     return sysconfig.get_platform().replace("-", "_").replace(".", "_")
 
 
-def pack(tree: Tree, version: str, key: str, folder: Path) -> Path:
+def pack(
+    tree: Tree, version: str, key: str, folder: Path, *, server: bool = False, no_page: str = ""
+) -> Path:
     """Write the wheel of a compiled tree into `folder` and return its path.
 
-    `key`, the hash of everything it was made from, goes into lampe-build.json.
+    `key`, the hash of everything it was made from, goes into lampe-build.json; so does `no_page`,
+    why the server has none ('' where it has one).
     """
     info = f"{UPSTREAM}-{version}.dist-info"
     tag = f"py3-none-{platform_tag()}"
-    contents = {name: path.read_bytes() for name, path in package_files(tree).items()}
+    files = package_files(tree, server=server)
+    contents = {name: path.read_bytes() for name, path in files.items()}
     contents[f"{info}/METADATA"] = _metadata(tree, version)
     contents[f"{info}/WHEEL"] = (
         f"Wheel-Version: 1.0\nGenerator: lampe-gguf\nRoot-Is-Purelib: false\nTag: {tag}\n"
     ).encode()
-    contents[f"{info}/{RECORD_NAME}"] = json.dumps({"key": key, "version": version}).encode()
+    made = {"key": key, "version": version, "server": server, "no_page": no_page}
+    contents[f"{info}/{RECORD_NAME}"] = json.dumps(made).encode()
     for source, name in _LICENCES.items():
         contents[f"{info}/licenses/{name}"] = (tree.src / source).read_bytes()
     rows = []
@@ -72,7 +94,9 @@ def pack(tree: Tree, version: str, key: str, folder: Path) -> Path:
         for name, data in {**contents, f"{info}/RECORD": record.encode()}.items():
             entry = zipfile.ZipInfo(name)
             entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.external_attr = (0o755 if name.endswith(_LIBRARY_ENDINGS) else 0o644) << 16
+            runs = name.endswith(_LIBRARY_ENDINGS) or is_program(name)
+            # pip asks whether it is a plain file before it lets anyone run it
+            entry.external_attr = (stat.S_IFREG | (0o755 if runs else 0o644)) << 16
             wheel.writestr(entry, data)
     os.replace(beside, path)
     return path
@@ -83,6 +107,8 @@ def unpack(wheel: Path, folder: Path) -> None:
     scratch = folder.with_name(folder.name + ".partial")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(scratch)
+        for name in filter(is_program, archive.namelist()):
+            (scratch / name).chmod(0o755)
     os.replace(scratch, folder)
 
 
@@ -110,7 +136,7 @@ def install(python: Path, wheel: Path) -> None:
     run([python, *options, wheel], f"Installing {wheel.name.split('-py3')[0]}")
 
 
-def copy_over(tree: Tree, site: Path, version: str) -> list[str]:
+def copy_over(tree: Tree, site: Path, version: str, *, server: bool = False) -> list[str]:
     """Replace what differs from the tree in an installed build; returns the names replaced.
 
     Each file is replaced by renaming, so a process that has the old one loaded goes on.
@@ -120,10 +146,13 @@ def copy_over(tree: Tree, site: Path, version: str) -> list[str]:
         raise Failure(f"{version} is not installed in {site}; run 'backend.py build' once.")
     changed = [
         name
-        for name, path in package_files(tree).items()
+        for name, path in package_files(tree, server=server).items()
         if write_if_changed(site / name, path.read_bytes())
     ]
+    for name in filter(is_program, changed):
+        (site / name).chmod(0o755)
     if changed:
         # No longer the build that patches/ names: the next 'build' installs that again.
-        write_if_changed(record, json.dumps({"key": "edited", "version": version}).encode())
+        kept = json.loads(record.read_text(encoding="utf-8"))
+        write_if_changed(record, json.dumps({**kept, "key": "edited"}).encode())
     return changed

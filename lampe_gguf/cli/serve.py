@@ -1,0 +1,108 @@
+"""lampe-gguf serve"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..shown import duration, shown, size
+from .console import out, say
+from .options import MAX_TOKENS, TEXT, THREAD_COUNT
+from .progress import Progress
+from .stopping import stopping
+
+HELP = """Serve MODEL to programs that speak OpenAI's or Anthropic's protocol, and to browsers.
+
+It is llama.cpp's own server, built from the same patched source. A model that was not converted
+gets what convert would write. Ctrl-C ends it.
+
+\b
+Examples:
+  lampe-gguf serve model.gguf
+  lampe-gguf serve model.gguf --ctx 16384 --parallel 1 -- --cache-type-k q8_0
+  LLAMA_API_KEY=secret lampe-gguf serve model.gguf --host 0.0.0.0
+"""
+
+QUIET = 2.0  # seconds of loading that nothing is said of
+THREADS = "Processor threads.  [default: all to read, one for each core to write]"
+
+
+@click.command(name="serve", help=HELP)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("options", nargs=-1, type=TEXT, metavar="[-- LLAMA-SERVER'S OPTIONS]")
+@click.option("--host", default="127.0.0.1", show_default=True, type=TEXT,
+              help="Where to listen; 0.0.0.0 lets other machines in, and then a key is needed.")
+@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535),
+              help="0 for any that is free.")
+@click.option("--api-key", envvar="LLAMA_API_KEY", default="", type=TEXT,
+              help="What programs must know to be let in; better in $LLAMA_API_KEY, where other "
+                   "users do not see it.")
+@click.option("--ctx", type=click.IntRange(1, MAX_TOKENS),
+              help="Context length of each conversation, tokens.  [default: the model's LaMPE "
+                   "context length, or what the free memory holds]")
+@click.option("--parallel", default=2, show_default=True, type=click.IntRange(1, 256),
+              help="Conversations at a time, each with a context of its own.")
+@click.option("--threads", type=THREAD_COUNT, help=THREADS)
+@click.option("--no-lampe", is_flag=True, help="Plain RoPE, to see the difference.")
+@click.option("--verbose", is_flag=True, help="Show llama-server's log, on standard error.")
+def command(
+    model: Path, options: tuple[str, ...], host: str, port: int, api_key: str, ctx: int | None,
+    parallel: int, threads: int | None, no_lampe: bool, verbose: bool,
+) -> int:
+    from ..serving.arguments import Wishes
+    from ..serving.serve import plan, start
+
+    wishes = Wishes(host=host, port=port, api_key=api_key, ctx=ctx, slots=parallel,
+                    threads=threads, use_lampe=not no_lampe, extra=options)
+    # SIGTERM, too, unwinds the stack: no server stays behind
+    with stopping():
+        planned = plan(model, wishes, on_note=say)
+        on_line: Any = say if verbose else (lambda line: None)
+        with start(model, planned, on_line) as server:
+            with _loading() as on_wait:
+                server.wait_ready(on_wait)
+            _announce(planned)
+            try:
+                server.wait()
+            except KeyboardInterrupt:
+                server.stop()
+                say("stopped", new_line=True)
+    return 0
+
+
+class _Waiting(Progress):
+    """How long it has been waited: llama-server does not say how far it is."""
+
+    def text(self, seconds: float) -> str:
+        return f"{self.label}  {duration(seconds)}"
+
+
+@contextlib.contextmanager
+def _loading() -> Iterator[Callable[[float], None]]:
+    """A function of the seconds waited that says, after two of them, that it is loading."""
+    bar = _Waiting("loading the model", 0, "s")
+    bar.next = bar.start + QUIET
+    try:
+        yield lambda seconds: bar.advance(0)
+    finally:
+        bar.clear()
+
+
+def _announce(planned: Any) -> None:
+    fitted, wishes = planned.fitted, planned.wishes
+    n_all = fitted.n_ctx * wishes.slots
+    each = f" for each of {wishes.slots} conversations" if wishes.slots > 1 else ""
+    free = fitted.free["Host"]
+    out(f"context   {fitted.n_ctx:,} tokens{each}")
+    out(f"memory    model {size(sum(fitted.need.model.values()))}, keys and values "
+        f"{size(fitted.need.kv)} ({fitted.need.kv / n_all:,.0f} bytes a token), earlier prompts up "
+        f"to {size(planned.cache)}" + ("" if free is None else f"; {size(free)} were free"))
+    out(f"browser   {shown(planned.url)}" + ("" if planned.page else "  (no page: see doctor)"))
+    key = "your key" if wishes.api_key else "none"
+    out(f"programs  OPENAI_BASE_URL={shown(planned.url)}/v1 OPENAI_API_KEY="
+        + (f"<{key}>" if wishes.api_key else key))
+    out("Ctrl-C ends it.")
