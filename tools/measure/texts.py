@@ -1,4 +1,8 @@
+#!/usr/bin/env python3
 """Long texts of different kinds for the studies: from Python itself and from Debian's packages.
+
+    python tools/measure/texts.py essays > essays.txt
+    python tools/measure/texts.py perl --skip 30000 > perl.txt    # without its first characters
 
     pydoc      what help() shows: the language reference                 (Python)
     perl       Perl's manuals                                            (perl-doc)
@@ -9,8 +13,15 @@
 from __future__ import annotations
 
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
+
+import click
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from arguments import run, tool
 
 from lampe_gguf.errors import LampeError
 
@@ -93,3 +104,15 @@ def _html(source: str) -> str:
     page.feed(source)
     page.close()
     return re.sub(r" *\n[ \n]*", "\n", "".join(page.parts)).strip()
+
+
+@tool(__doc__)
+@click.argument("kind", type=click.Choice(KINDS))
+@click.option("--skip", type=click.IntRange(0), default=0, help="Characters to leave out first.")
+def main(kind: str, skip: int) -> None:
+    """Write a text to standard output."""
+    sys.stdout.buffer.write(text_of(kind)[skip:].encode())
+
+
+if __name__ == "__main__":
+    run(main)
