@@ -15,6 +15,7 @@ import pytest
 from conftest import tiny_config
 
 from lampe_gguf.backend.llama import LampeLlama
+from lampe_gguf.calibration import clock as calibration_clock
 from lampe_gguf.calibration import job as calibration_job
 from lampe_gguf.calibration import run as calibration_run
 from lampe_gguf.calibration.job import calibrate
@@ -240,7 +241,7 @@ def test_a_tight_budget_is_kept_and_said(
     model, document, tmp_path, monkeypatch, budget, complete
 ):
     machine = SlowMachine(tokens_per_second=1000)
-    for module in (calibration_job, calibration_run, evaluate_reading):
+    for module in (calibration_clock, calibration_job, calibration_run, evaluate_reading):
         monkeypatch.setattr(module, "time", machine)
     report = run(model, document, tmp_path / "r.json", budget=budget,
                  on_progress=as_progress(machine.read))
