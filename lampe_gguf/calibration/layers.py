@@ -96,7 +96,8 @@ def find_layers(
     listed = " ".join(layers_text(group) for group in groups)
     none = "" if gains else ", so all layers keep one map"
     say(f"maps of single layers: the groups {listed} were asked at {tried}, one by one, all other "
-        f"layers at {name_of(base)}; {len(gains)} of {len(found)} gain beyond the noise{none}")
+        f"layers at {name_of(base)}; {len(gains)} of {len(found)} "
+        f"{'gains' if len(gains) == 1 else 'gain'} beyond the noise{none}")
     return _together(report, ask, base, uniform, {own: found[own] for own in gains})
 
 
