@@ -171,13 +171,15 @@ def show_losses(found: Sequence[Judged], lengths: Sequence[int], what: str) -> N
     if not found:
         return
     heads = "".join(f"{length:>16,}" for length in lengths)
+    names = [f"{each.name} ({each.kind})" if each.kind in ("baseline", "plain") else each.name
+             for each in found]
+    width = max(22, *map(len, names))
     out(f"{what}: recall and unseen loss, nats a token, by tokens read")
-    out(f"  {'':<22}{heads}   both, beyond the window, against what convert would write")
-    for each in found:
+    out(f"  {'':<{width}}{heads}   both, beyond the window, against what convert would write")
+    for name, each in zip(names, found, strict=True):
         numbers = "".join(
             f"{'-':>16}" if recall != recall else f"{recall:9.3f} {unseen:6.3f}"
             for recall, unseen in zip(each.recall, each.unseen, strict=True))
         more = ("" if each.difference != each.difference or each.kind == "baseline" else
                 f"{each.difference:+.3f} +- {each.error:.3f}")
-        name = f"{each.name} ({each.kind})" if each.kind in ("baseline", "plain") else each.name
-        out(f"  {name:<22}{numbers}   {more}")
+        out(f"  {name:<{width}}{numbers}   {more}")
