@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ from ..evaluate.reading import Reading, excerpts_of, fresh_ones
 from ..method.config import LampeConfig
 from ..shown import duration
 from .choice import Found, choose_schedules, plain_inside
+from .clock import Clock, OutOfTime
+from .layers import find_layers
 from .objective import Losses
 from .report import FITTED, HELD_OUT, Report, name_of
 from .search import Cell, flat, next_cell, shape
@@ -35,48 +36,6 @@ OnStage = Callable[[str], None]  # called with what is being looked for
 
 ATTENTION_FACTOR = 1.03
 RIVALS = (4, 16)  # Jet-Long's local windows are these parts of W
-
-
-class OutOfTime(Exception):
-    """The budget does not hold another reading, or another question."""
-
-
-@dataclass
-class Clock:
-    """How long things take, and how much time is left.
-
-    deadline   when to be done, seconds of time.monotonic; None: when there is nothing left to do
-    reading    seconds of reading the longest text: an estimate, then the slowest so far
-    asking     seconds of asking under one map, likewise
-    reserve    (readings, questions) that must still fit, those of the held-out text
-    """
-
-    deadline: float | None
-    reading: float
-    asking: float
-    reserve: tuple[float, float] = (0.0, 0.0)
-    measured: tuple[bool, bool] = (False, False)
-
-    def check(self, readings: float, askings: float) -> None:
-        """Raise OutOfTime unless so much fits, and the reserve behind it."""
-        if self.deadline is None:
-            return
-        wanted = self.seconds(readings + self.reserve[0], askings + self.reserve[1])
-        if time.monotonic() + wanted > self.deadline:
-            raise OutOfTime
-
-    def seconds(self, readings: float, askings: float) -> float:
-        return readings * self.reading + askings * self.asking
-
-    def took(self, readings: float, reading: float, asking: float) -> None:
-        """What a part of a reading and the questions under one map took."""
-        by_reading, by_asking = self.measured
-        if readings > 0.1:  # less says little
-            whole = reading / readings
-            self.reading = max(self.reading, whole) if by_reading else whole
-            by_reading = True
-        self.asking = max(self.asking, asking) if by_asking else asking
-        self.measured = by_reading, True
 
 
 class Calibration:
@@ -164,6 +123,18 @@ class Calibration:
             tried = "one" if len(found) == 1 else f"{len(found)}"
             report.reasons.append(f"the map was sought among {tried}: out of time")
         return found
+
+    def find_layers(self, base: LampeConfig, layers: Sequence[int]) -> LampeConfig | None:
+        """A map that has others in some layers, from the reading that stands; None: no gain."""
+        self.on_stage("maps of single layers")
+        report, clock = self.report, self.clock
+        before = clock.reserve  # what is found is read under, too
+        clock.reserve = before[0] + 1, before[1] + len(report.task.lengths)
+        try:
+            return find_layers(
+                report, lambda config: self.losses(FITTED, report.beyond[0], config), base, layers)
+        finally:
+            clock.reserve = before
 
     def ask_shorter(self, safe: LampeConfig, longest: dict[Cell, Losses]) -> Found:
         """Losses of the same maps at the other lengths beyond the window, most promising first."""
@@ -279,11 +250,14 @@ class Calibration:
         return done
 
 
-def carry_out(work: Calibration, safe: LampeConfig, context_length: int) -> None:
+def carry_out(
+    work: Calibration, safe: LampeConfig, context_length: int, layers: Sequence[int] | None = None
+) -> None:
     """Fill in the report's points, fit, reasons and configuration, as far as the time allows.
 
     safe            the defaults for the window, which the maps of the grid differ from by L and s1
     context_length  of the configuration that is chosen
+    layers          those that may have a map of their own; None: they are not looked at
 
     Ctrl-C passes through; what was asked by then is saved.
     """
@@ -300,8 +274,13 @@ def carry_out(work: Calibration, safe: LampeConfig, context_length: int) -> None
             "--budget holds not even the three readings and few questions that any calibration "
             f"takes, about {duration(needed)}; give more, or a smaller --max-length"
         ) from None
-    extras = work.find_extras(
-        flat(safe, *shape(report.objective.best(longest), report.window)))
+    best = flat(safe, *shape(report.objective.best(longest), report.window))
+    extras = work.find_extras(best)
+    layered: LampeConfig | None = None
+    if layers is not None:  # before the reading is cut back to other lengths
+        uniform = {config: work.losses(FITTED, report.beyond[0], config)
+                   for config in (baseline, dataclasses.replace(best, **extras))}
+        layered = work.find_layers(report.objective.best(uniform), layers)
     rival = work.ask_rivals()
     found = work.ask_shorter(safe, longest)
     maps = [flat(safe, *shape(cell, report.window)) for cell in longest]
@@ -311,8 +290,11 @@ def carry_out(work: Calibration, safe: LampeConfig, context_length: int) -> None
     finalists = [work.keep_inside(config) for config in finalists
                  if not loses(report, config, baseline)]
     finalists = [config for config in finalists if not is_baseline(report, config, baseline)]
+    if layered is not None:  # behind the best of those with one map, which it must be better than
+        finalists.insert(1, work.keep_inside(layered))
     perplexity_says(report, [baseline, *maps])
-    clock.reserve = (4.0, 4.0 * n_lengths + 1)
+    readings = 4.0 if layered is None else 5.0
+    clock.reserve = (readings, readings * n_lengths + 1)
     work.ask_inside([baseline, *maps])
     clock.reserve = (0.0, 0.0)
     done = work.read_held_out(finalists, rival) if finalists else []

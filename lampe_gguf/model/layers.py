@@ -19,6 +19,9 @@ _PERIOD = {"gemma2": 2, "gemma3": 6, "gemma3n": 5, "gpt-oss": 2, "laguna": 4, "m
            "olmo2": 4, "plamo3": 8}
 _FIRST = frozenset({"laguna"})
 
+_NO_ROPE_STEP = {"smollm3": 4}  # every n-th layer has no RoPE, whatever the file says
+_ROPE_PATTERN = frozenset({"granite_swa"})  # the file says of each layer whether it has RoPE
+
 _WHOLE = {int: "whole numbers", float: "numbers"}
 
 
@@ -48,12 +51,35 @@ def sliding_layers(arch: str, metadata: Mapping[str, Any]) -> frozenset[int]:
     return frozenset(i for i in range(n_layer) if period == 0 or i % period != whole)
 
 
+def free_layers(arch: str, metadata: Mapping[str, Any]) -> list[int]:
+    """The layers of a model that qualifies that a map of their own changes, ascending.
+
+    Those with RoPE that see the whole input; those that only guess ahead are none of them.
+    """
+    fixed = sliding_layers(arch, metadata) | _without_rope(arch, metadata)
+    return [i for i in range(_n_answering(arch, metadata)) if i not in fixed]
+
+
+def _without_rope(arch: str, metadata: Mapping[str, Any]) -> frozenset[int]:
+    ropes = field(arch, metadata, "attention.rope_pattern")
+    if arch in _ROPE_PATTERN and isinstance(ropes, list):
+        return frozenset(i for i, rope in enumerate(ropes) if not rope)
+    step = _NO_ROPE_STEP.get(arch)
+    n_layer = n_layer_of(arch, metadata) if step else 0
+    return frozenset(range(step - 1, n_layer, step)) if step else frozenset()
+
+
+def _n_answering(arch: str, metadata: Mapping[str, Any]) -> int:
+    """Layers without those that only guess ahead."""
+    ahead = metadata.get(f"{arch}.{AHEAD}")
+    return n_layer_of(arch, metadata) - (ahead if isinstance(ahead, int) else 0)
+
+
 def require_layers(arch: str, metadata: Mapping[str, Any], config: LampeConfig) -> None:
     """Raise FieldError where a layer with a map does not exist, or sees a sliding window only."""
     if not config.layer_maps:
         return
-    ahead = metadata.get(f"{arch}.{AHEAD}")
-    n_layer = n_layer_of(arch, metadata) - (ahead if isinstance(ahead, int) else 0)
+    n_layer = _n_answering(arch, metadata)
     local = sliding_layers(arch, metadata)
     for each in config.layer_maps:
         if each.layers[-1] >= n_layer:

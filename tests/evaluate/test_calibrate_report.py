@@ -12,6 +12,7 @@ import pytest
 from time_limit import time_limit
 
 from lampe_gguf.calibration.choice import plain_inside
+from lampe_gguf.calibration.clock import Clock
 from lampe_gguf.calibration.job import choose_size, ladder, reading_seconds
 from lampe_gguf.calibration.objective import Losses
 from lampe_gguf.calibration.report import (
@@ -22,7 +23,7 @@ from lampe_gguf.calibration.report import (
     load_losses,
     saved_task,
 )
-from lampe_gguf.calibration.run import Calibration, Clock, carry_out
+from lampe_gguf.calibration.run import Calibration, carry_out
 from lampe_gguf.calibration.search import START, flat, shape
 from lampe_gguf.calibration.verdict import decide, judged, perplexity_says
 from lampe_gguf.errors import LampeError, UsageError

@@ -15,6 +15,7 @@ from test_fields import backend_says, python_says, written
 from tiny_model import make_tiny_model
 
 from lampe_gguf.backend import api as backend
+from lampe_gguf.backend.llama import LampeLlama
 from lampe_gguf.container.format import ValueType
 from lampe_gguf.container.reader import GGUFFile
 from lampe_gguf.container.writer import encode_array, encode_pair
@@ -160,6 +161,7 @@ def test_both_know_which_layers_slide(
         with GGUFFile(model) as file:
             values = layers.values_of(file, "gemma3")
             assert layers.sliding_layers("gemma3", values) == sliding
+            assert {*layers.free_layers("gemma3", values)} == {*range(N_LAYER)} - sliding
             try:
                 metadata.read(file, "gemma3")
                 ours = ""
@@ -177,3 +179,29 @@ def test_layers_that_guess_ahead_have_no_map() -> None:
     config = tiny_config(layer_maps=(LayerMap((3,), 3, 1, 9.0),))
     with pytest.raises(LampeError, match="of layers that this model has, 0 to 2"):
         layers.require_layers("llama", values, config)
+    assert layers.free_layers("llama", values) == [0, 1, 2]
+
+
+def test_a_map_of_a_layer_without_rope_changes_nothing(tmp_path: Path) -> None:
+    config = tiny_config()
+    path = make_tiny_model(tmp_path / "m.gguf", arch="smollm3", n_layer=5, window=32, lampe=config)
+    with GGUFFile(path) as file:
+        free = layers.free_layers("smollm3", layers.values_of(file, "smollm3"))
+    assert free == [0, 1, 2, 4]
+    with LampeLlama(path, n_ctx=128, n_threads=1, n_threads_batch=1) as llm:
+
+        def logits(layer_maps: tuple[LayerMap, ...]) -> Any:
+            llm.set_config(dataclasses.replace(config, layer_maps=layer_maps))
+            llm.reset()
+            return next(llm.read_logits(list(range(3, 103))))[1].copy()
+
+        uniform = logits(())
+        changed = [not np.allclose(logits((LayerMap((layer,), 3, 1, 9.0),)), uniform, atol=1e-3)
+                   for layer in range(5)]
+    assert [layer for layer in range(5) if changed[layer]] == free
+
+
+def test_a_file_may_say_which_layers_have_rope() -> None:
+    values = {"granite_swa.block_count": 4, "granite_swa.attention.rope_pattern": [1, 0, 0, 1],
+              "granite_swa.attention.sliding_window_pattern": [0, 1, 0, 0]}
+    assert layers.free_layers("granite_swa", values) == [0, 3]
