@@ -26,7 +26,7 @@ class LayerMap:
     '10-12,20:1024/512'
     >>> config = dataclasses.replace(default_config(8192), layer_maps=(narrow,)).validate()
     >>> [config.for_layer(i).plan(16384).mapping_length for i in (10, 13)]
-    [1024, 8192]
+    [1024, 4096]
     """
 
     layers: tuple[int, ...]
