@@ -9,24 +9,27 @@ from lampe_gguf.evaluate.recall import loss
 from lampe_gguf.evaluate.tasks.pictures import draw_places
 from lampe_gguf.plot import new_figure, save_figure
 from measure.studying.kept import Kept
-from measure.studying.measuring import length_of, named
+from measure.studying.measuring import named
 from measure.studying.tables import found, joined, label, quarters_of
 
-WINDOWS = 2.0  # what the pictures show
 FACTS = ("lampe", "truncate", "rope")
 RECALL = ("lampe", "truncate", "jetlong:W/4", "yarn")  # plain RoPE's would leave no room for them
 
 
+def longest(kept: Kept, what: str) -> int:
+    """The greatest length beyond the window at which LaMPE was measured; 0: at none."""
+    return max((each.length for each in kept.of(what)
+                if each.method == "lampe" and each.length > kept.window), default=0)
+
+
 def draw_facts(all_kept: Sequence[Kept], path: Path) -> bool:
     """Facts found by place: LaMPE, truncation, plain RoPE. False where none was measured."""
-    shown = [kept for kept in all_kept
-             if found(kept, "needles", length_of(kept.window, WINDOWS), "lampe")]
+    shown = [(kept, length) for kept in all_kept if (length := longest(kept, "needles"))]
     if not shown:
         return False
     figure = new_figure(9, 0.5 + 1.6 * len(shown))
     panels = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
-    for axes, kept in zip(panels, shown, strict=True):
-        length = length_of(kept.window, WINDOWS)
+    for axes, (kept, length) in zip(panels, shown, strict=True):
         draw_places(axes, {
             label(method): [
                 (place or 0.0, score == 1)
@@ -44,14 +47,12 @@ def draw_facts(all_kept: Sequence[Kept], path: Path) -> bool:
 
 def draw_recall(all_kept: Sequence[Kept], path: Path) -> bool:
     """Recall loss by quarter of the text, unseen loss dashed. False where none was measured."""
-    shown = [kept for kept in all_kept
-             if found(kept, "recall", length_of(kept.window, WINDOWS), "lampe")]
+    shown = [(kept, length) for kept in all_kept if (length := longest(kept, "recall"))]
     if not shown:
         return False
     figure = new_figure(1.5 + 3.8 * len(shown), 3.8)
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
-    for axes, kept in zip(panels, shown, strict=True):
-        length = length_of(kept.window, WINDOWS)
+    for axes, (kept, length) in zip(panels, shown, strict=True):
         for method in RECALL:
             mine = found(kept, "recall", length, named(method, kept.window))
             if not mine:
