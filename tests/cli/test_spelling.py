@@ -46,7 +46,7 @@ def test_one_name_and_one_form_for_each_option() -> None:
             if not isinstance(option, click.Option):
                 continue
             spelled = option.opts[0]
-            # what may come several times are files and lists of layers: they may have commas in them
+            # what may come several times are files and lists of layers: there may be commas in them
             assert not option.multiple or option.metavar in ("FILE", "LAYERS:L/S1"), (
                 f"{name} {spelled}"
             )
