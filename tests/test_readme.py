@@ -184,7 +184,7 @@ def test_every_command_in_the_readme_runs(fresh: Path) -> None:
             keep_short(fresh / "book.txt")
     # what a reader was promised to find, and that no entry of the tables is for nothing
     assert "OPENAI_BASE_URL" in found
-    assert {"model.gguf", "model.lampe.gguf", "back.gguf", "lookup.gguf"} <= {
+    assert {"model.gguf", "model.lampe.gguf", "back.gguf"} <= {
         path.name for path in fresh.glob("*.gguf")
     }
     assert (fresh / "back.gguf").read_bytes() == (fresh / "model.gguf").read_bytes()

@@ -13,7 +13,9 @@ from measure.studying.measuring import named
 from measure.studying.tables import found, joined, label, quarters_of
 
 FACTS = ("lampe", "truncate", "rope")
-RECALL = ("lampe", "truncate", "jetlong:W/4", "yarn")  # plain RoPE's would leave no room for them
+# what recall is drawn of, and its name for all models; plain RoPE's would leave no room for them
+RECALL = {"lampe": "LaMPE", "truncate": "truncation", "jetlong:W/4": "Jet-Long (W/4)",
+          "yarn": "YaRN"}
 
 
 def longest(kept: Kept, what: str) -> int:
@@ -53,15 +55,15 @@ def draw_recall(all_kept: Sequence[Kept], path: Path) -> bool:
     figure = new_figure(1.5 + 3.8 * len(shown), 3.8)
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
     for axes, (kept, length) in zip(panels, shown, strict=True):
-        for method in RECALL:
+        for i, (method, name) in enumerate(RECALL.items()):
             mine = found(kept, "recall", length, named(method, kept.window))
             if not mine:
                 continue
             parts = quarters_of(mine)
-            middles = [(i + 0.5) / len(parts) * length for i in range(len(parts))]
+            middles = [(part + 0.5) / len(parts) * length for part in range(len(parts))]
             line = axes.errorbar(middles, [part.mean for part in parts],
                                  [part.error for part in parts], marker="o", markersize=4,
-                                 capsize=3, label=label(method))
+                                 capsize=3, color=f"C{i}", label=name)
             axes.axhline(loss(joined(mine, "fresh", list(mine))).mean,
                          color=line[0].get_color(), linestyle="--", linewidth=1)
         axes.set_title(f"{kept.model}, {length:,} tokens", fontsize=9)
@@ -69,6 +71,7 @@ def draw_recall(all_kept: Sequence[Kept], path: Path) -> bool:
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("nats a token, fed again (dashed: never read)")
-    panels[0].legend(fontsize=8)
+    most = max(panels, key=lambda axes: len(axes.get_legend_handles_labels()[1]))
+    most.legend(fontsize=8)
     save_figure(figure, path)
     return True
