@@ -92,6 +92,10 @@ class Faults:
         if others and not killed and isinstance(fault, str):
             return f"{fault}: left behind: {others}"
         self._next_run(work)
+        # a set of which the kill left a part in place is whole after it
+        found = {name: self._read(work / name) for name in names}
+        if found not in (old, new):
+            return f"{fault}: after the next run some names are new and some are old"
         others = set(os.listdir(work)) - {name for name in names if found[name] is not None}
         if others != {"next"}:
             return f"{fault}: the next run leaves {others}"

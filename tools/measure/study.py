@@ -10,7 +10,7 @@ Measures: perplexity, recall (excerpts fed again), needles (facts among their li
 lines (LongEval's) and kv (InfiniteBench's pairs). A length is a multiple of a model's window, less
 256 tokens for questions. Maps of positions are asked about one reading, made with --read-with;
 truncate, rope, yarn, ntk and linear read for themselves, and so does all in perplexity. What was
-measured is kept as it ends, in tools/reports/study-MODEL.json, and answers before that: a run that
+measured is kept as it ends (study-MODEL.json in tools/reports), and answers before that: a run that
 was stopped goes on. What has another map or text by then is measured anew. Other models than
 SmolLM2 come from tools/measure/models.py.
 """
