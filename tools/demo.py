@@ -42,7 +42,7 @@ SCORED = 2048  # tokens at the end
 CONTINUATION = 48
 WIDTH = 30
 PASSAGES = 20
-KNOWN = 0.6  # of a passage's tokens; of one that was never read, two in five are guessed
+KNOWN = 0.6  # of a passage's tokens, where it counts as known
 MARKS = "●○·"  # found or known, not, cut off
 ASCII_MARKS = "*o."
 

@@ -50,12 +50,12 @@ def default_config(window: int) -> LampeConfig:
     """Values for a model with a training window of W = `window` tokens and no fitted constants.
 
     Plain RoPE up to W; beyond it L = W/2 at every length, with a local window of W/8: training
-    rarely reaches the far half of the window, so the near half is what a model knows to use.
-    They follow what is found in the far text and not the perplexity of new text, which hardly sees
-    the map (method, section 7); tools/reports has the measurements on three models. They cost a
-    little of it: 9.79 at the end of 16,384 tokens of Python's reference on SmolLM2, where L = W and
-    s1 = W/2 give 9.55. s2 = min(200,
-    W/32) is the published tail; inputs up to 4 W are the range over which that was measured.
+    rarely reaches the far half of the window, so the near half is what a model knows to use. They
+    follow what is found in the far text and not the perplexity of new text, which hardly sees the
+    map (method, section 7); tools/reports has the measurements on three models. They cost a little
+    of it: 9.79 at the end of 16,384 tokens of Python's reference on SmolLM2, where L = W and s1 =
+    W/2 give 9.55. s2 = min(200, W/32) is the published tail. Inputs up to 4 W are allowed; these
+    values were measured up to 2 W.
     Raises LampeError for a window out of range.
 
     >>> from lampe_gguf import default_config

@@ -286,6 +286,23 @@ def test_a_real_model_finds_a_passkey(smollm2_path: Path, tmp_path: Path) -> Non
     assert "passkey     128  2" in text.stdout and "truncate" in text.stdout
 
 
+def test_an_answer_that_is_kept_is_known_wherever_ctrl_c_falls(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = suite_module.Journal.add
+
+    def kept_and_stopped(journal: Any, result: Result) -> None:
+        keep(journal, result)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(suite_module.Journal, "add", kept_and_stopped)
+    journal = tmp_path / "j.jsonl"
+    suite = Suite(model, questions, (128,), raw=True, resume=journal)
+    with pytest.raises(KeyboardInterrupt):
+        list(suite.run())
+    assert len(suite.results) == len(journal.read_text().splitlines()) - 1 == 1
+
+
 def test_ctrl_c_shows_what_is_there(smollm2_path: Path, tmp_path: Path) -> None:
     journal = tmp_path / "j.jsonl"
     process = subprocess.Popen(
