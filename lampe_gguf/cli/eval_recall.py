@@ -24,8 +24,9 @@ two. The reading serves every method, as cached keys carry no positions: only th
 
 A method is lampe, rope, selfextend, jetlong or rerope, one of the last three with its local window
 (jetlong:2048), or LaMPE's mapping length and local window (4096/1024), with other values for some
-layers behind a plus sign (6144/1024+10-14,25-29:1024/512). Also yarn, ntk, linear and truncate
-(plain RoPE given the last window alone): each of these reads the text for itself.
+layers behind a plus sign (6144/1024+10-14,25-29:1024/512); with an attention factor behind @
+(lampe@1.04). Also yarn, ntk, linear and truncate (plain RoPE given the last window alone): each of
+these reads the text for itself.
 
 \b
 Examples:

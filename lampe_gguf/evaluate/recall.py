@@ -94,9 +94,14 @@ def map_named(name: str, config: LampeConfig, length: int) -> LampeConfig:
     name    one of METHODS; with values: "L/s1" is LaMPE with m = L at every length and that local
             window, "jetlong:2048" a neighbour with that one; "L/s1+layers:L/s1", such as
             "6144/1024+10-14,25-29:1024/512", has another map in these layers, once more with each
-            "+"; a map without is the same in all layers
+            "+"; a map without is the same in all layers. "@F" behind any of them, such as
+            "lampe@1.04", has the attention factor F
     config  the model's, whose window, tail and policy stay
     """
+    name, at, factor = name.partition("@")
+    if at:
+        return dataclasses.replace(
+            map_named(name, config, length), attention_factor=_factor(name, factor)).validate()
     method, _, value = name.partition(":")
     if method in METHODS and (not value or method not in ("lampe", "rope")):
         local = _whole(name, value) if value else None
@@ -119,9 +124,19 @@ def _whole(name: str, text: str) -> int:
         raise UsageError(
             f"there is no map {name!r}; it is one of {', '.join(METHODS + ALONE)}, a neighbour "
             "with its local window (jetlong:2048), or LaMPE's L/s1 (4096/1024), with other values "
-            "for some layers behind it (6144/1024+10-14,25-29:1024/512)"
+            "for some layers behind it (6144/1024+10-14,25-29:1024/512), and with an attention "
+            "factor behind any of these (lampe@1.04)"
         )
     return int(text)
+
+
+def _factor(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(
+            f"{text!r} is no attention factor; give a number behind the map, as {name}@1.04"
+        ) from None
 
 
 def recall(

@@ -31,19 +31,21 @@ def method_setting(
     """What a method means for `length` tokens: UsageError for one that there is not.
 
     method   one of METHODS; a neighbour with its local window, "jetlong:2048"; or "L/s1", LaMPE
-             with that mapping length at every length and that local window
+             with that mapping length at every length and that local window; "@F" behind one of
+             these, or behind "lampe", has that attention factor
     choices  as in evaluate.setting(), for those of METHODS
     """
     if method in METHODS:
         return setting(method, config, length, **choices)
-    if ":" not in method and "/" not in method:
+    if not any(sign in method for sign in ":/@"):
         raise UsageError(
             f"there is no method {method!r}; it is one of {', '.join(METHODS)}, a neighbour with "
-            "its local window (jetlong:2048), or LaMPE's L/s1 (4096/1024)"
+            "its local window (jetlong:2048), or LaMPE's L/s1 (4096/1024); @F behind it is an "
+            "attention factor (lampe@1.04)"
         )
     found = map_named(method, config, length)
     names = ["method", "window", "local_window", "tail_window", "max_mapping_length",
-             "length_policy", "length_step", "group_size"]
+             "attention_factor", "length_policy", "length_step", "group_size"]
     return Setting(found, {}, {name: getattr(found, name) for name in names})
 
 

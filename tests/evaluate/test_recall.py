@@ -13,7 +13,7 @@ from conftest import call, tiny_config
 
 from lampe_gguf.backend.llama import LampeLlama
 from lampe_gguf.backend.vocabulary import read_tokens, vocabulary
-from lampe_gguf.errors import LampeError
+from lampe_gguf.errors import LampeError, UsageError
 from lampe_gguf.evaluate.perplexity import score
 from lampe_gguf.evaluate.reading import (
     CUE,
@@ -27,6 +27,7 @@ from lampe_gguf.evaluate.reading import (
     starts_of,
 )
 from lampe_gguf.evaluate.recall import map_named, recall, versus
+from lampe_gguf.evaluate.suite import method_setting
 from lampe_gguf.model.presets import default_config
 
 Tiny = Callable[..., Path]
@@ -94,6 +95,24 @@ def test_a_name_may_have_maps_of_layers(model: Path) -> None:
     assert map_named("lampe", config, 300).layer_maps == config.layer_maps
     base, other = recall(model, TEXT, 300, methods=["48/16", "48/16+1:40/8"], excerpts=2)
     assert base.excerpts != other.excerpts
+
+
+def test_a_name_may_have_an_attention_factor(model: Path) -> None:
+    base = tiny_config(tail_window=5, window=128)
+    for name in ("lampe", "rope", "jetlong:24", "48/16", "48/16+1:40/8"):
+        expected = dataclasses.replace(map_named(name, base, 300), attention_factor=1.25)
+        assert map_named(f"{name}@1.25", base, 300) == expected
+        assert method_setting(f"{name}@1.25", base, 300, {}).lampe == expected
+    plain, sharp = recall(model, TEXT, 300, methods=["48/16", "48/16@1.25"], excerpts=2)
+    assert plain.excerpts != sharp.excerpts and sharp.parameters["attention_factor"] == 1.25
+    for wrong in ("lampe@", "lampe@x"):
+        with pytest.raises(UsageError, match="is no attention factor; give a number behind"):
+            map_named(wrong, base, 300)
+    for wrong in ("lampe@nan", "lampe@0"):
+        with pytest.raises(LampeError, match="attention_factor"):
+            map_named(wrong, base, 300)
+    with pytest.raises(UsageError, match="there is no map 'truncate'"):
+        map_named("truncate@1.04", base, 300)
 
 
 def test_a_reading_is_that_of_its_own_map_whatever_was_read_before(model: Path) -> None:

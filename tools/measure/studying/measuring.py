@@ -133,7 +133,7 @@ def measure_perplexity(
 
 def is_by_position(method: str) -> bool:
     """Whether a longer reading holds a shorter one; not under the policy "prompt"."""
-    return method.partition(":")[0] in BY_POSITION or "/" in method
+    return re.split("[:@]", method)[0] in BY_POSITION or "/" in method
 
 
 def _losses(job: Job, method: str, text: str, length: int) -> list[float | None]:

@@ -36,10 +36,12 @@ def section(kept: Kept, methods: Sequence[str]) -> str:
 
 def label(method: str) -> str:
     """A method for readers."""
+    method, _, factor = method.partition("@")
     base, _, value = method.partition(":")
+    behind = f", attention factor {factor}" if factor else ""
     if "/" in method:
-        return f"LaMPE, {method} (L/s1)"
-    return LABELS.get(base, base) + (f", local window {int(value):,}" if value else "")
+        return f"LaMPE, {method} (L/s1){behind}"
+    return LABELS.get(base, base) + (f", local window {int(value):,}" if value else "") + behind
 
 
 def markdown(head: Row, rows: Sequence[Row]) -> str:
