@@ -264,10 +264,15 @@ def _insist(step: Callable[[], None]) -> None:
         raise interruption
 
 
-def write_file(target: Path, data: bytes, *, force: bool = False) -> None:
-    """Write a small file whole or not at all; UsageError where it exists, without `force`."""
+def write_file(
+    target: Path, data: bytes, *, force: bool = False, mode: int = 0o666
+) -> None:
+    """Write a small file whole or not at all; UsageError where it exists, without `force`.
+
+    mode  its permissions, less umask
+    """
     with NewFiles(force) as files:
-        write_all(files.create(target), data, 0)
+        write_all(files.create(target, mode), data, 0)
         files.commit()
 
 

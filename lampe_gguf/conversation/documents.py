@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from ..errors import LampeError, UsageError
@@ -19,6 +19,7 @@ class Document:
     """Its name, made safe to show and to be told to a model, and its text.
 
     replaced  bytes that are no UTF-8 and stand in the text as U+FFFD
+    path      of the file that it was read from, absolute; "" for what is none
 
     >>> from lampe_gguf import Document
     >>> Document("the letter", "Dear Sir ...").name
@@ -28,6 +29,7 @@ class Document:
     name: str
     text: str
     replaced: int = 0
+    path: str = field(default="", compare=False, kw_only=True)
 
     def damage(self) -> str | None:
         """A sentence about what was replaced, None where nothing was."""
@@ -71,7 +73,7 @@ def read_document(name: str, *, to_ask: bool = False) -> Document:
         raise LampeError(f"{label} is not UTF-8 text; convert it to plain text first")
     if not text.strip():
         raise LampeError(f"{label} is empty; give a document with text in it")
-    return Document(label, text, replaced)
+    return Document(label, text, replaced, path="" if name == "-" else os.path.abspath(name))
 
 
 def read_documents(names: Iterable[str], *, to_ask: bool = False) -> list[Document]:
