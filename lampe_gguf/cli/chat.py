@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
+from ..container import paths
 from ..shown import visible
 from .console import OutputError, out, say
 from .options import generation_options
@@ -17,45 +19,74 @@ from .stopping import answering
 
 HELP = """Chat with MODEL; /help lists the commands inside.
 
+What is said is kept as it goes, documents included: whatever ends the program, --resume last goes
+on. 'lampe-gguf chats' lists what is kept. With --resume, MODEL is the one of before where it is
+left out, and so are the context length, the temperature, the seed and the longest answer.
+
 \b
 Examples:
   lampe-gguf chat model.lampe.gguf
   lampe-gguf chat model.lampe.gguf --doc book.txt --n-ctx 32768
+  lampe-gguf chat --resume last
 """
 
 DEFAULT_N_CTX = 16384  # besides the documents
 
 
 @click.command(name="chat", help=HELP)
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", required=False, type=click.Path(path_type=Path))
 @click.option("--doc", "docs", multiple=True, metavar="FILE", help="A text to talk about.")
+@click.option("--resume", metavar="CHAT",
+              help="Go on with a chat: last, its id, or a file that /save wrote.")
+@click.option("--no-journal", is_flag=True, help="Keep nothing of what is said.")
 @generation_options
+@click.pass_context
 def command(
-    model: Path, docs: tuple[str, ...], max_tokens: int, temperature: float, seed: int | None,
-    threads: int | None, n_ctx: int | None, no_lampe: bool,
+    ctx: click.Context, model: Path | None, docs: tuple[str, ...], resume: str | None,
+    no_journal: bool, max_tokens: int, temperature: float, seed: int | None, threads: int | None,
+    n_ctx: int | None, no_lampe: bool,
 ) -> int:
+    from ..conversation import shelf
     from ..conversation.chat import Chat
-    from ..conversation.documents import read_documents
+    from ..conversation.documents import Document, read_documents
+    from ..conversation.kept import Conversation
     from ..conversation.session import longest_input, open_model, tokens_to_ask
     from ..errors import LampeError
     from ..model.choose import read_file
 
+    journal = None
+    kept = Conversation()
+    if resume is not None:
+        kept, journal = shelf.go_on(resume, keep=not no_journal, on_note=say)
+    before = kept.setting
+    if model is None:
+        if resume is None or before is None:
+            raise click.MissingParameter(ctx=ctx, param=ctx.command.params[0])
+        model = Path(before.model.path)
+        if not paths.exists(model):
+            raise LampeError(
+                f"the model of this chat, {model}, is no longer there; name it: lampe-gguf chat "
+                f"MODEL --resume {resume}"
+            )
     documents = read_documents(docs, to_ask=True)
     for document in documents:
         if (damage := document.damage()) is not None:
             say(damage)
-    n_documents = 0
     file = read_file(model)
-    if documents:
+    use_lampe = not no_lampe
+    n_ctx_before = None if before is None else before.n_ctx
+    said = [] if n_ctx_before else [Document("", turn.line) for turn in kept.turns]
+    n_documents = 0
+    if documents or said:
         with progress_line("counting", "characters") as on_progress:
             n_documents = tokens_to_ask(
-                file, documents, "", use_lampe=not no_lampe, n_ctx=n_ctx, on_progress=on_progress)
+                file, [*said, *documents], "", use_lampe=use_lampe, n_ctx=n_ctx,
+                on_progress=on_progress)
     if n_ctx is None:
-        n_ctx = DEFAULT_N_CTX + n_documents
-        limit, _ = longest_input(file, not no_lampe)
+        n_ctx = (n_ctx_before or DEFAULT_N_CTX) + n_documents
+        limit, _ = longest_input(file, use_lampe)
         n_ctx = n_ctx if limit is None else min(n_ctx, limit)
-    llm = open_model(
-        file, n_ctx=n_ctx, use_lampe=not no_lampe, threads=threads, on_note=say)
+    llm = open_model(file, n_ctx=n_ctx, use_lampe=use_lampe, threads=threads, on_note=say)
 
     on_terminal = sys.stdout.isatty()
     lost: list[OutputError] = []
@@ -70,7 +101,18 @@ def command(
                 say(f"error: {error}; the chat goes on, and /save keeps it")
             lost.append(error)
 
-    chat = Chat(llm, show, max_tokens, temperature, seed, pending=documents)
+    if resume is not None:
+        chat = Chat.resume(llm, kept, show=show, on_note=say)
+        chat.journal = journal
+        show(_where_it_stands(len(chat.turns), chat.unsent))
+    else:
+        chat = Chat(llm, show)
+    for name, value in (("max_tokens", max_tokens), ("temperature", temperature), ("seed", seed)):
+        if before is None or ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            setattr(chat, name, value)
+    chat.pending += documents
+    if resume is None and not no_journal:
+        chat.keep(say)
     if documents:
         show(f"{len(documents)} document(s) go along with your first message\n")
     with llm, answering(), progress_line("reading", "tokens") as llm.progress:
@@ -92,7 +134,16 @@ def command(
                 raise
             except LampeError as error:
                 say(f"error: {error}")
+            except KeyboardInterrupt:  # what it interrupted is not done; the chat goes on
+                show("\n")
+    if sys.stdin.isatty() and chat.journal is not None and chat.journal.is_there:
+        say(f"kept as {chat.journal.id}; lampe-gguf chat --resume last goes on with it")
     return 1 if lost else 0
+
+
+def _where_it_stands(n_turns: int, unsent: str | None) -> str:
+    waiting = "" if unsent is None else "; the last line has no answer yet, /retry sends it again"
+    return f"going on after {n_turns} turn(s){waiting}\n"
 
 
 def _typed() -> str:

@@ -21,6 +21,7 @@ COMMANDS = {
     "inspect": "Show a model's LaMPE values and the mapping by length.",
     "ask": "Ask a question about documents of any length.",
     "chat": "Chat with a model, and with documents.",
+    "chats": "List the chats that are kept, show one, or remove some.",
     "serve": "Serve a model to programs and browsers, by OpenAI's protocol.",
     "calibrate": "Find the constants that suit a model, by reading a long text.",
     "eval": "Measure perplexity and answers far beyond the training window.",

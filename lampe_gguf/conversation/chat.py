@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,10 +13,15 @@ from ..container import paths
 from ..container.atomic import write_file
 from ..errors import LampeError
 from ..shown import shown
-from .documents import Document, as_message, read_document
+from . import shelf
+from .documents import Document, read_document
+from .journal import Journal, OnNote
+from .kept import Conversation, as_json
 from .length import count_up_to
 from .prompt import Message, chat_tokens
 from .reply import ContextFull, Reply
+from .setting import Model, Setting, differences, model_of, values_of
+from .turn import Turn, messages_of
 
 if TYPE_CHECKING:
     from ..backend.llama import LampeLlama
@@ -27,24 +33,11 @@ COMMANDS = """\
 /drop doc   forget the documents and keep what was said
 /reset      forget everything
 /retry      send the line again that could not be answered
-/save FILE  save the conversation as JSON
+/save FILE  save the conversation, for --resume FILE
 /quit       leave (so does Ctrl-D)
 Ctrl-C stops an answer and drops a line; at an empty prompt it leaves."""
 
 Show = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Turn:
-    """What the user said, with the documents that went along, and the answer."""
-
-    documents: tuple[Document, ...]
-    line: str
-    answer: str = ""
-
-    @property
-    def message(self) -> Message:
-        return {"role": "user", "content": as_message(list(self.documents), self.line)}
 
 
 @dataclass
@@ -59,6 +52,8 @@ class Chat:
     pending      documents that go along with the next line
     unsent       the line that could not be answered, for /retry
     used         tokens of the conversation
+    journal      what keeps the conversation as it goes, None: nothing does; see `keep`
+    started      when it began, seconds since 1970
 
     `answer` says a line and gives the answer; `handle` takes lines as a user types them, commands
     among them. What was read before is kept: with the length policy "causal" (method: section 3),
@@ -72,6 +67,16 @@ class Chat:
     ...     again = chat.answer("Are you sure?")
     >>> [message["role"] for message in chat.messages]
     ['user', 'assistant', 'user', 'assistant']
+
+    A conversation outlives its program. `save` writes it into a file, `keep` begins a journal, to
+    which each line and each answer is appended as it comes, and `resume` goes on with either:
+
+    >>> with LampeLlama("model.gguf", lampe="auto", n_ctx=512) as llm:
+    ...     chat.save("talk.json")
+    ...     chat = Chat.resume(llm, "talk.json")
+    ...     third = chat.answer("Thank you.")
+    >>> len(chat.turns), chat.turns[0].documents[0].name
+    (3, 'the letter')
     """
 
     llm: LampeLlama
@@ -84,11 +89,85 @@ class Chat:
     unsent: str | None = None
     used: int = 0
     last_rate: float = 0.0
+    journal: Journal | None = None
+    started: float = field(default_factory=time.time)
+    _model: Model | None = field(default=None, init=False, repr=False)
+    _setting: Setting | None = field(default=None, init=False, repr=False)
+
+    @classmethod
+    def resume(
+        cls, llm: LampeLlama, source: str | os.PathLike[str] | Conversation, *,
+        show: Show = lambda text: None, keep: bool = False, on_note: OnNote = lambda text: None,
+    ) -> Chat:
+        """Go on with a conversation, with its turns, documents, sampling and seed.
+
+        source   a file that `save` wrote; the id of a chat that is kept, or the beginning of one;
+                 "last" for the one that was written to last; or what was read of one of these
+        show     as in Chat
+        keep     keep on keeping it: a kept chat in its journal, a saved one in a new journal
+        on_note  called with a sentence for each thing that is not as it was: another model, other
+                 values, a document whose file has changed since (its text is the conversation's
+                 own, which stays); and where the journal cannot be written
+
+        What is read again is the same text, and with a seed, or a temperature of 0, so are the
+        answers; but text is read in other batches than it was written in, and a choice between two
+        words that are equally likely may fall otherwise. Raises LampeError for a file that is no
+        conversation, UsageError where there is none, and LampeError where another program has the
+        kept chat open.
+        """
+        journal = None
+        if not isinstance(source, Conversation):
+            source, journal = shelf.go_on(os.fspath(source), keep=keep, on_note=on_note)
+        then = source.setting
+        chat = cls(llm, show, turns=list(source.turns), pending=list(source.pending),
+                   unsent=source.unsent, journal=journal)
+        chat.started = source.started or chat.started
+        if then is not None:
+            chat.max_tokens, chat.temperature = then.max_tokens, then.temperature
+            chat.seed = then.seed
+        now = chat.setting
+        changed = differences(then, now) if then is not None and now is not None else []
+        for note in (*source.notes, *changed, *source.changed_documents()):
+            on_note(note)
+        chat.used = chat._count(chat.messages)
+        return chat
+
+    def keep(self, on_note: OnNote = lambda text: None) -> None:
+        """Keep the conversation from here on, in a journal of its own below `shelf.folder()`.
+
+        on_note  called with a sentence where the disk takes no more; the conversation goes on
+
+        There is a file as soon as something is said; `lampe-gguf chats` lists it.
+        """
+        self.journal = Journal(shelf.folder(), on_note, self.started)
+        self._note()
+
+    @property
+    def setting(self) -> Setting | None:
+        """With what the conversation is had; of a closed model, what was last known."""
+        try:
+            config = self.llm.lampe_config
+            if self._model is None:
+                self._model = model_of(self.llm)
+            self._setting = Setting(
+                self._model, values_of(config), self.llm.n_ctx(), self.max_tokens,
+                self.temperature, self.seed,
+            )
+        except LampeError:
+            pass
+        return self._setting
+
+    def _note(self) -> None:
+        """Have the journal say what the conversation is now."""
+        if self.journal is None or (setting := self.setting) is None:
+            return
+        if self.turns or self.pending or self.unsent is not None or self.journal.is_there:
+            self.journal.update(self, setting)
 
     @property
     def messages(self) -> list[Message]:
         """The conversation, as the model's chat template takes it."""
-        return _messages(self.turns)
+        return messages_of(self.turns)
 
     def prompt(self) -> str:
         """What stands before the user's line: tokens used of the context."""
@@ -98,7 +177,9 @@ class Chat:
         """Do what one line says; False when it ends the conversation. Raises LampeError."""
         line = line.strip()
         if line.startswith("/"):
-            return self._command(*line.split(maxsplit=1))
+            goes_on = self._command(*line.split(maxsplit=1))
+            self._note()
+            return goes_on
         if line:
             self.answer(line)
         return True
@@ -161,6 +242,7 @@ class Chat:
         self._refuse_long(line)
         turn = Turn(tuple(self.pending), line)
         was_full, self.unsent = self.unsent is not None, line
+        self._note()  # before the answer: whatever ends the program, the line is not lost
         reply = Reply(
             self.llm, [*self.messages, turn.message], self.max_tokens, self.temperature, self.seed
         )
@@ -185,6 +267,7 @@ class Chat:
         self.pending.clear()
         self.unsent = None
         self.used = self.llm.n_tokens
+        self._note()
         return reply.text
 
     def _refuse_long(self, line: str) -> None:
@@ -266,7 +349,7 @@ class Chat:
         """Whether the unsent line and an answer have room without the oldest n turns."""
         turns, pending = self._without(n)
         asked = Turn(tuple(pending), self.unsent or "")
-        needed = self._count([*_messages(turns), asked.message])
+        needed = self._count([*messages_of(turns), asked.message])
         return bool(needed + n_answer <= self.llm.n_ctx())
 
     def _count(self, messages: list[Message]) -> int:
@@ -288,14 +371,11 @@ class Chat:
             lines.append(f"speed      {self.last_rate:.1f} tokens/s in the last answer")
         return "\n".join(lines)
 
-    def save(self, path: Path) -> None:
-        """Write the conversation as JSON, whole or not at all; LampeError where that fails."""
-        text = json.dumps({"messages": self.messages}, indent=2, ensure_ascii=False)
-        write_file(path, text.encode(errors="replace"), force=True)
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the conversation into a file that `resume` takes, whole or not at all.
 
-
-def _messages(turns: list[Turn]) -> list[Message]:
-    said: list[Message] = []
-    for turn in turns:
-        said += [turn.message, {"role": "assistant", "content": turn.answer}]
-    return said
+        JSON with the turns, the documents' texts, the model's name, values and sampling; none but
+        the user may read it. An old file of that name is replaced. LampeError where that fails.
+        """
+        text = as_json(self, self.setting, started=self.started)
+        write_file(Path(path), text.encode(), force=True, mode=0o600)

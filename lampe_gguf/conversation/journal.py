@@ -87,7 +87,9 @@ class Journal:
         return self._fd is not None
 
     @classmethod
-    def resume(cls, path: Path, on_note: OnNote = lambda text: None) -> tuple[Journal, Conversation]:
+    def resume(
+        cls, path: Path, on_note: OnNote = lambda text: None
+    ) -> tuple[Journal, Conversation]:
         """Go on with a journal: the conversation so far, and what keeps the rest of it.
 
         Raises LampeError where it cannot be read, is damaged, or another program has it open.
@@ -157,7 +159,8 @@ class Journal:
         lines = [_Line(header), _Line({"event": "opened", **setting.as_json()}), *_all_of(talk)]
         data = _encoded(lines, texts)
         hidden = hidden_path(self.folder)
-        fd = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+        fd = os.open(hidden, flags, 0o600)
         try:
             if not _lock(fd):  # who removes what others left took it for that
                 raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))

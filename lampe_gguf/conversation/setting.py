@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -106,6 +107,14 @@ def model_of(llm: LampeLlama) -> Model:
     name, architecture = (str(llm.metadata.get(f"general.{key}", ""))
                           for key in ("name", "architecture"))
     return Model(path, name, architecture, digest.hexdigest())
+
+
+def values_of(config: LampeConfig | None) -> dict[str, Any] | None:
+    """A configuration as JSON has it."""
+    if config is None:
+        return None
+    values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return values
 
 
 def differences(then: Setting, now: Setting) -> list[str]:

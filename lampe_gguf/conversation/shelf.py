@@ -6,7 +6,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -99,8 +98,8 @@ def _entry(path: Path, last: float) -> Entry:
     except WRONG:
         damage = "is damaged"
     try:
-        started = float(values[0]["started"])
-        said = [each for each in values if each["event"] == "said"] if (values := values[1:]) else []
+        started, values = float(values[0]["started"]), values[1:]
+        said = [each for each in values if each["event"] == "said"]
         documents = [str(one["name"]) for each in values if each["event"] in ("said", "pending")
                      for one in each["documents"]]
         models = [each["model"] for each in values if each["event"] == "opened"]
@@ -235,18 +234,24 @@ def when(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
-def as_table(found: list[Entry], first: Callable[[str], str]) -> str:
-    """Chats for people, one a line; `first` shortens what was said first."""
+def as_table(found: list[Entry]) -> str:
+    """Chats for people, one a line."""
     rows = [("id", "last used", "turns", "documents", "model", "first line")]
     for each in found:
-        said = f"({each.damage})" if each.damage else first(each.first_line)
-        documents = shown(each.documents[0], 20) if each.documents else "-"
+        said = f"({each.damage})" if each.damage else _short(each.first_line, 50)
+        documents = _short(os.path.basename(each.documents[0]), 20) if each.documents else "-"
         if len(each.documents) > 1:
             documents += f" +{len(each.documents) - 1}"
         rows.append((shown(each.id), when(each.last), str(each.turns), documents,
-                     shown(each.model, 30) or "-", said))
+                     _short(each.model, 30) or "-", said))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     )
+
+
+def _short(text: str, limit: int) -> str:
+    """The begin of a text, in one line that can be shown."""
+    line = shown(" ".join(text[: 2 * limit].split()))
+    return line if len(line) <= limit else line[: limit - 1] + "\u2026"
