@@ -51,7 +51,7 @@ def command(
     from ..conversation.documents import Document, read_documents
     from ..conversation.kept import Conversation
     from ..conversation.session import longest_input, open_model, tokens_to_ask
-    from ..errors import LampeError
+    from ..errors import LampeError, UsageError
     from ..model.choose import read_file
 
     journal = None
@@ -60,8 +60,14 @@ def command(
         kept, journal = shelf.go_on(resume, keep=not no_journal, on_note=say)
     before = kept.setting
     if model is None:
-        if resume is None or before is None:
-            raise click.MissingParameter(ctx=ctx, param=ctx.command.params[0])
+        if resume is None:
+            raise click.MissingParameter(ctx=ctx, param=ctx.command.params[0],
+                                         param_hint="'MODEL'")
+        if before is None:
+            raise UsageError(
+                f"{resume} does not say which model it is of; name one: lampe-gguf chat MODEL "
+                f"--resume {resume}"
+            )
         model = Path(before.model.path)
         if not paths.exists(model):
             raise LampeError(
@@ -137,7 +143,7 @@ def command(
             except KeyboardInterrupt:  # what it interrupted is not done; the chat goes on
                 show("\n")
     if sys.stdin.isatty() and chat.journal is not None and chat.journal.is_there:
-        say(f"kept as {chat.journal.id}; lampe-gguf chat --resume last goes on with it")
+        say(f"kept; lampe-gguf chat --resume {chat.journal.id} goes on with it")
     return 1 if lost else 0
 
 

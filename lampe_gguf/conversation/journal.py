@@ -224,9 +224,9 @@ def _news(kept: Conversation, talk: Talk, setting: Setting) -> list[_Line] | Non
         unsent, pending = None, []
     if (unsent, pending) == (talk.unsent, talk.pending):
         return lines
-    if talk.unsent is None and unsent is not None:
-        return None
-    return lines + (_waiting(talk) or [_pending([])])
+    if (talk.unsent is None and unsent is not None) or talk.pending[: len(pending)] != pending:
+        return None  # something was forgotten, and goes from the file
+    return lines + _waiting(talk)
 
 
 def _encoded(lines: Sequence[_Line], texts: set[str]) -> bytes:
@@ -265,9 +265,12 @@ def read_journal(path: Path) -> Conversation:
 
 
 def is_journal(data: bytes) -> bool:
-    """Whether a file that begins so is a journal; a saved conversation has lines of its own."""
-    first = data.split(b"\n", 1)[0]
-    return first.startswith(b'{"format"') and first.endswith(b"}")
+    """Whether a file's bytes begin as a journal does; a saved conversation is one JSON object."""
+    try:
+        first = json.loads(data.split(b"\n", 1)[0])
+        return "format" in first and "turns" not in first
+    except WRONG:
+        return False
 
 
 def open_alone(path: Path) -> int:
