@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
@@ -16,6 +17,9 @@ from .console import OutputError, out, say
 from .options import generation_options
 from .progress import progress_line
 from .stopping import answering
+
+if TYPE_CHECKING:
+    from ..conversation.chat import Chat
 
 HELP = """Chat with MODEL; /help lists the commands inside.
 
@@ -31,6 +35,7 @@ Examples:
 """
 
 DEFAULT_N_CTX = 16384  # besides the documents
+MOST_SHOWN = 400  # characters of what was said before
 
 
 @click.command(name="chat", help=HELP)
@@ -110,7 +115,7 @@ def command(
     if resume is not None:
         chat = Chat.resume(llm, kept, show=show, on_note=say)
         chat.journal = journal
-        show(_where_it_stands(len(chat.turns), chat.unsent))
+        show(_where_it_stands(chat))
     else:
         chat = Chat(llm, show)
     for name, value in (("max_tokens", max_tokens), ("temperature", temperature), ("seed", seed)):
@@ -119,8 +124,9 @@ def command(
     chat.pending += documents
     if resume is None and not no_journal:
         chat.keep(say)
-    if documents:
-        show(f"{len(documents)} document(s) go along with your first message\n")
+    if chat.pending:
+        which = "next" if chat.turns else "first"
+        show(f"{len(chat.pending)} document(s) go along with your {which} message\n")
     with llm, answering(), progress_line("reading", "tokens") as llm.progress:
         while True:
             try:
@@ -147,9 +153,20 @@ def command(
     return 1 if lost else 0
 
 
-def _where_it_stands(n_turns: int, unsent: str | None) -> str:
-    waiting = "" if unsent is None else "; the last line has no answer yet, /retry sends it again"
-    return f"going on after {n_turns} turn(s){waiting}\n"
+def _where_it_stands(chat: Chat) -> str:
+    """What to know to go on: how many turns there are, and how the last one ended."""
+    text = f"going on after {len(chat.turns)} turn(s)"
+    if chat.turns:
+        last = chat.turns[-1]
+        text += f", the last of them:\n> {_begin(last.line)}\n{_begin(last.answer)}"
+    if chat.unsent is not None:
+        text += "\nyour last line has no answer yet, /retry sends it again:\n> "
+        text += _begin(chat.unsent)
+    return text + "\n"
+
+
+def _begin(text: str) -> str:
+    return text if len(text) <= MOST_SHOWN else text[:MOST_SHOWN] + " ..."
 
 
 def _typed() -> str:

@@ -104,7 +104,7 @@ class Chat:
         source   a file that `save` wrote; the id of a chat that is kept, or the beginning of one;
                  "last" for the one that was written to last; or what was read of one of these
         show     as in Chat
-        keep     keep on keeping it: a kept chat in its journal, a saved one in a new journal
+        keep     keep what is said: of a kept chat in its journal, else in a new one
         on_note  called with a sentence for each thing that is not as it was: another model, other
                  values, a document whose file has changed since (its text is the conversation's
                  own, which stays); and where the journal cannot be written
@@ -130,17 +130,21 @@ class Chat:
         for note in (*source.notes, *changed, *source.changed_documents()):
             on_note(note)
         chat.used = chat._count(chat.messages)
+        if keep:
+            chat.keep(on_note)
         return chat
 
     def keep(self, on_note: OnNote = lambda text: None) -> None:
-        """Keep the conversation from here on, in a journal of its own below `shelf.folder()`.
+        """Keep the conversation, in a journal of its own that `lampe-gguf chats` lists.
 
         on_note  called with a sentence where the disk takes no more; the conversation goes on
 
-        There is a file as soon as something is said; `lampe-gguf chats` lists it.
+        There is a file once something is said. What is forgotten (/drop, /reset) goes from it, too.
+        It is this object's alone until `journal.close()`. Does nothing where one is kept already.
         """
-        self.journal = Journal(shelf.folder(), on_note, self.started)
-        self._note()
+        if self.journal is None:
+            self.journal = Journal(shelf.folder(), on_note, self.started)
+            self._note()
 
     @property
     def setting(self) -> Setting | None:

@@ -144,7 +144,7 @@ def test_what_cuts_off_the_last_line_costs_it_alone(place: Path) -> None:
         found = read_journal(only(place))
         assert state(found) == (talk.turns, [], None)
         assert "cut off" in found.notes[0] and len(found.notes) == 1
-    only(place).write_bytes(data[:start] + b"\0" * 40 + b"\n")  # as a power failure may leave it
+    only(place).write_bytes(data[:start] + b"\0" * 4000 + b"\n")  # as a power failure may leave it
     journal, found = Journal.resume(only(place))
     assert state(found) == (talk.turns, [], None) and "cut off" in found.notes[0]
     found.unsent = "no"
