@@ -12,8 +12,10 @@ from .console import out, say
 
 HELP = """List the chats that are kept, the latest first; show one as Markdown, or remove some.
 
-A chat is kept as it goes, in the folder $LAMPE_GGUF_CHATS, or lampe-gguf/chats where the system has
-a user's data (~/.local/share, ~/Library/Application Support, %LOCALAPPDATA%).
+\b
+A chat is kept as it goes, in the folder $LAMPE_GGUF_CHATS. Without that, it
+is lampe-gguf/chats where the system has a user's data: in ~/.local/share,
+~/Library/Application Support, or %LOCALAPPDATA%.
 
 \b
 Examples:
