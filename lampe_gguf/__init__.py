@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .model.presets import choose as choose_config  # noqa: F401
     from .model.presets import default_config as default_config
     from .model.presets import preset as preset
+    from .readings.keeping import Readings as Readings
     from .strip import strip_gguf as strip_gguf
 
 # exported name -> (module, name there). A function never has its module's name: importing the
@@ -55,6 +56,7 @@ _EXPORTS = {
     "ask": ("conversation.ask", "ask"),
     "Chat": ("conversation.chat", "Chat"),
     "Document": ("conversation.documents", "Document"),
+    "Readings": ("readings.keeping", "Readings"),
     "plain_text": ("conversation.prompt", "plain_text"),
     "perplexity": ("evaluate.perplexity", "perplexity"),
     "calibrate": ("calibration.job", "calibrate"),

@@ -23,6 +23,9 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# What tests read is not kept in the user's folder; those about readings say where.
+os.environ["LAMPE_GGUF_READINGS_MAX"] = "0"
+
 # tools/device/on_device.py: layers that contexts with attention from stock operations keep on a
 # device
 GPU_LAYERS = int(os.environ.get("LAMPE_GPU_LAYERS", "0"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +18,7 @@ from ..method.positions import Plan
 from ..model import metadata
 from ..model.choose import ModelFile, choose_config, read_file, require_qualified
 from . import api, opening
-from .calls import CLOSED, Calls, guarded
+from .calls import Calls, guarded
 from .calls import Cancelled as Cancelled
 from .cores import usable_cores
 from .worker import run_aside
@@ -27,15 +28,14 @@ if TYPE_CHECKING:
 
 api.llama_cpp()  # a LampeError with the command to run, where it is missing
 from llama_cpp import Llama  # noqa: E402
-from llama_cpp._internals import LlamaContext  # noqa: E402
 
+from .context import Closed, Context, Refused  # noqa: E402
 from .tokens import Model, require_tokens  # noqa: E402
 
 OnProgress = Callable[[int, int], None]  # tokens read so far, tokens to read
 
 VOCAB_ONLY_N_CTX = 512  # llama_cpp.Llama's own: without weights, a file has no window
 READ_BATCH = 512  # tokens per call while a prompt is read: what progress and cancel() wait for
-ABORTED = "llama_decode returned 2"
 
 # what may be called while another thread computes: it looks at no more than the vocabulary and the
 # parameters; a property is of that kind
@@ -44,39 +44,6 @@ LOOKS = frozenset({
     "token_nl", "pooling_type", "plan_for",
 })
 FREE = frozenset({"close", "cancel"})
-
-
-class Refused(LampeError, RuntimeError):
-    """What the backend did not compute, with its reason; llama_cpp.Llama's is a RuntimeError."""
-
-
-class _Context(LlamaContext):  # type: ignore[misc]
-    """A LlamaContext that computes so that Ctrl-C and cancel() need not wait for a batch's end."""
-
-    calls: Calls
-
-    def decode(self, batch: Any) -> None:
-        calls = self.calls
-        calls.check()
-        calls.wrote()
-        try:
-            if threading.current_thread() is threading.main_thread():
-                run_aside(lambda: LlamaContext.decode(self, batch), calls.interrupt)
-            else:
-                LlamaContext.decode(self, batch)
-        except RuntimeError as error:
-            if calls.cancelled and str(error).startswith(ABORTED):
-                raise Cancelled from None
-            raise Refused(opening.reason(str(error))) from None
-        finally:
-            calls.settle()
-
-
-class _Closed:
-    """What is left of llama_cpp's objects when theirs of C are freed, for whoever holds them."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise LampeError(CLOSED)
 
 
 def _overrides(
@@ -151,6 +118,8 @@ class LampeLlama(Llama):  # type: ignore[misc]
         api.require_patched()
         self.progress = progress
         self._announced = 0
+        self._is_mixed = False  # what the context holds was not all read as it would be now
+        self._since = time.time()  # what becomes of the file later is another model
         path = opening.native(model_path)
         file = model_path if isinstance(model_path, ModelFile) else path
         if not (lampe is None or lampe is False or lampe == "auto"
@@ -216,7 +185,7 @@ class LampeLlama(Llama):  # type: ignore[misc]
             raise
         finally:
             self._loading.end()
-        self._ctx.__class__ = _Context
+        self._ctx.__class__ = Context
         self._ctx.calls = self._calls
         api.set_abort_flag(self._ctx.ctx, self._calls.abort)
 
@@ -267,6 +236,7 @@ class LampeLlama(Llama):  # type: ignore[misc]
     def set_config(self, config: LampeConfig) -> None:
         """Use other values from the next token on; cached keys carry no positions."""
         api.set_config(self._ctx.ctx, config)
+        self._is_mixed = self._is_mixed or self.n_tokens > 0
 
     def cancel(self) -> None:
         """Stop the call that is under way, be it reading, writing or not yet; from any thread.
@@ -288,7 +258,7 @@ class LampeLlama(Llama):  # type: ignore[misc]
             left = self.__dict__.get(name)
             if left is not None:  # pointers into memory that was freed, some of them
                 left.__dict__.clear()
-                left.__class__ = _Closed
+                left.__class__ = Closed
 
     def __del__(self) -> None:
         calls = self.__dict__.get("_calls")
@@ -338,6 +308,7 @@ class LampeLlama(Llama):  # type: ignore[misc]
     def reset(self) -> None:
         """Forget what was read, with its plan and the length announced for it."""
         self._calls.wrote()
+        self._is_mixed = False
         super().reset()
         if self._ctx.memory is not None:
             self._ctx.kv_cache_seq_rm(-1, 0, -1)
@@ -348,6 +319,7 @@ class LampeLlama(Llama):  # type: ignore[misc]
     def load_state(self, state: Any) -> None:
         """As llama_cpp.Llama.load_state; LampeError for a state of the other kind of keys."""
         self._calls.wrote()
+        self._is_mixed = True
         try:
             super().load_state(state)
         except RuntimeError as error:

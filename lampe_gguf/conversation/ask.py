@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..model.choose import read_file
+from ..readings.keeping import Readings
 from .documents import Text, as_documents, as_message
 from .length import OnProgress
 from .reply import Reply
@@ -17,7 +18,10 @@ from .session import context_for, longest_input, open_model, tokens_to_ask
 class Answer:
     """What came out; seconds are wall-clock, `path` is the attention that ran.
 
-    compression  tokens for each position that they were mapped into, 1 for plain RoPE
+    compression      tokens for each position that they were mapped into, 1 for plain RoPE
+    kept_tokens      of the prompt, that were not read but loaded from a kept reading
+    seconds_loading  that this took
+    seconds_keeping  that it took to keep what was read
     """
 
     text: str
@@ -28,6 +32,9 @@ class Answer:
     n_ctx: int
     path: str
     compression: float
+    kept_tokens: int = 0
+    seconds_loading: float = 0.0
+    seconds_keeping: float = 0.0
 
 
 def ask(
@@ -41,6 +48,7 @@ def ask(
     threads: int | None = None,
     n_ctx: int | None = None,
     use_lampe: bool = True,
+    readings: Readings | bool | str | os.PathLike[str] | None = None,
     on_text: Callable[[str], None] = lambda text: None,
     on_count: OnProgress | None = None,
     on_progress: OnProgress | None = None,
@@ -55,6 +63,8 @@ def ask(
     threads      of the processor; None: all to read, one for each core to write
     n_ctx        context length to open, tokens; None: what documents, question and answer need
     use_lampe    False: plain RoPE, to see the difference
+    readings     keep what was read of the documents, and load it the next time: True for the usual
+                 folder, or a folder, or Readings; None writes nothing anywhere
     on_text      called with each piece of the answer
     on_count     called with (characters, all of them) while the documents are counted
     on_progress  called with (tokens, all of them) while they are read
@@ -71,6 +81,7 @@ def ask(
     >>> len(answer.text) > 0, answer.answer_tokens <= 16
     (True, True)
     """
+    kept = Readings.of(readings)
     file = read_file(model)
     read = as_documents(documents, to_ask=True)
     n_needed = tokens_to_ask(
@@ -83,7 +94,9 @@ def ask(
         file, n_ctx=length, use_lampe=use_lampe, threads=threads, on_note=on_note,
         progress=on_progress,
     ) as llm:
-        reply = Reply(llm, messages, max_tokens, temperature, seed)
+        reply = Reply(
+            llm, messages, max_tokens, temperature, seed, documents=read, readings=kept
+        )
         for text in reply:
             on_text(text)
         plan = llm.plan()
@@ -96,4 +109,7 @@ def ask(
             n_ctx=llm.n_ctx(),
             path=llm.path,
             compression=plan.length / plan.mapping_length if plan is not None else 1.0,
+            kept_tokens=reply.kept_tokens,
+            seconds_loading=reply.seconds_loading,
+            seconds_keeping=reply.seconds_keeping,
         )

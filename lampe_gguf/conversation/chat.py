@@ -25,6 +25,7 @@ from .turn import Turn, messages_of
 
 if TYPE_CHECKING:
     from ..backend.llama import LampeLlama
+    from ..readings.keeping import Readings
 
 COMMANDS = """\
 /doc FILE   read a document, to talk about it
@@ -54,6 +55,7 @@ class Chat:
     used         tokens of the conversation
     journal      what keeps the conversation as it goes, None: nothing does; see `keep`
     started      when it began, seconds since 1970
+    readings     where what was read of documents is kept and looked for; None: nowhere
 
     `answer` says a line and gives the answer; `handle` takes lines as a user types them, commands
     among them. What was read before is kept: with the length policy "causal" (method: section 3),
@@ -91,6 +93,7 @@ class Chat:
     last_rate: float = 0.0
     journal: Journal | None = None
     started: float = field(default_factory=time.time)
+    readings: Readings | None = None
     _model: Model | None = field(default=None, init=False, repr=False)
     _setting: Setting | None = field(default=None, init=False, repr=False)
 
@@ -248,7 +251,8 @@ class Chat:
         was_full, self.unsent = self.unsent is not None, line
         self._note()  # before the answer: whatever ends the program, the line is not lost
         reply = Reply(
-            self.llm, [*self.messages, turn.message], self.max_tokens, self.temperature, self.seed
+            self.llm, [*self.messages, turn.message], self.max_tokens, self.temperature, self.seed,
+            documents=turn.documents, readings=self.readings,
         )
         stream = iter(reply)
         try:

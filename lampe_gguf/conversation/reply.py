@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..backend import api
 from ..errors import LampeError
+from .documents import Document
+from .prefix import read_documents
 from .prompt import Message, chat_tokens
 
 if TYPE_CHECKING:
     from ..backend.llama import LampeLlama
+    from ..readings.keeping import Readings
+
 
 def token_bytes(model: Any, token: int) -> bytes:
     """The bytes that a token stands for, none for a control token."""
@@ -47,6 +51,9 @@ class Reply:
 
     Fills in, as it goes: the text so far, how many tokens were read and answered, the seconds
     that each took. Raises ContextFull where the conversation does not fit into the context.
+
+    documents  those that the last message begins with, as as_message() has them
+    readings   where what was read of them is kept and looked for; None: nowhere
     """
 
     llm: LampeLlama
@@ -54,12 +61,17 @@ class Reply:
     max_tokens: int = 256
     temperature: float = 0.2
     seed: int | None = None
+    documents: Sequence[Document] = ()
+    readings: Readings | None = None
 
     text: str = ""
     prompt_tokens: int = 0
     answer_tokens: int = 0
     seconds_reading: float = 0.0
     seconds_answering: float = 0.0
+    kept_tokens: int = 0  # of the prompt, that came from a kept reading
+    seconds_loading: float = 0.0
+    seconds_keeping: float = 0.0
 
     def __iter__(self) -> Generator[str, None, None]:
         module = api.llama_cpp()
@@ -73,6 +85,11 @@ class Reply:
         llm.set_seed(random.getrandbits(31) if self.seed is None else self.seed)
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         start = first = time.monotonic()
+        if self.readings is not None:
+            done = read_documents(llm, self.messages, self.documents, prompt, self.readings)
+            self.kept_tokens = done.kept_tokens
+            self.seconds_loading, self.seconds_keeping = done.seconds_loading, done.seconds_keeping
+            start += self.seconds_loading + self.seconds_keeping  # neither is reading
         stream = llm.generate(prompt, temp=self.temperature)
         try:
             for token in stream:
