@@ -10,10 +10,13 @@ import click
 
 from ..shown import json_text, visible
 from .console import out, say
-from .options import TEXT, generation_options
+from .options import TEXT, generation_options, kept_readings, readings_options
 from .progress import progress_line
 
 HELP = """Have MODEL read documents of any length and answer QUESTION.
+
+What was read of the documents is kept on disk, for you alone ('lampe-gguf readings' lists it), and
+the next question about them is answered at once; --no-readings keeps nothing.
 
 \b
 Examples:
@@ -28,10 +31,12 @@ Examples:
 @click.option("--doc", "docs", multiple=True, metavar="FILE",
               help="A text to read; may be given several times; - is standard input.")
 @generation_options
+@readings_options
 @click.option("--json", "as_json", is_flag=True, help="The answer and its figures as JSON.")
 def command(
     model: Path, question: str, docs: tuple[str, ...], max_tokens: int, temperature: float,
-    seed: int | None, threads: int | None, n_ctx: int | None, no_lampe: bool, as_json: bool,
+    seed: int | None, threads: int | None, n_ctx: int | None, no_lampe: bool,
+    readings_max: int | None, no_readings: bool, as_json: bool,
 ) -> None:
     from ..conversation.ask import ask
     from ..conversation.documents import read_documents
@@ -49,20 +54,27 @@ def command(
     with (
         progress_line("counting", "characters") as on_count,
         progress_line("reading", "tokens") as on_progress,
+        kept_readings(no_readings, readings_max) as readings,
     ):
         answer = ask(
             model, question, documents, max_tokens=max_tokens, temperature=temperature,
-            seed=seed, threads=threads, n_ctx=n_ctx, use_lampe=not no_lampe, on_text=show,
-            on_count=on_count, on_progress=on_progress, on_note=say,
+            seed=seed, threads=threads, n_ctx=n_ctx, use_lampe=not no_lampe, readings=readings,
+            on_text=show, on_count=on_count, on_progress=on_progress,
+            on_note=say,
         )
     if as_json:
         out(json_text(dataclasses.asdict(answer)))
         return
     out()
     attention = "LaMPE off" if no_lampe else f"attention {answer.path}"
-    rate = answer.prompt_tokens / answer.seconds_reading if answer.seconds_reading else 0
+    n_read = answer.prompt_tokens - answer.kept_tokens
+    rate = n_read / answer.seconds_reading if answer.seconds_reading else 0
+    kept = ""
+    if answer.kept_tokens:
+        kept = (f"{answer.kept_tokens:,} tokens from a kept reading in "
+                f"{answer.seconds_loading:.1f} s, ")
     say(
-        f"[read {answer.prompt_tokens:,} tokens in {answer.seconds_reading:.1f} s "
-        f"({rate:,.0f} tokens/s), {attention}, "
+        f"[read {n_read:,} tokens in {answer.seconds_reading:.1f} s "
+        f"({rate:,.0f} tokens/s), {kept}{attention}, "
         f"compression {answer.compression:.2f}]"
     )

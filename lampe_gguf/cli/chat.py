@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from ..container import paths
 from ..shown import visible
 from .console import OutputError, out, say
-from .options import generation_options
+from .options import generation_options, kept_readings, readings_options
 from .progress import progress_line
 from .stopping import answering
 
@@ -26,6 +26,9 @@ HELP = """Chat with MODEL; /help lists the commands inside.
 What is said is kept as it goes, documents included: whatever ends the program, --resume last goes
 on. 'lampe-gguf chats' lists what is kept. With --resume, MODEL is the one of before where it is
 left out, and so are the context length, the temperature, the seed and the longest answer.
+
+What was read of documents is kept on disk, for you alone ('lampe-gguf readings' lists it), and need
+not be read again in the next chat or by ask; --no-readings keeps nothing.
 
 \b
 Examples:
@@ -45,11 +48,12 @@ MOST_SHOWN = 400  # characters of what was said before
               help="Go on with a chat: last, its id, or a file that /save wrote.")
 @click.option("--no-journal", is_flag=True, help="Keep nothing of what is said.")
 @generation_options
+@readings_options
 @click.pass_context
 def command(
     ctx: click.Context, model: Path | None, docs: tuple[str, ...], resume: str | None,
     no_journal: bool, max_tokens: int, temperature: float, seed: int | None, threads: int | None,
-    n_ctx: int | None, no_lampe: bool,
+    n_ctx: int | None, no_lampe: bool, readings_max: int | None, no_readings: bool,
 ) -> int:
     from ..conversation import shelf
     from ..conversation.chat import Chat
@@ -127,7 +131,10 @@ def command(
     if chat.pending:
         which = "next" if chat.turns else "first"
         show(f"{len(chat.pending)} document(s) go along with your {which} message\n")
-    with llm, answering(), progress_line("reading", "tokens") as llm.progress:
+    with (
+        llm, answering(), progress_line("reading", "tokens") as llm.progress,
+        kept_readings(no_readings, readings_max) as chat.readings,
+    ):
         while True:
             try:
                 line = _ask(chat.prompt(), show)

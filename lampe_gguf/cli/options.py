@@ -143,6 +143,45 @@ _OPTIONS = (
 )
 
 
+class Size(click.ParamType):  # type: ignore[type-arg]
+    """Bytes: 10G, 500M, or 0."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        from ..readings.limit import parse_size
+
+        return value if isinstance(value, int) else parse_size(str(value))
+
+
+READINGS_MAX = click.option(
+    "--readings-max", type=Size(), metavar="SIZE",
+    help="What kept readings may take of the disk; those used longest ago go first.  "
+         "[default: $LAMPE_GGUF_READINGS_MAX, or 10G]")
+NO_READINGS = click.option(
+    "--no-readings", is_flag=True,
+    help="Do not keep what is read of documents, nor look for what was kept: it holds their text.")
+
+
+def readings_options(function: F) -> F:
+    """Add the options about kept readings to a command."""
+    return NO_READINGS(READINGS_MAX(function))
+
+
+@contextlib.contextmanager
+def kept_readings(no_readings: bool, readings_max: int | None) -> Iterator[Any]:
+    """The Readings that the options say, None for none; they show how far loading is."""
+    if no_readings:
+        yield None
+        return
+    from ..readings.keeping import Readings
+    from .console import say
+    from .progress import progress_line
+
+    with progress_line("loading what was read before", "B") as on_progress:
+        yield Readings(max_bytes=readings_max, on_note=say, on_progress=on_progress)
+
+
 def generation_options(function: F) -> F:
     """Add the options to a command."""
     for option in reversed(_OPTIONS):

@@ -68,6 +68,8 @@ def read_ahead(
                              "prompt is; convert the model with --length-policy causal")
         done = read_documents(llm, messages, read, prompt[:last], kept)
         entry = done.entry
+        if entry is None and not reasons:  # it is the beginning of another
+            entry = kept.keep(llm, [each.name for each in read])
         if entry is None:
             raise LampeError(reasons[-1] if reasons else "what was read is not kept: the model's "
                              "file changed meanwhile; try again")

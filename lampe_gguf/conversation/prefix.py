@@ -1,4 +1,4 @@
-"""The documents of a prompt: where they end in it, loaded where they were read before, else read."""
+"""The documents of a prompt: where they end, and whether they are loaded or read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..readings.keeping import Readings, is_cuttable, n_shared
+from ..readings.keeping import Readings, is_cuttable, n_shared, shared
 from ..readings.store import Reading
 from .documents import Document, as_message
 from .prompt import Message, chat_tokens
@@ -82,5 +82,4 @@ def _end(
     other = next(text for text in OTHERS if text[:1].lower() != said[:1].lower())
     content = as_message(list(documents), other)
     tokens = chat_tokens(model, [*messages[:-1], {**messages[-1], "content": content}])
-    same = (a == b for a, b in zip(tokens, prompt, strict=False))
-    return next((number for number, each in enumerate(same) if not each), min(len(tokens), len(prompt)))
+    return shared(tokens, prompt)

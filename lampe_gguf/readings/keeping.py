@@ -135,7 +135,7 @@ class Readings:
             entry = self.store.add(
                 lambda path: state.write_state(llm, path), key=key, tokens=llm.n_tokens,
                 documents=tuple(documents), model=Path(os.fsdecode(llm.model_path)).name,
-                seconds=seconds, size=n_bytes,
+                seconds=seconds,
             )
         except (OSError, LampeError) as error:
             self.on_note(f"what was read is not kept: {reason(error)}; the folder is "
@@ -166,7 +166,7 @@ class Readings:
                 its_tokens = None if fd is None else state.tokens_in(fd, entry.bytes)
             if its_tokens is None or len(its_tokens) != entry.tokens:
                 continue
-            n_same = _shared(its_tokens, wanted)
+            n_same = shared(its_tokens, wanted)
             if n_same == entry.tokens or is_cuttable(llm, entry.tokens):
                 found.append((entry, n_same, its_tokens.tolist()))
         return sorted(found, key=lambda each: -each[1])
@@ -228,11 +228,11 @@ def _key(llm: LampeLlama) -> dict[str, Any] | None:
 
 def n_shared(llm: LampeLlama, tokens: Sequence[int]) -> int:
     """How many of a prompt's first tokens a context holds already."""
-    return _shared(np.asarray(llm._input_ids), np.asarray(tokens))
+    return shared(np.asarray(llm._input_ids), np.asarray(tokens))
 
 
-def _shared(a: Any, b: Any) -> int:
-    """How many of the first tokens are the same."""
+def shared(a: Any, b: Any) -> int:
+    """How many of the first of two lists of tokens are the same."""
     n = min(len(a), len(b))
     different = np.flatnonzero(np.asarray(a[:n]) != np.asarray(b[:n]))
     return int(different[0]) if len(different) else n

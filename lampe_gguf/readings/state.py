@@ -33,7 +33,7 @@ class NoState(LampeError):
 
 
 def state_size(llm: LampeLlama) -> int:
-    """Bytes that the file of what the context holds will have."""
+    """Bytes that the file of what the context holds will have, or a few less."""
     with llm._calls.computing():
         size = api.llama_cpp().llama_state_seq_get_size(llm._ctx.ctx, SEQUENCE)
     return HEAD + 4 * llm.n_tokens + int(size)
@@ -41,7 +41,6 @@ def state_size(llm: LampeLlama) -> int:
 
 def write_state(llm: LampeLlama, path: str | os.PathLike[str]) -> None:
     """Write what the context holds into a file, over what it held. Raises NoState."""
-    size = state_size(llm)
     tokens = np.ascontiguousarray(llm.input_ids[: llm.n_tokens], dtype=np.int32)
     pointer = tokens.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
 
@@ -52,8 +51,9 @@ def write_state(llm: LampeLlama, path: str | os.PathLike[str]) -> None:
     with llm._calls.computing():
         written = _aside(lambda: write(os.fsencode(path)))
     # what is left in the C library's buffer at the end is lost without a word on a full disk
-    if written != size or os.stat(path).st_size != size:
-        raise NoState(f"{os.stat(path).st_size:,} of {size:,} bytes were written")
+    on_disk = os.stat(path).st_size
+    if not written or on_disk != written:
+        raise NoState(f"the disk took only {on_disk:,} bytes of it")
 
 
 def read_state(llm: LampeLlama, path: str | os.PathLike[str], tokens: Sequence[int]) -> None:

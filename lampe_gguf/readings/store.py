@@ -24,7 +24,6 @@ from ..container.atomic import NewFiles
 from ..container.copying import write_all
 from ..container.leftovers import remove_leftovers
 from ..errors import LampeError
-from ..shown import size as shown_size
 from .checksum import checksum
 
 FORMAT = 1
@@ -138,11 +137,10 @@ class Store:
 
     def add(
         self, write: Callable[[Path], None], *, key: dict[str, Any], tokens: int,
-        documents: tuple[str, ...], model: str, seconds: float, size: int,
+        documents: tuple[str, ...], model: str, seconds: float,
     ) -> Reading:
         """Keep a state that `write` writes into a file: whole, or not at all.
 
-        size  bytes that it must have
         OSError where the disk does not take it, and whatever `write` raises.
         """
         self._make_folder()
@@ -152,8 +150,7 @@ class Store:
             # a file for each entry, never written to again: nobody loads one half and half
             fd = files.create(self.folder / (number + STATE), 0o600)
             write(files.outputs[0].hidden)
-            if os.fstat(fd).st_size != size:
-                raise _full()
+            size = os.fstat(fd).st_size
             found = checksum(fd, size)
             entry = Reading(number, key, tokens, size, found, documents, model,
                             made=time.time(), seconds=seconds, used=time.time())
@@ -251,8 +248,3 @@ def reason(error: BaseException) -> str:
             return "the file becomes larger than the system allows"
         return cause.strerror or str(cause)
     return str(error)
-
-
-def total(entries: list[Reading]) -> str:
-    """What entries take, in words."""
-    return shown_size(sum(entry.bytes for entry in entries))
