@@ -101,7 +101,10 @@ class Readings:
             return 0
         wanted = np.asarray(tokens, dtype=np.int32)
         has = n_shared(llm, tokens)
-        if len(wanted) - has < self.least or not self.entries():
+        if len(wanted) - has < self.least:
+            return 0
+        self.store.clean()
+        if not self.entries():
             return 0
         key = _key(llm)
         for entry, n_same, its_tokens in self._candidates(llm, key, wanted):

@@ -68,10 +68,14 @@ def read_state(llm: LampeLlama, path: str | os.PathLike[str], tokens: Sequence[i
     count = ctypes.c_size_t()
     module = api.llama_cpp()
 
+    reasons: list[str] = []
+
     def read(name: bytes) -> int:
-        return int(module.llama_state_seq_load_file(
+        done = int(module.llama_state_seq_load_file(
             llm._ctx.ctx, name, SEQUENCE, found.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
             n, ctypes.byref(count)))
+        reasons.append(api.last_error())  # of this thread
+        return done
 
     with llm._calls.computing():
         llm.reset()
@@ -79,7 +83,7 @@ def read_state(llm: LampeLlama, path: str | os.PathLike[str], tokens: Sequence[i
         last = module.llama_memory_seq_pos_max(llm._ctx.memory, SEQUENCE)
         if not done or count.value != n or last != n - 1 or found[:n].tolist() != list(tokens):
             llm.reset()
-            raise NoState(api.last_error() or "the backend did not take it")
+            raise NoState(reasons[-1] or "the backend did not take it")
         llm.input_ids[:n] = found[:n]
         llm.n_tokens = n
         llm._requires_eval = True  # it holds no logits

@@ -131,9 +131,8 @@ class Store:
     def require_space(self, size: int) -> None:
         """OSError where the disk has no room for `size` bytes more."""
         self._make_folder()
-        with contextlib.suppress(OSError):
-            if shutil.disk_usage(self.folder).free < size + SPARE:
-                raise _full()
+        if shutil.disk_usage(self.folder).free < size + SPARE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def add(
         self, write: Callable[[Path], None], *, key: dict[str, Any], tokens: int,
@@ -232,10 +231,6 @@ def _decode(data: bytes, number: str, used: float) -> Reading | None:
         return Reading(**{**facts, "documents": tuple(facts["documents"])}, used=used)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-
-
-def _full() -> OSError:
-    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def reason(error: BaseException) -> str:
