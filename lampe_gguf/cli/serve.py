@@ -11,7 +11,7 @@ import click
 
 from ..shown import duration, shown, size
 from .console import out, say
-from .options import MAX_TOKENS, TEXT, THREAD_COUNT
+from .options import MAX_TOKENS, TEXT, THREAD_COUNT, readings_options
 from .progress import Progress
 from .stopping import stopping
 
@@ -19,6 +19,10 @@ HELP = """Serve MODEL to programs that speak OpenAI's or Anthropic's protocol, a
 
 It is llama.cpp's own server, built from the same patched source. A model that was not converted
 gets what convert would write. Ctrl-C ends it.
+
+It begins with what it had read when it ended last, and with what 'read' and 'ask' have kept for
+this model; Ctrl-C keeps what its conversations hold, for you alone ('lampe-gguf readings' lists
+it). --no-readings keeps nothing, and so do options of llama-server's own other than cache types.
 
 \b
 Examples:
@@ -48,29 +52,45 @@ THREADS = "Processor threads.  [default: all to read, one for each core to write
               help="Conversations at a time, each with a context of its own.")
 @click.option("--threads", type=THREAD_COUNT, help=THREADS)
 @click.option("--no-lampe", is_flag=True, help="Plain RoPE, to see the difference.")
+@readings_options
 @click.option("--verbose", is_flag=True, help="Show llama-server's log, on standard error.")
 def command(
     model: Path, options: tuple[str, ...], host: str, port: int, api_key: str, ctx: int | None,
-    parallel: int, threads: int | None, no_lampe: bool, verbose: bool,
+    parallel: int, threads: int | None, no_lampe: bool, readings_max: int | None,
+    no_readings: bool, verbose: bool,
 ) -> int:
+    from ..model.choose import read_file
+    from ..readings.keeping import Readings
     from ..serving.arguments import Wishes
     from ..serving.serve import plan, start
+    from ..serving.slots import kept_slots
 
     wishes = Wishes(host=host, port=port, api_key=api_key, ctx=ctx, slots=parallel,
                     threads=threads, use_lampe=not no_lampe, extra=options)
     # SIGTERM, too, unwinds the stack: no server stays behind
     with stopping():
-        planned = plan(model, wishes, on_note=say)
+        readings = None if no_readings else Readings(max_bytes=readings_max)
+        file = read_file(model)
+        wanted = plan(file, wishes, on_note=say)
         on_line: Any = say if verbose else (lambda line: None)
-        with start(model, planned, on_line) as server:
+        with (
+            kept_slots(file, wanted, readings, say) as (slots, planned),
+            start(file, planned, on_line) as server,
+        ):
             with _loading() as on_wait:
                 server.wait_ready(on_wait)
+            restored = slots.restore() if slots is not None else []
             _announce(planned)
+            if restored:
+                n_tokens = sum(each.tokens for each in restored)
+                out(f"readings  {n_tokens:,} tokens restored, of {len(restored)} kept readings")
             try:
                 server.wait()
             except KeyboardInterrupt:
+                kept = slots.keep() if slots is not None else []
                 server.stop()
-                say("stopped", new_line=True)
+                said = f"; kept {len(kept)} readings" if kept else ""
+                say(f"stopped{said}", new_line=True)
     return 0
 
 

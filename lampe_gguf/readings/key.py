@@ -15,11 +15,13 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..backend import api
 from ..container.split import SHARD, shard_path
+from ..method.config import LampeConfig
 
 if TYPE_CHECKING:
     from ..backend.llama import LampeLlama
@@ -30,7 +32,7 @@ SAMPLE = 4096  # ... of which so many bytes are looked at
 
 # of llama_context_params: what changes the numbers in a state, or where they lie
 PARAMS = (
-    "type_k", "type_v", "flash_attn_type", "swa_full", "kv_unified", "n_seq_max",
+    "type_k", "type_v", "flash_attn_type", "kv_unified", "n_seq_max",
     "rope_scaling_type", "rope_freq_base", "rope_freq_scale", "yarn_ext_factor",
     "yarn_attn_factor", "yarn_beta_fast", "yarn_beta_slow", "yarn_orig_ctx",
 )
@@ -49,20 +51,39 @@ def key_of(llm: LampeLlama) -> dict[str, Any] | None:
     params = llm.context_params
     if params.embeddings:
         return None
-    model = parts(Path(os.fsdecode(llm.model_path)))
     adapters = [Path(os.fsdecode(llm.lora_path))] if llm.lora_path else []
-    if not all(_is_since(path, llm._since) for path in (*model, *adapters)):
+    files = [*parts(Path(os.fsdecode(llm.model_path))), *adapters]
+    if not is_since(files, llm._since):
         return None
+    return make_key(
+        files, config, llm.path, {name: getattr(params, name) for name in PARAMS},
+        overrides=llm.kv_overrides or {}, is_long=_is_long(llm),
+        scale=float(llm.lora_scale) if adapters else 1.0,
+    )
+
+
+def make_key(
+    files: Sequence[Path], config: LampeConfig | None, path: str, params: Mapping[str, Any], *,
+    overrides: Mapping[str, Any], is_long: bool, scale: float = 1.0,
+) -> dict[str, Any]:
+    """A key of its parts.
+
+    files      of the model, and of an adapter, which counts `scale`
+    path       of attention; config None: LaMPE is off
+    params     by the names of PARAMS
+    overrides  of metadata; LaMPE's are in `config`
+    OSError where a file cannot be read.
+    """
     found = {
         "backend": [api.version(), api.abi_version()],
-        "model": [fingerprint(path) for path in model],
-        "adapters": [[fingerprint(path), float(llm.lora_scale)] for path in adapters],
-        "overrides": {name: repr(value) for name, value in (llm.kv_overrides or {}).items()
-                      if ".rope.scaling.lampe." not in name},  # those are in "lampe"
+        "files": [fingerprint(each) for each in files],
+        "scale": scale,
+        "overrides": {name: repr(value) for name, value in overrides.items()
+                      if ".rope.scaling.lampe." not in name},
         "lampe": None if config is None else config.effective(),
-        "path": llm.path,
-        "params": {name: getattr(params, name) for name in PARAMS if hasattr(params, name)},
-        "long": _is_long(llm),
+        "path": path,
+        "params": dict(params),
+        "long": is_long,
     }
     again: dict[str, Any] = json.loads(json.dumps(found))  # tuples are lists there
     return again
@@ -108,8 +129,8 @@ def fingerprint(path: Path) -> str:
         os.close(fd)
 
 
-def _is_since(path: Path, opened: float) -> bool:
-    """Whether a file is still the one that was opened then: nobody wrote to it or took its name."""
+def is_since(files: Sequence[Path], opened: float) -> bool:
+    """Whether files are still those that were opened then: nobody wrote to one or took its name."""
     with contextlib.suppress(OSError):
-        return path.stat().st_ctime < opened
+        return all(path.stat().st_ctime < opened for path in files)
     return False

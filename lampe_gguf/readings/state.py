@@ -105,3 +105,13 @@ def _aside(work: Callable[[], int]) -> int:
     found: list[int] = []
     run_aside(lambda: found.append(work()), lambda: None)
     return found[0]
+
+
+def stream_at(n_tokens: int, use_lampe: bool) -> int:
+    """Where a file says how many streams the cache has that it is of; LaMPE leaves a mark before.
+
+    A LampeLlama's has one. A server's has one for each slot: the number, then of each stream how
+    many cells follow; those of all slots but the saved one are empty (0), and it does not matter
+    which of them has the cells. So it is for models without sliding windows, whose cache is one.
+    """
+    return HEAD + 4 * n_tokens + (4 if use_lampe else 0)

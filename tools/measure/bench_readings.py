@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,21 @@ def write_text(path: Path, model: Path, n_tokens: int) -> None:
     page = "\n".join((root / name).read_text(encoding="utf-8")
                      for name in ("patches/README.md", "tools/README.md"))
     with vocabulary(model) as vocab:
-        each = len(page) / len(vocab.tokenize(page.encode(), False, False))
-    length = int(each * (n_tokens - 64))
-    path.write_text((page * (length // len(page) + 1))[:length], encoding="utf-8")
+        text = page
+        while (count := count_tokens(vocab, text)) < n_tokens:
+            text += page
+        for _ in range(4):  # some parts have more tokens than others
+            text = text[: int(len(text) * (n_tokens - 64) / count)]
+            count = count_tokens(vocab, text)
+            if count <= n_tokens - 64:
+                break
+    path.write_text(text, encoding="utf-8")
+
+
+def count_tokens(vocab: Any, text: str) -> int:
+    """Of a text, as a model's vocabulary has it."""
+    tokens: list[int] = vocab.tokenize(text.encode(), False, False)
+    return len(tokens)
 
 
 def cold(path: Path) -> None:
@@ -152,7 +165,7 @@ def loaded(model: Path, n_tokens: int, rounds: int, folder: Path) -> dict[str, A
             for state, is_cold in (("warm", False), ("cold", True)):
                 figures[f"loading_{state}_gb_s"] = rate(path, load, rounds, is_cold)
                 figures[f"plain_{state}_gb_s"] = rate(
-                    path, lambda path=path: plain_read(path), rounds, is_cold)
+                    path, partial(plain_read, path), rounds, is_cold)
             found[name] = figures
             path.unlink()
     return found
