@@ -102,10 +102,11 @@ def asked(
     first = ask(model, book, "Who wrote it?", folder, options)
     [state] = (folder / "readings").glob("*.state")
     seconds: dict[str, Any] = {}
-    for name, before in (("warm", lambda: None), ("cold", lambda: cold(state))):
+    for name in ("warm", "cold"):
         found = []
         for _ in range(rounds):
-            before()
+            if name == "cold":
+                cold(state)
             found.append(ask(model, book, "What is it about?", folder, options))
         if min(each["kept_tokens"] for each in found) == 0:
             raise LampeError("the second question found no kept reading")
