@@ -41,7 +41,7 @@ class Readings:
 
     >>> from pathlib import Path
     >>> from lampe_gguf import Readings, ask
-    >>> kept = Readings(Path("kept"), least=16)
+    >>> kept = Readings(Path("kept"), max_bytes=10**9, least=16)
     >>> first = ask("model.gguf", "Who?", Path("book.txt"), max_tokens=4, readings=kept)
     >>> again = ask("model.gguf", "Where?", Path("book.txt"), max_tokens=4, readings=kept)
     >>> first.kept_tokens, again.kept_tokens > 500, len(kept.entries())

@@ -82,7 +82,7 @@ def test_where_a_window_slides_each_document_is_kept(
 def test_a_state_ends_where_another_question_begins(tiny: Tiny, template: str | None) -> None:
     path = tiny(chat_template=template, lampe=long_config())
     llm = LampeLlama(path, n_ctx=2048)
-    for question in ("What?", "A", "1, 2", "Zoë, who?", "\n\nwhat", ""):
+    for question in ("What?", "A", "1, 2, 3", "Zoë, who?", "\n\nwhat", ""):
         from lampe_gguf.conversation.documents import as_message
 
         messages = [{"role": "user", "content": as_message([BOOK], question)}]
