@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from lampe_gguf.backend.llama import LampeLlama
 from lampe_gguf.errors import LampeError
 from lampe_gguf.method.layers import LayerMap
 from lampe_gguf.readings.keeping import Readings
+from lampe_gguf.readings.key import SAMPLE, SAMPLES, fingerprint, parts
 
 Tiny = Callable[..., Path]
 F16, Q8_0 = 1, 8
@@ -183,3 +185,34 @@ def test_a_state_of_the_other_kind_is_refused_and_nothing_is_left_of_it(
     off.eval(TOKENS)
     with pytest.raises(LampeError):
         off.eval([10**6])
+
+
+def test_a_fingerprint_sees_time_size_and_samples(tmp_path: Path) -> None:
+    path = tmp_path / "large.gguf"
+    with open(path, "wb") as file:
+        file.truncate(64 << 20)
+    os.utime(path, (1, 1))
+    before = fingerprint(path)
+
+    def changed(place: int, time: int) -> bool:
+        with open(path, "r+b") as file:
+            file.seek(place)
+            file.write(b"x")
+        os.utime(path, (time, time))
+        return fingerprint(path) != before
+
+    last = (64 << 20) - SAMPLE
+    between = last * 300 // (SAMPLES - 1) + SAMPLE + 100
+    assert not changed(between, 1)  # no sample is of this byte
+    assert changed(between, 2) and not changed(between, 1)  # but whoever wrote it changed the time
+    assert changed(last * 300 // (SAMPLES - 1) + 100, 1)
+    with open(path, "ab") as file:
+        file.truncate((64 << 20) + 1)
+    os.utime(path, (1, 1))
+    assert fingerprint(path) != before
+
+
+def test_all_parts_of_a_split_model_count(tmp_path: Path) -> None:
+    names = [f"m-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+    assert parts(tmp_path / names[0]) == [tmp_path / name for name in names]
+    assert parts(tmp_path / "m.gguf") == [tmp_path / "m.gguf"]
