@@ -73,6 +73,9 @@ def test_where_a_window_slides_each_document_is_kept(
     assert 1300 < part.kept_tokens < 1400
     plain = ask(path, "Who?", [BOOK, Document("x", "y " * 600)], **options)
     assert part.text == plain.text
+    kept.remove("all")
+    ask(path, "Who?", [Document("a", "Short."), BOOK], readings=kept, **options)
+    assert [each.documents for each in kept.entries()] == [("a", "the book")]
 
 
 @pytest.mark.parametrize("template", [

@@ -67,7 +67,9 @@ def test_what_is_too_long_for_a_context_is_not_loaded(tiny: Tiny, kept: Readings
     llm = LampeLlama(path, n_ctx=512)
     llm.eval(TOKENS)
     kept.keep(llm)
-    assert kept.load(LampeLlama(path, n_ctx=256), TOKENS[:250]) == 0
+    said: list[str] = []
+    kept.on_note = said.append
+    assert kept.load(LampeLlama(path, n_ctx=256), TOKENS[:250]) == 0 and said == []
 
 
 def test_a_part_of_a_reading_is_cut_from_it(tiny: Tiny, kept: Readings) -> None:
