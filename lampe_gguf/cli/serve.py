@@ -80,16 +80,16 @@ def command(
             with _loading() as on_wait:
                 server.wait_ready(on_wait)
             restored = slots.restore() if slots is not None else []
-            _announce(planned)
             if restored:
                 n_tokens = sum(each.tokens for each in restored)
-                out(f"readings  {n_tokens:,} tokens restored, of {len(restored)} kept readings")
+                out(f"kept      {n_tokens:,} tokens need not be read again (lampe-gguf readings)")
+            _announce(planned)
             try:
                 server.wait()
             except KeyboardInterrupt:
                 kept = slots.keep() if slots is not None else []
                 server.stop()
-                said = f"; kept {len(kept)} readings" if kept else ""
+                said = f"; kept {len(kept)} reading{'s' * (len(kept) > 1)}" if kept else ""
                 say(f"stopped{said}", new_line=True)
     return 0
 

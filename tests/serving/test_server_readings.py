@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import tiny_config
+from conftest import PROGRAM, tiny_config
 from reading_models import gemma
 from serving_side import Client, require_server, same
 from tiny_model import make_tiny_model
 
 from lampe_gguf.backend.llama import LampeLlama
 from lampe_gguf.model.choose import read_file
+from lampe_gguf.readings import limit
 from lampe_gguf.readings.keeping import Readings
 from lampe_gguf.readings.key import key_of
 from lampe_gguf.serving.arguments import Wishes
@@ -111,6 +114,43 @@ def test_the_key_of_a_server_is_that_of_a_model(model: Path, tmp_path: Path) -> 
         planned = planned_for(model, 1, *extra, use_lampe=use_lampe, ctx=32)
         with LampeLlama(model, n_ctx=512, **options) as llm:
             assert server_key(file, planned) == key_of(llm)
+
+
+def test_the_command_keeps_at_ctrl_c_and_restores(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(limit.FOLDER, str(tmp_path / "cache"))
+    monkeypatch.delenv(limit.MOST)
+
+    def serve(*options: str) -> tuple[list[str], str, Any]:
+        process = subprocess.Popen(
+            [*PROGRAM, "serve", str(model), "--port", "0", "--threads", "1", "--ctx", "1024",
+             *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        said: list[str] = []
+        assert process.stdout is not None
+        for line in process.stdout:
+            said.append(line)
+            if "Ctrl-C ends it" in line:
+                break
+        else:
+            raise AssertionError(process.communicate())
+        [url] = [line.split()[1] for line in said if line.startswith("browser")]
+        answer = Client(url, 0).complete(TEXT, 1)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        return said, errors, answer["timings"]
+
+    said, errors, timings = serve("--no-readings")
+    assert "kept" not in errors and not (tmp_path / "cache").exists()
+    # 377 tokens are worth an entry
+    said, errors, timings = serve()
+    assert errors.endswith("stopped; kept 1 reading\n") and timings["prompt_n"] > 300
+    assert not any(line.startswith("kept") for line in said)
+    said, errors, timings = serve()
+    assert errors.endswith("stopped\n") and timings["prompt_n"] < 16
+    assert any("tokens need not be read again" in line for line in said)
+    assert len(list((tmp_path / "cache" / "readings").iterdir())) == 2
 
 
 def test_where_it_cannot_be_known_nothing_is_kept(
