@@ -12,8 +12,8 @@ from .options import TEXT
 
 HELP = """List what was read of documents and is kept, the one used last first.
 
-Each is a file with the state of a model behind these documents. It holds their text, as tokens, and
-nothing else of yours; the folder and what is in it can be read by you alone.
+Each is a file with the state of a model behind these documents, which holds their text, as tokens;
+those of 'serve' hold its conversations. The folder and what is in it can be read by you alone.
 
 \b
 Examples:

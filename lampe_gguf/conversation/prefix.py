@@ -37,12 +37,15 @@ def read_documents(
 
     messages   the conversation, whose last message begins with the documents
     prompt     its tokens
-    What is left of the prompt is not read. Raises as LampeLlama.eval does.
+    What is left of the prompt is not read. Nothing is kept behind what was said before: a reading
+    holds documents and no conversation. Raises as LampeLlama.eval does.
     """
     start = time.monotonic()
     done = Done(readings.load(llm, prompt))
     done.seconds_loading = time.monotonic() - start if done.kept_tokens else 0.0
-    if not documents or len(prompt) - n_shared(llm, prompt) < readings.least:
+    if any(each["role"] != "system" for each in messages[:-1]) or not documents:
+        return done
+    if len(prompt) - n_shared(llm, prompt) < readings.least:
         return done
     for number, end in ends(llm, messages, documents, prompt):
         if end - n_shared(llm, prompt) < readings.least:
