@@ -11,8 +11,8 @@ from ..model.choose import read_file
 from ..readings.keeping import Readings
 from ..readings.store import Reading
 from .documents import Text, as_documents, as_message
-from .prefix import OTHERS, ends, read_documents
 from .length import OnProgress
+from .prefix import OTHERS, ends, read_documents
 from .prompt import chat_tokens
 from .session import context_for, longest_input, open_model, tokens_to_ask
 
