@@ -3,7 +3,8 @@
 
     .venv/bin/python tools/make_reference.py
 
-README.md has every command; the commands below one, as eval's, have a page of its name.
+README.md has every command but those that talk about documents, which have a page; the commands
+below one, as eval's, have a page of its name.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from arguments import run, tool
 from lampe_gguf.cli.main import group
 
 FOLDER = Path(__file__).resolve().parents[1] / "lampe_gguf" / "cli"
+TALKING = ("ask", "chat", "chats", "read", "readings")  # in asking.md
 WIDTH = 100  # of the texts, whatever terminal they are made in
 
 HEAD = """# {title}
@@ -46,8 +48,12 @@ def pages() -> dict[str, str]:
         **group.context_settings,
     )
     main_page = [HEAD.format(title="The commands", what="command"), section(top)]
+    talking = [HEAD.format(title="Asking about documents", what="command")]
     found: dict[str, str] = {}
     for context in below(group, top):
+        if context.info_name in TALKING:
+            talking.append(section(context))
+            continue
         main_page.append(section(context))
         if isinstance(context.command, click.Group):
             name, title = f"{context.info_name}.md", context.command_path
@@ -55,7 +61,9 @@ def pages() -> dict[str, str]:
             parts += map(section, below(context.command, context))
             found[name] = "\n".join(parts)
             main_page.append(f"Its commands: [{name}]({name}).\n")
-    return {"README.md": "\n".join(main_page), **found}
+    names = ", ".join(f"`{name}`" for name in TALKING)
+    main_page.insert(2, f"Documents and conversations ({names}): [asking.md](asking.md).\n")
+    return {"README.md": "\n".join(main_page), "asking.md": "\n".join(talking), **found}
 
 
 @tool(__doc__)
