@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
+from pathlib import Path
 
-from lampe_gguf import Document
+import pytest
+
+from lampe_gguf import Chat, Document, LampeLlama, ask
 from lampe_gguf.conversation.sources import MOST, Source, find_sources
 
 PAGES = {
@@ -66,3 +70,26 @@ def test_a_long_document_takes_no_time() -> None:
     assert len(found) == 1 and len(found) <= MOST
     same = find_sources("a b c d e " * 100, [Document("same.txt", "a b c d e " * 2000)])
     assert same == [] and time.monotonic() - start < 20
+
+
+def test_ask_and_chat_look_for_them(
+    tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def find(answer: str, documents: list[Document], question: str) -> list[Source]:
+        seen.append((answer, documents, question))
+        return [Source("letter.txt", None, "at Rosendal church")]
+
+    monkeypatch.setattr("lampe_gguf.conversation.ask.find_sources", find)
+    monkeypatch.setattr("lampe_gguf.conversation.chat.find_sources", find)
+    model = tiny()
+    answer = ask(model, "Where?", LETTER, max_tokens=2, seed=1)
+    assert answer.sources == tuple(find("", [], "")) and seen[0] == (answer.text, [LETTER], "Where?")
+    shown: list[str] = []
+    with LampeLlama(str(model), n_ctx=512, verbose=False) as llm:
+        chat = Chat(llm, shown.append, max_tokens=2, pending=[LETTER])
+        chat.answer("Where?")
+        chat.answer("When?")  # of the documents that were read before
+        assert seen[-1] == (chat.turns[-1].answer, [LETTER], "When?")
+    assert shown.count('[see letter.txt: "at Rosendal church"]\n') == 2
