@@ -85,7 +85,8 @@ def test_ask_and_chat_look_for_them(
     monkeypatch.setattr("lampe_gguf.conversation.chat.find_sources", find)
     model = tiny()
     answer = ask(model, "Where?", LETTER, max_tokens=2, seed=1)
-    assert answer.sources == tuple(find("", [], "")) and seen[0] == (answer.text, [LETTER], "Where?")
+    assert [each.document for each in answer.sources] == ["letter.txt"]
+    assert seen == [(answer.text, [LETTER], "Where?")]
     shown: list[str] = []
     with LampeLlama(str(model), n_ctx=512, verbose=False) as llm:
         chat = Chat(llm, shown.append, max_tokens=2, pending=[LETTER])
