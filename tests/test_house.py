@@ -43,6 +43,7 @@ OTHERS = {"method": {"numpy"}}
 # Outside cli/, nothing talks to a terminal; the reason stands beside what does.
 TALKS = {
     "bench/side.py": "a program of its own: what it prints is its report to compare.py",
+    "conversation/extract.py": "a program of its own: what it prints is the text, for aside.py",
 }
 TALKERS = {"click", "tqdm", "rich", "signal", "readline", "curses"}
 # who names modules in strings, which no rule here sees: the lazy public names, and the finder of

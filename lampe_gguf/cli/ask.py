@@ -10,7 +10,7 @@ import click
 
 from ..shown import json_text, visible
 from .console import out, say
-from .options import TEXT, generation_options, kept_readings, readings_options
+from .options import DOC, FIT, TEXT, generation_options, kept_readings, readings_options
 from .progress import progress_line
 
 HELP = """Have MODEL read documents of any length and answer QUESTION.
@@ -21,7 +21,8 @@ the next question about them is answered at once; --no-readings keeps nothing.
 \b
 Examples:
   lampe-gguf ask model.lampe.gguf --doc book.txt "Who wrote the letter?"
-  pdftotext report.pdf - | lampe-gguf ask model.lampe.gguf --doc - "Sum it up."
+  lampe-gguf ask model.lampe.gguf --doc report.pdf --doc notes/ "What was decided?"
+  lampe-gguf ask model.lampe.gguf --doc long.epub --fit spread "Sum it up."
 """
 
 
@@ -29,13 +30,14 @@ Examples:
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("question", type=TEXT)
 @click.option("--doc", "docs", multiple=True, metavar="FILE",
-              help="A text to read; may be given several times; - is standard input.")
+              help=DOC + "  - is standard input.")
+@FIT
 @generation_options
 @readings_options
 @click.option("--json", "as_json", is_flag=True, help="The answer and its figures as JSON.")
 def command(
-    model: Path, question: str, docs: tuple[str, ...], max_tokens: int, temperature: float,
-    seed: int | None, threads: int | None, n_ctx: int | None, no_lampe: bool,
+    model: Path, question: str, docs: tuple[str, ...], fit: str | None, max_tokens: int,
+    temperature: float, seed: int | None, threads: int | None, n_ctx: int | None, no_lampe: bool,
     readings_max: int | None, no_readings: bool, as_json: bool,
 ) -> None:
     from ..conversation.ask import ask
@@ -47,10 +49,8 @@ def command(
         if not as_json:
             out(visible(text) if on_terminal else text, end="")
 
-    documents = read_documents(docs, to_ask=True)
-    for document in documents:
-        if (damage := document.damage()) is not None:
-            say(damage)
+    with progress_line("opening", "parts") as on_part:
+        documents = read_documents(docs, to_ask=True, on_progress=on_part, on_note=say)
     with (
         progress_line("counting", "characters") as on_count,
         progress_line("reading", "tokens") as on_progress,
@@ -59,13 +59,14 @@ def command(
         answer = ask(
             model, question, documents, max_tokens=max_tokens, temperature=temperature,
             seed=seed, threads=threads, n_ctx=n_ctx, use_lampe=not no_lampe, readings=readings,
-            on_text=show, on_count=on_count, on_progress=on_progress,
-            on_note=say,
+            fit=fit, on_text=show, on_count=on_count, on_progress=on_progress, on_note=say,
         )
     if as_json:
         out(json_text(dataclasses.asdict(answer)))
         return
     out()
+    for source in answer.sources:
+        say(source.said())
     attention = "LaMPE off" if no_lampe else f"attention {answer.path}"
     n_read = answer.prompt_tokens - answer.kept_tokens
     rate = n_read / answer.seconds_reading if answer.seconds_reading else 0

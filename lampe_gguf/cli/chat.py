@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from ..container import paths
 from ..shown import visible
 from .console import OutputError, out, say
-from .options import generation_options, kept_readings, readings_options
+from .options import DOC, FIT, generation_options, kept_readings, readings_options
 from .progress import progress_line
 from .stopping import answering
 
@@ -43,7 +43,8 @@ MOST_SHOWN = 400  # characters of what was said before
 
 @click.command(name="chat", help=HELP)
 @click.argument("model", required=False, type=click.Path(path_type=Path))
-@click.option("--doc", "docs", multiple=True, metavar="FILE", help="A text to talk about.")
+@click.option("--doc", "docs", multiple=True, metavar="FILE", help=DOC)
+@FIT
 @click.option("--resume", metavar="CHAT",
               help="Go on with a chat: last, its id, or a file that /save wrote.")
 @click.option("--no-journal", is_flag=True, help="Keep nothing of what is said.")
@@ -51,13 +52,15 @@ MOST_SHOWN = 400  # characters of what was said before
 @readings_options
 @click.pass_context
 def command(
-    ctx: click.Context, model: Path | None, docs: tuple[str, ...], resume: str | None,
-    no_journal: bool, max_tokens: int, temperature: float, seed: int | None, threads: int | None,
-    n_ctx: int | None, no_lampe: bool, readings_max: int | None, no_readings: bool,
+    ctx: click.Context, model: Path | None, docs: tuple[str, ...], fit: str | None,
+    resume: str | None, no_journal: bool, max_tokens: int, temperature: float, seed: int | None,
+    threads: int | None, n_ctx: int | None, no_lampe: bool, readings_max: int | None,
+    no_readings: bool,
 ) -> int:
     from ..conversation import shelf
     from ..conversation.chat import Chat
     from ..conversation.documents import Document, read_documents
+    from ..conversation.fit import fit_documents
     from ..conversation.kept import Conversation
     from ..conversation.session import longest_input, open_model, tokens_to_ask
     from ..errors import LampeError, UsageError
@@ -83,10 +86,8 @@ def command(
                 f"the model of this chat, {model}, is no longer there; name it: lampe-gguf chat "
                 f"MODEL --resume {resume}"
             )
-    documents = read_documents(docs, to_ask=True)
-    for document in documents:
-        if (damage := document.damage()) is not None:
-            say(damage)
+    with progress_line("opening", "parts") as on_part:
+        documents = read_documents(docs, to_ask=True, on_progress=on_part, on_note=say)
     file = read_file(model)
     use_lampe = not no_lampe
     n_ctx_before = None if before is None else before.n_ctx
@@ -94,6 +95,10 @@ def command(
     n_documents = 0
     if documents or said:
         with progress_line("counting", "characters") as on_progress:
+            if fit is not None:  # with room for a question and its answer
+                documents = fit_documents(
+                    file, documents, "", fit, use_lampe=not no_lampe, n_ctx=n_ctx,
+                    n_answer=2 * max_tokens, on_progress=on_progress, on_note=say)
             n_documents = tokens_to_ask(
                 file, [*said, *documents], "", use_lampe=use_lampe, n_ctx=n_ctx,
                 on_progress=on_progress)

@@ -62,6 +62,12 @@ class Text(click.ParamType):  # type: ignore[type-arg]
 
 TEXT = Text()
 
+DOC = """A document to read: text, PDF, DOCX, ODT, EPUB, HTML, or a folder or 'a pattern*' of them;
+may be given several times."""
+FIT = click.option(
+    "--fit", type=click.Choice(["newest", "spread"]), help="Cut what does not fit: newest keeps "
+    "the end of each document, spread pieces from everywhere.  [default: refuse it]")
+
 
 class Number(click.FloatRange):
     """A number that is one: "nan" passes every comparison, and "inf" most."""

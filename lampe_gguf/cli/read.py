@@ -10,7 +10,7 @@ import click
 from ..errors import UsageError
 from ..shown import json_text, size
 from .console import out, say
-from .options import MAX_TOKENS, READINGS_MAX, THREAD_COUNT, THREADS, kept_readings
+from .options import DOC, MAX_TOKENS, READINGS_MAX, THREAD_COUNT, THREADS, kept_readings
 from .progress import progress_line
 
 HELP = """Have MODEL read documents and keep that on disk, so that questions need not wait for it.
@@ -22,6 +22,7 @@ question. What is kept holds the documents' text, in a folder that is yours alon
 \b
 Examples:
   lampe-gguf read model.lampe.gguf --doc book.txt
+  lampe-gguf read model.lampe.gguf --doc reports/
   lampe-gguf ask model.lampe.gguf --doc book.txt "Who wrote the letter?"
 """
 
@@ -29,7 +30,7 @@ Examples:
 @click.command(name="read", help=HELP)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--doc", "docs", multiple=True, metavar="FILE", required=True,
-              help="A text to read; may be given several times; - is standard input.")
+              help=DOC + "  - is standard input.")
 @click.option("--threads", type=THREAD_COUNT, help=THREADS)
 @click.option("--n-ctx", type=click.IntRange(1, MAX_TOKENS), help="Context length, tokens.")
 @click.option("--no-lampe", is_flag=True, help="Plain RoPE, to see the difference.")
@@ -42,10 +43,8 @@ def command(
     from ..conversation.ahead import read_ahead
     from ..conversation.documents import read_documents
 
-    documents = read_documents(docs, to_ask=True)
-    for document in documents:
-        if (damage := document.damage()) is not None:
-            say(damage)
+    with progress_line("opening", "parts") as on_part:
+        documents = read_documents(docs, to_ask=True, on_progress=on_part, on_note=say)
     start = time.monotonic()
     with (
         progress_line("counting", "characters") as on_count,

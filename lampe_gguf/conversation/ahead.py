@@ -48,7 +48,7 @@ def read_ahead(
     reasons: list[str] = []
     kept = Readings(readings.folder, readings.max_bytes, 1, reasons.append, readings.on_progress)
     file = read_file(model)
-    read = as_documents(documents, to_ask=True)
+    read = as_documents(documents, to_ask=True, on_note=on_note)
     n_needed = tokens_to_ask(
         file, read, OTHERS[0], use_lampe=use_lampe, n_ctx=n_ctx, on_progress=on_count)
     length = n_ctx or context_for(n_needed, longest_input(file, use_lampe)[0])

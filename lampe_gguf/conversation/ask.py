@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 from ..model.choose import read_file
 from ..readings.keeping import Readings
-from .documents import Text, as_documents, as_message
+from .documents import Text, WasRead, as_documents, as_message
+from .fit import fit_documents
 from .length import OnProgress
 from .reply import Reply
 from .session import context_for, longest_input, open_model, tokens_to_ask
+from .sources import Source, find_sources
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class Answer:
     kept_tokens      of the prompt, that were not read but loaded from a kept reading
     seconds_loading  that this took
     seconds_keeping  that it took to keep what was read
+    documents        what was read of each document, and what was left out or cut
+    sources          where words of the answer stand in them, found by comparing; often none
     """
 
     text: str
@@ -35,6 +39,8 @@ class Answer:
     kept_tokens: int = 0
     seconds_loading: float = 0.0
     seconds_keeping: float = 0.0
+    documents: tuple[WasRead, ...] = ()
+    sources: tuple[Source, ...] = ()
 
 
 def ask(
@@ -49,6 +55,7 @@ def ask(
     n_ctx: int | None = None,
     use_lampe: bool = True,
     readings: Readings | bool | str | os.PathLike[str] | None = None,
+    fit: str | None = None,
     on_text: Callable[[str], None] = lambda text: None,
     on_count: OnProgress | None = None,
     on_progress: OnProgress | None = None,
@@ -56,7 +63,8 @@ def ask(
 ) -> Answer:
     """Have a model read documents and answer a question about them.
 
-    documents    texts (str), files of text (Path), or Documents, which have names; one or several
+    documents    texts (str), files or folders (Path: text, PDF, DOCX, ODT, EPUB, HTML), or
+                 Documents, which have names; one or several
     max_tokens   longest answer, tokens
     temperature  0 for the likeliest answer
     seed         for the same answer again; None: another one every time
@@ -65,11 +73,13 @@ def ask(
     use_lampe    False: plain RoPE, to see the difference
     readings     keep what was read of the documents, and load it the next time: True for the usual
                  folder, or a folder, or Readings; None writes nothing anywhere
+    fit          what does not fit is cut: "newest" keeps the documents' ends, "spread" pieces from
+                 everywhere; None refuses it
     on_text      called with each piece of the answer
     on_count     called with (characters, all of them) while the documents are counted
     on_progress  called with (tokens, all of them) while they are read
-    on_note      called with a sentence where the file carries no LaMPE metadata: what convert_gguf
-                 would write is used then
+    on_note      called with a sentence about what was read of each file and what was cut, and where
+                 the model carries no LaMPE metadata: what convert_gguf would write is used then
 
     The model is opened for as long as this takes. What reads as a control token in a text stays
     text. Raises LampeError where the text does not fit, or the model or a value is refused, and
@@ -83,7 +93,12 @@ def ask(
     """
     kept = Readings.of(readings)
     file = read_file(model)
-    read = as_documents(documents, to_ask=True)
+    read = as_documents(documents, to_ask=True, on_note=on_note)
+    if fit is not None:
+        read = fit_documents(
+            file, read, question, fit, use_lampe=use_lampe, n_answer=max_tokens, n_ctx=n_ctx,
+            on_progress=on_count, on_note=on_note,
+        )
     n_needed = tokens_to_ask(
         file, read, question, use_lampe=use_lampe, n_answer=max_tokens, n_ctx=n_ctx,
         on_progress=on_count,
@@ -112,4 +127,6 @@ def ask(
             kept_tokens=reply.kept_tokens,
             seconds_loading=reply.seconds_loading,
             seconds_keeping=reply.seconds_keeping,
+            documents=tuple(map(WasRead.of, read)),
+            sources=tuple(find_sources(reply.text, read, question)),
         )

@@ -14,13 +14,14 @@ from ..container.atomic import write_file
 from ..errors import LampeError
 from ..shown import shown
 from . import shelf
-from .documents import Document, read_document
+from .documents import Document, read_documents
 from .journal import Journal, OnNote
 from .kept import Conversation, as_json
 from .length import count_up_to
 from .prompt import Message, chat_tokens
 from .reply import ContextFull, Reply
 from .setting import Model, Setting, differences, model_of, values_of
+from .sources import find_sources
 from .turn import Turn, messages_of
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from ..readings.keeping import Readings
 
 COMMANDS = """\
-/doc FILE   read a document, to talk about it
+/doc FILE   read a document, or a folder of them, to talk about it
 /stats      how much of the context is used, and how it is mapped
 /drop [N]   forget the oldest turns (as many as needed, or N) and keep their documents
 /drop doc   forget the documents and keep what was said
@@ -226,20 +227,22 @@ class Chat:
     def _read(self, name: str) -> None:
         if not name:
             raise LampeError("name the document: /doc FILE")
-        document = read_document(name, to_ask=True)
+        notes: list[str] = []
+        documents = read_documents([name], to_ask=True, on_note=notes.append)
+        named = documents[0].name if len(documents) == 1 else shown(name)
         holds = self.llm.n_ctx()
-        count = count_up_to(self.llm._model, [document.text], holds)
+        count = count_up_to(self.llm._model, [each.text for each in documents], holds)
         if count.is_too_long:
             part = float(f"{holds * count.characters / 2:.2g}")
             raise LampeError(
-                f"{document.name} has about {count.tokens:,} tokens and the context holds "
+                f"{named} has about {count.tokens:,} tokens and the context holds "
                 f"{holds:,}; give a part of it, of about {part:,.0f} characters, or start again "
                 "with a larger --n-ctx"
             )
-        self.pending.append(document)
-        if (damage := document.damage()) is not None:
-            self.show(f"{damage}\n")
-        self.show(f"{document.name} goes along with your next message\n")
+        self.pending += documents
+        for note in notes:
+            self.show(f"{note}\n")
+        self.show(f"{named} goes along with your next message\n")
 
     def answer(self, line: str) -> str:
         """Say a line and give the answer; Ctrl-C ends it early and keeps what there is of it.
@@ -276,6 +279,9 @@ class Chat:
         self.unsent = None
         self.used = self.llm.n_tokens
         self._note()
+        read = [each for said in self.turns for each in said.documents]
+        for source in find_sources(reply.text, read, line):
+            self.show(f"[{source.said()}]\n")
         return reply.text
 
     def _refuse_long(self, line: str) -> None:

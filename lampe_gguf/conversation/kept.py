@@ -15,6 +15,7 @@ from typing import Any
 
 from ..errors import LampeError
 from ..shown import SURROGATES, shown
+from .aside import MissingLibrary
 from .documents import Document, read_document
 from .setting import Setting
 from .turn import Talk, Turn, messages_of
@@ -64,7 +65,7 @@ class Conversation:
             if not document.path or os.stat(document.path).st_ctime < self.started:
                 return False
             return read_document(document.path, to_ask=True).text != document.text
-        except (OSError, ValueError):
+        except (OSError, ValueError, MissingLibrary):
             return False
         except LampeError:  # it is no text any more
             return True

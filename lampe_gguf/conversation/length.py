@@ -41,7 +41,7 @@ def count_up_to(
     is_certain = total > limit * USUAL_TOKEN and total > limit * longest_token(model)
     tokens = done = n_pieces = 0
     for piece in pieces(texts):
-        tokens += _tokens(model, piece)
+        tokens += count_tokens(model, piece)
         done += len(piece)
         n_pieces += 1
         if on_progress is not None:
@@ -72,7 +72,8 @@ def longest_token(model: Any) -> int:
     return max(map(len, texts), default=1)
 
 
-def _tokens(model: Any, text: str) -> int:
+def count_tokens(model: Any, text: str) -> int:
+    """Tokens of one text, all at once."""
     data = text.encode(errors="replace")
     # without room for them it says how many there are
     count = api.llama_cpp().llama_tokenize(model.vocab, data, len(data), None, 0, False, False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,9 @@ from ..backend.vocabulary import vocabulary
 from ..container.format import padded
 from ..errors import LampeError, UsageError
 from ..method.fields import MAX_LENGTH
+from ..model.cache import cache_bytes
 from ..model.choose import read_file
-from ..shown import shown
+from ..shown import shown, size
 from .documents import Document, as_message
 from .length import OnProgress, count_up_to
 from .prompt import chat_tokens
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 PAD = 256  # llama.cpp rounds a context up to a multiple of this
 SENSIBLE_WINDOWS = 8  # further, answers are guesses: what is longer is better asked about in parts
+CUT = "cut what does not fit with --fit newest or --fit spread"
 PLAIN_WINDOWS = 16  # of plain RoPE, to see the difference; it reads nothing beyond one
 
 
@@ -52,42 +55,69 @@ def tokens_to_ask(
     texts = [*(document.text for document in documents), question]
     with vocabulary(path) as vocab:
         count = count_up_to(vocab, texts, most, on_progress)
+        refused = functools.partial(
+            too_long, limit=limit, window=window, characters=count.characters,
+            documents=documents, cache=functools.partial(cache_bytes, path.info))
         if count.is_too_long:
-            raise too_long(count.tokens + n_answer, limit, window, count.characters, "about ")
+            raise refused(count.tokens + n_answer, about="about ")
         message = {"role": "user", "content": as_message(list(documents), question)}
         n_needed = len(chat_tokens(vocab, [message])) + n_answer
     if limit is not None and n_needed > limit:
-        raise too_long(n_needed, limit, window, count.characters)
+        raise refused(n_needed)
     if n_ctx is not None and n_needed > n_ctx:
         raise UsageError(
             f"the documents, the question and the answer need {n_needed:,} tokens and "
-            f"--n-ctx is {n_ctx:,}; give at least --n-ctx {n_needed}, or leave it out"
+            f"--n-ctx is {n_ctx:,}; give at least --n-ctx {n_needed}"
+            f"{_memory(n_needed, functools.partial(cache_bytes, path.info))}, or leave it out"
+            + (f"; {CUT}" if documents else "")
         )
     return n_needed
 
 
 def too_long(
-    n_needed: int, limit: int | None, window: int, characters: float, about: str = ""
+    n_needed: int, limit: int | None, window: int, characters: float, about: str = "", *,
+    documents: Sequence[Document] = (), cache: Callable[[int], int | None] = lambda n_ctx: None,
 ) -> LampeError:
-    """What to do about a text that no context can take.
+    """What to do about a text that no context can take: a longer one, less text, or cut it.
 
     limit       the LaMPE context length, None for plain RoPE
     characters  of the text for each token
+    documents   of which the largest is named where there are several
+    cache       bytes that a context of so many tokens takes, None where that is not known
     """
     said = f"the documents, the question and the answer need {about}{n_needed:,} tokens and "
     said += f"this model supports {limit or window:,}" + ("" if limit else " without LaMPE")
     sensible = SENSIBLE_WINDOWS * window
+    ways = []
     if limit and n_needed <= sensible:
         wanted = min(padded(n_needed + (n_needed // 20 if about else 0), PAD), MAX_LENGTH)
-        return LampeError(f"{said}; give less text, or convert the model with --context-length "
-                          f"{wanted}")
-    room = float(f"{(limit or window) * characters:.2g}")
-    advice = f"ask about a part of it, of at most about {room:,.0f} characters"
-    if limit and limit < sensible:
-        more = float(f"{sensible * characters:.2g}")
-        advice += (f" (or {more:,.0f}, after converting the model with --context-length "
-                   f"{sensible})")
-    return LampeError(f"{said}; {advice}")
+        ways.append(f"convert the model with --context-length {wanted}{_memory(wanted, cache)}")
+    else:
+        room = float(f"{(limit or window) * characters:.2g}")
+        advice = f"ask about a part of it, of at most about {room:,.0f} characters"
+        if limit and limit < sensible:
+            more = float(f"{sensible * characters:.2g}")
+            advice += (f" (or {more:,.0f}, after converting the model with --context-length "
+                       f"{sensible}{_memory(sensible, cache, ', ')})")
+        ways.append(advice)
+    named = [each for each in documents if each.name]
+    if len(named) > 1:
+        largest = max(named, key=lambda each: len(each.text))
+        tokens = float(f"{len(largest.text) / max(characters, 1e-9):.2g}")
+        ways.append(f"leave out {largest.name}, the largest of {len(named)} (about {tokens:,.0f} "
+                    "tokens)")
+    else:
+        ways.append("give less text")
+    return LampeError(f"{said}; {', or '.join([*ways, CUT])}")
+
+
+def _memory(n_ctx: int, cache: Callable[[int], int | None], before: str = "") -> str:
+    """How much the cache of such a context takes, in words; "" where that is not known."""
+    needed = cache(n_ctx)
+    if needed is None:
+        return ""
+    text = f"its cache takes {size(needed)}"
+    return before + text if before else f" ({text})"
 
 
 def context_for(n_needed: int, limit: int | None) -> int:

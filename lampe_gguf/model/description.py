@@ -8,9 +8,10 @@ from ..container.format import SCALARS, Value, ValueType
 from ..container.reader import GGUFFile
 from .architectures import FIELDS, field
 
+# what says the RoPE's frequencies, and how large a cache is
 ROPE_FIELDS = (
-    "attention.head_count", "attention.key_length", "embedding_length", "rope.dimension_count",
-    "rope.freq_base",
+    "attention.head_count", "attention.head_count_kv", "attention.key_length",
+    "attention.value_length", "embedding_length", "rope.dimension_count", "rope.freq_base",
 )
 
 AHEAD = "nextn_predict_layers"  # layers behind the others that only guess ahead
@@ -23,7 +24,8 @@ class ModelInfo:
     """Facts about one model; `window` in tokens, None where the file does not say.
 
     `values` holds the metadata, by key, that architectures.py judges a model by, and what says
-    its RoPE's frequencies and how many layers guess ahead, as far as these are numbers.
+    its RoPE's frequencies, how large its cache is and how many layers guess ahead, as far as these
+    are numbers.
     """
 
     architecture: str
