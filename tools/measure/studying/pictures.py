@@ -37,7 +37,7 @@ def draw_facts(all_kept: Sequence[Kept], path: Path) -> bool:
                 (place or 0.0, score == 1)
                 for each in found(kept, "needles", length, method).values()
                 for place, score in zip(each.found["places"], each.found["scores"], strict=True)]
-            for method in FACTS
+            for method in FACTS if found(kept, "needles", length, method)
         })
         axes.axvline(1 - kept.window / length, color="gray", linestyle="--", linewidth=1)
         axes.set_title(f"{kept.model}, trained on {kept.window:,} tokens, reads {length:,}",
