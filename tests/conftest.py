@@ -110,6 +110,32 @@ def run_stock(stock_path: str) -> Callable[..., Any]:
     return run
 
 
+@pytest.fixture(scope="session")
+def other_device(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library of a device without the fused operator (tests/support/other_device.cpp)."""
+    import llama_cpp
+    from patched import compile as compiling
+    from patched import sdist
+
+    ggml = "vendor/llama.cpp/ggml"
+    source = sdist.fetch()
+    folder = tmp_path_factory.mktemp("device")
+    headers = [name for name in source.names() if name.endswith(".h") and name.count("/") == 4
+               and name.startswith((f"{ggml}/include/", f"{ggml}/src/"))]
+    for name, data in source.read(headers).items():
+        (folder / Path(name).name).write_bytes(data)
+    compiler, _ = compiling.find_compiler()
+    libraries = Path(llama_cpp.__file__).parent / "lib"
+    library = folder / "other_device.so"
+    subprocess.run(
+        [compiler, "-std=c++17", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-I{folder}",
+         Path(__file__).parent / "support" / "other_device.cpp", "-o", library,
+         f"-L{libraries}", "-lggml", "-lggml-base", f"-Wl,-rpath,{libraries}"],
+        check=True,
+    )
+    return library
+
+
 @pytest.fixture
 def tiny(tmp_path: Path) -> Callable[..., Path]:
     """Make a tiny model; `lampe` defaults to tiny_config()."""

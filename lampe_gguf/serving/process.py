@@ -62,6 +62,7 @@ class Server:
         self.model = model
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
         self._on_line = on_line
+        self.attention = log.Attention()
         self._process = subprocess.Popen(
             [str(program), *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, env={**os.environ, **environment},
@@ -130,6 +131,7 @@ class Server:
             for line in stream:
                 text = line.decode("utf-8", "replace").rstrip()
                 self._lines.append(text)
+                self.attention.read(text)
                 self._on_line(text)
 
     def _failure(self) -> LampeError:

@@ -107,6 +107,7 @@ def test_what_it_says_and_the_protocol(tiny: Callable[..., Path]) -> None:
         assert "context   128 tokens for each of 2 conversations" in said, said
         assert re.search(r"keys and values \S+ .B \(\d[\d,]* bytes a token\)", said), said
         assert f"OPENAI_BASE_URL={started.url}/v1 OPENAI_API_KEY=none" in said
+        assert "attention fused\n" in said
         client = Client(started.url, 0)
         answer = client.post("/v1/chat/completions", max_tokens=4,
                              messages=[{"role": "user", "content": "How long is it?"}])
