@@ -31,6 +31,23 @@ os.environ["LAMPE_GGUF_READINGS_MAX"] = "0"
 GPU_LAYERS = int(os.environ.get("LAMPE_GPU_LAYERS", "0"))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Each of several workers keeps to its share of the processors, with all that it starts.
+
+    Else as many threads as there are processors would run in each, and wait for one another.
+    """
+    worker = getattr(config, "workerinput", None)
+    if worker is not None and hasattr(os, "sched_setaffinity"):
+        number = int(worker["workerid"].removeprefix("gw"))
+        os.sched_setaffinity(
+            0, share(sorted(os.sched_getaffinity(0)), number, worker["workercount"]))
+
+
+def share(processors: list[int], number: int, count: int) -> list[int]:
+    """Those of one of `count` workers; all, where there are fewer than workers."""
+    return processors[number::count] if len(processors) >= count else processors
+
+
 PROGRAM = [sys.executable, "-m", "lampe_gguf.cli.main"]
 
 

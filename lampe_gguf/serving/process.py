@@ -22,7 +22,10 @@ from ..shown import shown
 from . import log
 
 POLL = 0.1  # seconds
-GRACE = 8.0  # seconds that answers have to be cut, before the process is killed
+# Seconds that it has to end by itself. It does not where a client waits for an answer and stays:
+# llama-server waits for the client then. What is cut is on no disk, so that it may be killed.
+GRACE = 2.0
+READER = 8.0  # seconds that the last lines of its log may take
 KEPT_LINES = 400  # of the log, to say what went wrong
 
 OnLine = Callable[[str], None]
@@ -115,7 +118,7 @@ class Server:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        self._reader.join(timeout=GRACE)
+        self._reader.join(timeout=READER)
 
     def _is_healthy(self) -> bool:
         try:
@@ -135,7 +138,7 @@ class Server:
                 self._on_line(text)
 
     def _failure(self) -> LampeError:
-        self._reader.join(timeout=GRACE)
+        self._reader.join(timeout=READER)
         code = self._process.returncode
         if code < 0:
             return LampeError(f"llama-server was ended by signal {-code}"

@@ -1,7 +1,8 @@
 """A device beside the processor that lacks the fused operator, as every graphics card does.
 
-It is a library of the tests' own (tests/support/other_device.cpp), whose memory nothing but itself may touch:
-what is asked of a device, where a cache lies and what is copied there is seen on any machine.
+It is a library of the tests' own (other_device.cpp in tests/support), whose memory nothing but
+itself may touch: what is asked of a device, where a cache lies and what is copied there is seen on
+any machine.
 """
 
 from __future__ import annotations
