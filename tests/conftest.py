@@ -43,6 +43,18 @@ def pytest_configure(config: pytest.Config) -> None:
             0, share(sorted(os.sched_getaffinity(0)), number, worker["workercount"]))
 
 
+# Files of few tests that take long, and whose names come last: one worker would run them while the
+# others wait.
+BEGUN_FIRST = ("test_readme.py", "test_public.py", "test_server_answers.py")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several workers run the tests, files are begun in this order."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.path.name not in BEGUN_FIRST)
+
+
 def share(processors: list[int], number: int, count: int) -> list[int]:
     """Those of one of `count` workers; all, where there are fewer than workers."""
     return processors[number::count] if len(processors) >= count else processors

@@ -130,7 +130,8 @@ def passes(given: list[str], n_processors: int) -> list[list[str]]:
     n_workers = min(n_processors, MOST_WORKERS)
     if given or n_workers < 2:
         return [given]
-    return [["-n", str(n_workers), "--dist", "loadfile", "-m", "not alone"], ["-m", "alone"]]
+    together = ["-n", str(n_workers), "--dist", "loadfile", "--no-loadscope-reorder"]
+    return [[*together, "-m", "not alone"], ["-m", "alone"]]
 
 
 def main() -> int:

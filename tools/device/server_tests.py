@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -97,6 +98,13 @@ def models(given: str | None) -> dict[str, Path]:
     return dict(zip(SIDES, (plain, plain, converted), strict=True))
 
 
+def free_port() -> int:
+    """A port that no program listens on: upstream's 8080 may be somebody's."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def run_side(
     side: str, program: Path, model: Path, python: Path, tests: Path, only: str | None
 ) -> dict[str, str]:
@@ -109,7 +117,8 @@ def run_side(
     command += [f"--ignore=unit/{name}" for name in CANNOT]
     command += ["-k", only] if only else []
     env = {**os.environ, "LLAMA_SERVER_BIN_PATH": str(program), "LAMPE_TESTS_MODEL": str(model),
-           "PYTHONPATH": str(Path(__file__).resolve().parent), "OMP_WAIT_POLICY": "PASSIVE"}
+           "PYTHONPATH": str(Path(__file__).resolve().parent), "OMP_WAIT_POLICY": "PASSIVE",
+           "PORT": str(free_port())}
     try:
         subprocess.run(command, cwd=tests, env=env, timeout=LIMIT, stdout=sys.stderr.fileno())
     except subprocess.TimeoutExpired:
