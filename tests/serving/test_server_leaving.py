@@ -19,8 +19,6 @@ from conftest import PROGRAM, tiny_config
 from serving_side import Client, require_server, served
 from tiny_model import make_tiny_model
 
-from lampe_gguf.serving.process import GRACE
-
 SOON = 2.0  # seconds
 PROMPT = "x" * 30000
 
@@ -136,7 +134,7 @@ def test_ending_cuts_the_answer_under_way(slow: Path, number: int, code: int) ->
         started.process.send_signal(number)
         started.process.communicate(timeout=15)
         assert started.process.returncode == code
-        assert time.monotonic() - start < GRACE + SOON  # its client is still there
+        assert time.monotonic() - start < 5.0  # its client is still there
         assert not started.answers()
         with pytest.raises(Exception):  # noqa: B017  (whichever way it sees that it is cut)
             assert not [each for each in events if each.get("stop")]
