@@ -121,15 +121,23 @@ def attention_line(path: str, reason: str, use_lampe: bool) -> str:
     return f"attention {path}{why}" if path else ""
 
 
+def memory_line(fitted: Any, slots: int, cache: int) -> str:
+    """What it takes: the model, keys and values, and prompts that are kept, in bytes."""
+    kv = "under 1 MB"  # llama.cpp counts in whole MiB
+    if fitted.need.kv:
+        each = fitted.need.kv / (fitted.n_ctx * slots)
+        kv = f"{size(fitted.need.kv)} ({each:,.0f} bytes a token)"
+    free = fitted.free["Host"]
+    return (f"memory    model {size(sum(fitted.need.model.values()))}, keys and values {kv}, "
+            f"earlier prompts up to {size(cache)}"
+            + ("" if free is None else f"; {size(free)} were free"))
+
+
 def _announce(planned: Any, path: tuple[str, str]) -> None:
     fitted, wishes = planned.fitted, planned.wishes
-    n_all = fitted.n_ctx * wishes.slots
     each = f" for each of {wishes.slots} conversations" if wishes.slots > 1 else ""
-    free = fitted.free["Host"]
     out(f"context   {fitted.n_ctx:,} tokens{each}")
-    out(f"memory    model {size(sum(fitted.need.model.values()))}, keys and values "
-        f"{size(fitted.need.kv)} ({fitted.need.kv / n_all:,.0f} bytes a token), earlier prompts up "
-        f"to {size(planned.cache)}" + ("" if free is None else f"; {size(free)} were free"))
+    out(memory_line(fitted, wishes.slots, planned.cache))
     if attention := attention_line(*path, wishes.use_lampe):
         out(attention)
     out(f"browser   {shown(planned.url)}" + ("" if planned.page else "  (no page: see doctor)"))
