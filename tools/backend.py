@@ -26,7 +26,7 @@ def _build(options: argparse.Namespace) -> int:
                       "--no-server is given.")
     parts.remember(options)
     if options.stock:
-        wanted = parts.Parts(server=options.with_server, page=False)
+        wanted = parts.Parts() if options.with_server else parts.NOTHING
         print(build.stock_folder(options.device, discard=options.discard, wanted=wanted))
         return 0
     changed = build.install_patched(options.device, discard=options.discard)
@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--stock", action="store_true",
                       help="build upstream's own code instead and print its folder")
     made.add_argument("--with-server", action="store_true",
-                      help="with --stock: llama-server too, without its page")
+                      help="with --stock: llama-server too")
     made.add_argument("--discard", action="store_true",
                       help="drop edits made in the tree, and pack the wheel anew")
     parts.add_options(made)

@@ -49,7 +49,7 @@ CONVERT = ["--window", "128", "--max-mapping-length", "96", "--local-window", "4
 
 def programs() -> dict[str, Path]:
     """llama-server of each build."""
-    stock = build.stock_folder(wanted=Parts(server=True, page=False)) / "llama_cpp"
+    stock = build.stock_folder(wanted=Parts()) / "llama_cpp"
     patched = wheel.site_packages(venv_python()) / "llama_cpp"
     found = {"stock": stock / "lib" / "llama-server", "patched": patched / "lib" / "llama-server"}
     for path in found.values():
@@ -67,7 +67,9 @@ def unpacked() -> Path:
         path = root / name.removeprefix(ROOT)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    return root / TESTS.removeprefix(ROOT)
+    tests = root / TESTS.removeprefix(ROOT)
+    (tests / "tmp").mkdir(exist_ok=True)  # where what is downloaded lies, and slots are saved
+    return tests
 
 
 def environment(tests: Path) -> Path:
