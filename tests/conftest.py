@@ -31,6 +31,35 @@ os.environ["LAMPE_GGUF_READINGS_MAX"] = "0"
 GPU_LAYERS = int(os.environ.get("LAMPE_GPU_LAYERS", "0"))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Each of several workers keeps to its share of the processors, with all that it starts.
+
+    Else as many threads as there are processors would run in each, and wait for one another.
+    """
+    worker = getattr(config, "workerinput", None)
+    if worker is not None and hasattr(os, "sched_setaffinity"):
+        number = int(worker["workerid"].removeprefix("gw"))
+        os.sched_setaffinity(
+            0, share(sorted(os.sched_getaffinity(0)), number, worker["workercount"]))
+
+
+# Files of few tests that take long, and whose names come last: one worker would run them while the
+# others wait.
+BEGUN_FIRST = ("test_readme.py", "test_public.py", "test_server_answers.py")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several workers run the tests, files are begun in this order."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.path.name not in BEGUN_FIRST)
+
+
+def share(processors: list[int], number: int, count: int) -> list[int]:
+    """Those of one of `count` workers; all, where there are fewer than workers."""
+    return processors[number::count] if len(processors) >= count else processors
+
+
 PROGRAM = [sys.executable, "-m", "lampe_gguf.cli.main"]
 
 
@@ -108,6 +137,32 @@ def run_stock(stock_path: str) -> Callable[..., Any]:
         return json.loads(done.stdout.splitlines()[-1])
 
     return run
+
+
+@pytest.fixture(scope="session")
+def other_device(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library of a device without the fused operator (tests/support/other_device.cpp)."""
+    import llama_cpp
+    from patched import compile as compiling
+    from patched import sdist
+
+    ggml = "vendor/llama.cpp/ggml"
+    source = sdist.fetch()
+    folder = tmp_path_factory.mktemp("device")
+    headers = [name for name in source.names() if name.endswith(".h") and name.count("/") == 4
+               and name.startswith((f"{ggml}/include/", f"{ggml}/src/"))]
+    for name, data in source.read(headers).items():
+        (folder / Path(name).name).write_bytes(data)
+    compiler, _ = compiling.find_compiler()
+    libraries = Path(llama_cpp.__file__).parent / "lib"
+    library = folder / "other_device.so"
+    subprocess.run(
+        [compiler, "-std=c++17", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-I{folder}",
+         Path(__file__).parent / "support" / "other_device.cpp", "-o", library,
+         f"-L{libraries}", "-lggml", "-lggml-base", f"-Wl,-rpath,{libraries}"],
+        check=True,
+    )
+    return library
 
 
 @pytest.fixture

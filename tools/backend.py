@@ -21,9 +21,13 @@ from patched.report import Failure, guarded
 
 
 def _build(options: argparse.Namespace) -> int:
+    if options.with_server and not options.stock:
+        raise Failure("--with-server is for --stock; the patched build has llama-server unless "
+                      "--no-server is given.")
     parts.remember(options)
     if options.stock:
-        print(build.stock_folder(options.device, discard=options.discard))
+        wanted = parts.Parts() if options.with_server else parts.NOTHING
+        print(build.stock_folder(options.device, discard=options.discard, wanted=wanted))
         return 0
     changed = build.install_patched(options.device, discard=options.discard)
     print(f"llama-cpp-python {patched_version()} {'installed' if changed else 'is up to date'}")
@@ -111,6 +115,8 @@ def _parser() -> argparse.ArgumentParser:
     made = command("build", "Fetch, patch, compile and install into .venv what patches/ says.")
     made.add_argument("--stock", action="store_true",
                       help="build upstream's own code instead and print its folder")
+    made.add_argument("--with-server", action="store_true",
+                      help="with --stock: llama-server too")
     made.add_argument("--discard", action="store_true",
                       help="drop edits made in the tree, and pack the wheel anew")
     parts.add_options(made)

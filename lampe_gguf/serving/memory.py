@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from ..backend import programs
@@ -92,7 +93,7 @@ def measure(model: Path, options: Sequence[str], n_ctx: int, n_slots: int) -> Ne
 def counted(options: Sequence[str]) -> list[str]:
     """Those of llama-server's options that change what memory is taken, and the overrides."""
     found: list[str] = []
-    for option, value in zip(options, [*options[1:], ""], strict=True):
+    for option, value in zip_longest(options, options[1:], fillvalue=""):
         if option in COUNTED or option == "--override-kv":
             found += [option, value]
         elif option.partition("=")[0] in COUNTED:

@@ -22,7 +22,10 @@ from ..shown import shown
 from . import log
 
 POLL = 0.1  # seconds
-GRACE = 8.0  # seconds that answers have to be cut, before the process is killed
+# Seconds that it has to end by itself. It does not where a client waits for an answer and stays:
+# llama-server waits for the client then. What is cut is on no disk, so that it may be killed.
+GRACE = 2.0
+READER = 8.0  # seconds that the last lines of its log may take
 KEPT_LINES = 400  # of the log, to say what went wrong
 
 OnLine = Callable[[str], None]
@@ -62,6 +65,7 @@ class Server:
         self.model = model
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
         self._on_line = on_line
+        self.attention = log.Attention()
         self._process = subprocess.Popen(
             [str(program), *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, env={**os.environ, **environment},
@@ -114,7 +118,7 @@ class Server:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        self._reader.join(timeout=GRACE)
+        self._reader.join(timeout=READER)
 
     def _is_healthy(self) -> bool:
         try:
@@ -130,10 +134,11 @@ class Server:
             for line in stream:
                 text = line.decode("utf-8", "replace").rstrip()
                 self._lines.append(text)
+                self.attention.read(text)
                 self._on_line(text)
 
     def _failure(self) -> LampeError:
-        self._reader.join(timeout=GRACE)
+        self._reader.join(timeout=READER)
         code = self._process.returncode
         if code < 0:
             return LampeError(f"llama-server was ended by signal {-code}"

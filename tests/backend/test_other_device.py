@@ -1,7 +1,8 @@
 """A device beside the processor that lacks the fused operator, as every graphics card does.
 
-It is a library of the tests' own (other_device.cpp), whose memory nothing but itself may touch:
-what is asked of a device, where a cache lies and what is copied there is seen on any machine.
+It is a library of the tests' own (other_device.cpp in tests/support), whose memory nothing but
+itself may touch: what is asked of a device, where a cache lies and what is copied there is seen on
+any machine.
 """
 
 from __future__ import annotations
@@ -13,15 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import llama_cpp
 import pytest
 from conftest import tiny_config
-from patched import compile as compiling
-from patched import sdist
 
 Tiny = Callable[..., Path]
 Run = Callable[..., Any]
-GGML = "vendor/llama.cpp/ggml"
 SUPPORT = Path(__file__).parents[1] / "support"
 REASON = "Other0 has no fused attention with LaMPE for this model"
 CONFIG = tiny_config(length_step=32)
@@ -29,28 +26,13 @@ SLIDING = {"gemma3.attention.sliding_window": 12, "gemma3.attention.sliding_wind
 
 
 @pytest.fixture(scope="session")
-def on_device(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def on_device(other_device: Path) -> Run:
     """Call a function of tests/support/device_side.py in a process that has the device."""
-    source = sdist.fetch()
-    folder = tmp_path_factory.mktemp("device")
-    headers = [name for name in source.names() if name.endswith(".h") and name.count("/") == 4
-               and name.startswith((f"{GGML}/include/", f"{GGML}/src/"))]
-    for name, data in source.read(headers).items():
-        (folder / Path(name).name).write_bytes(data)
-    compiler, _ = compiling.find_compiler()
-    libraries = Path(llama_cpp.__file__).parent / "lib"
-    library = folder / "other_device.so"
-    subprocess.run(
-        [compiler, "-std=c++17", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-I{folder}",
-         SUPPORT / "other_device.cpp", "-o", library,
-         f"-L{libraries}", "-lggml", "-lggml-base", f"-Wl,-rpath,{libraries}"],
-        check=True,
-    )
 
     def run(function: str, **arguments: Any) -> Any:
         script = SUPPORT / "device_side.py"
         done = subprocess.run(
-            [sys.executable, script, library, function, json.dumps(arguments)],
+            [sys.executable, script, other_device, function, json.dumps(arguments)],
             capture_output=True, text=True,
         )
         assert done.returncode == 0, done.stderr[-2000:]

@@ -92,6 +92,7 @@ def test_progress_counts_up_to_the_end(tiny: Tiny) -> None:
     assert seen == [(64, 150), (128, 150), (150, 150)]
 
 
+@pytest.mark.alone
 def test_cancel_from_another_thread_ends_within_a_batch(smollm2_path: Path) -> None:
     # one batch that takes many seconds, so that a busy machine does not decide
     llm = LampeLlama(smollm2_path, lampe="auto", n_ctx=4096, n_batch=4096, n_ubatch=4096)
@@ -328,6 +329,7 @@ def test_loading_is_reported_and_stops_with_what_that_raises(smollm2_path: Path)
         LampeLlama(smollm2_path, n_ctx=64, on_load=fail)
 
 
+@pytest.mark.alone
 def test_ctrl_c_stops_a_model_that_loads(smollm2_path: Path) -> None:
     import _thread
 

@@ -71,6 +71,7 @@ def times_interrupted(n: int, pause: float = 0.0) -> int:
     return found
 
 
+@pytest.mark.alone
 def test_a_burst_of_ctrl_c_counts_once_and_a_lost_one_is_not_the_last(
     monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +122,7 @@ main.run()
 """
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("n,pause", [(1, 0.0), (2, 0.03), (25, 0.04)])
 def test_however_often_ctrl_c_is_pressed_it_stops_once(
     tiny: Callable[..., Path], n: int, pause: float

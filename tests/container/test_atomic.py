@@ -60,7 +60,9 @@ def test_a_real_limit_on_file_size(plain: Path) -> None:
     )
     done = child(code, plain)
     assert done.returncode == 1 and "ulimit -f" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    # a busy machine may have had the time to say how far it was
+    said = [line for line in done.stderr.splitlines() if not line.startswith("copying ")]
+    assert len(said) == 1
     assert leftovers(plain.parent) == {"plain.gguf"}
 
 

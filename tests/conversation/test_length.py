@@ -81,6 +81,7 @@ sys.exit(code)
 """
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(sys.platform != "linux", reason="counts memory as Linux does")
 def test_twenty_megabytes_are_refused_at_once(smollm2_path: Path, tmp_path: Path) -> None:
     book = tmp_path / "book.txt"
@@ -97,6 +98,7 @@ def test_twenty_megabytes_are_refused_at_once(smollm2_path: Path, tmp_path: Path
         assert time.monotonic() - start < 15 and int(done.stdout) < 250_000
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(os.name != "posix", reason="signals of Unix")
 def test_ctrl_c_need_not_wait_for_the_count(smollm2_path: Path, tmp_path: Path) -> None:
     book, wide = tmp_path / "book.txt", tmp_path / "wide.gguf"

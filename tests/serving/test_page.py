@@ -17,6 +17,7 @@ from tiny_model import make_tiny_model
 
 from lampe_gguf.backend import programs
 
+pytestmark = pytest.mark.alone
 WINDOW = 512
 # asked of a random model: that it answers and when matters, not what
 DOCUMENT = "The keeper of the light wrote down every ship that passed. " * 250

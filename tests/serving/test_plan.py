@@ -9,6 +9,7 @@ import pytest
 from conftest import tiny_config
 
 from lampe_gguf.backend import api, programs
+from lampe_gguf.cli.serve import memory_line
 from lampe_gguf.errors import LampeError, UsageError
 from lampe_gguf.model import metadata
 from lampe_gguf.model.choose import read_file
@@ -112,6 +113,16 @@ def test_the_context_is_as_long_as_there_is_memory_for(counting: list[int]) -> N
     assert fitted.left is not None and 0 <= fitted.left < 2 * 256 * 65536
     with pytest.raises(LampeError, match="1.2 GB with the shortest context and 1.1 GB are free"):
         fit(GIB)
+
+
+@pytest.mark.parametrize("kv, free, said", [
+    (6 * GIB, 16 * GIB, "keys and values 6.4 GB (98,304 bytes a token), earlier prompts up to "
+                        "3.2 GB; 17.2 GB were free"),
+    (0, None, "keys and values under 1 MB, earlier prompts up to 3.2 GB"),
+])
+def test_what_it_takes_is_said(kv: int, free: int | None, said: str) -> None:
+    fitted = Fitted(32768, Need({"Host": GIB}, {"Host": kv}, {"Host": 0}), {"Host": free})
+    assert memory_line(fitted, 2, 3 * GIB) == f"memory    model 1.1 GB, {said}"
 
 
 def test_a_context_that_was_asked_for_is_refused_where_it_does_not_fit() -> None:

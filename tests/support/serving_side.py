@@ -15,6 +15,7 @@ import pytest
 from lampe_gguf.backend import programs
 from lampe_gguf.errors import LampeError
 from lampe_gguf.serving.arguments import Wishes
+from lampe_gguf.serving.log import Attention
 from lampe_gguf.serving.serve import plan, start
 
 SECONDS = 120  # for one request
@@ -35,6 +36,7 @@ class Client:
     url: str
     pid: int
     log: list[str] = field(default_factory=list)
+    attention: Attention = field(default_factory=Attention)
 
     def get(self, path: str) -> Any:
         return self._send(urllib.request.Request(self.url + path))
@@ -75,7 +77,7 @@ def served(model: Path, *extra: str, **wishes: Any) -> Iterator[Client]:
     log: list[str] = []
     with start(model, planned, log.append) as server:
         server.wait_ready()
-        yield Client(planned.url, server.pid, log)
+        yield Client(planned.url, server.pid, log, server.attention)
 
 
 def same(one: Any, other: Any, tolerance: float = 1e-3) -> None:

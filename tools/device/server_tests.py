@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -48,7 +49,7 @@ CONVERT = ["--window", "128", "--max-mapping-length", "96", "--local-window", "4
 
 def programs() -> dict[str, Path]:
     """llama-server of each build."""
-    stock = build.stock_folder(wanted=Parts(server=True, page=False)) / "llama_cpp"
+    stock = build.stock_folder(wanted=Parts()) / "llama_cpp"
     patched = wheel.site_packages(venv_python()) / "llama_cpp"
     found = {"stock": stock / "lib" / "llama-server", "patched": patched / "lib" / "llama-server"}
     for path in found.values():
@@ -66,7 +67,9 @@ def unpacked() -> Path:
         path = root / name.removeprefix(ROOT)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    return root / TESTS.removeprefix(ROOT)
+    tests = root / TESTS.removeprefix(ROOT)
+    (tests / "tmp").mkdir(exist_ok=True)  # where what is downloaded lies, and slots are saved
+    return tests
 
 
 def environment(tests: Path) -> Path:
@@ -97,6 +100,13 @@ def models(given: str | None) -> dict[str, Path]:
     return dict(zip(SIDES, (plain, plain, converted), strict=True))
 
 
+def free_port() -> int:
+    """A port that no program listens on: upstream's 8080 may be somebody's."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def run_side(
     side: str, program: Path, model: Path, python: Path, tests: Path, only: str | None
 ) -> dict[str, str]:
@@ -109,7 +119,8 @@ def run_side(
     command += [f"--ignore=unit/{name}" for name in CANNOT]
     command += ["-k", only] if only else []
     env = {**os.environ, "LLAMA_SERVER_BIN_PATH": str(program), "LAMPE_TESTS_MODEL": str(model),
-           "PYTHONPATH": str(Path(__file__).resolve().parent), "OMP_WAIT_POLICY": "PASSIVE"}
+           "PYTHONPATH": str(Path(__file__).resolve().parent), "OMP_WAIT_POLICY": "PASSIVE",
+           "PORT": str(free_port())}
     try:
         subprocess.run(command, cwd=tests, env=env, timeout=LIMIT, stdout=sys.stderr.fileno())
     except subprocess.TimeoutExpired:
