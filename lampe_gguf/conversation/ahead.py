@@ -50,7 +50,8 @@ def read_ahead(
     file = read_file(model)
     read = as_documents(documents, to_ask=True, on_note=on_note)
     n_needed = tokens_to_ask(
-        file, read, OTHERS[0], use_lampe=use_lampe, n_ctx=n_ctx, on_progress=on_count)
+        file, read, OTHERS[0], use_lampe=use_lampe, n_ctx=n_ctx, on_progress=on_count,
+        can_cut=False)  # where to cut follows from the question
     length = n_ctx or context_for(n_needed, longest_input(file, use_lampe)[0])
     messages = [{"role": "user", "content": as_message(read, OTHERS[0])}]
     with open_model(

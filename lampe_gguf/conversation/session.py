@@ -41,10 +41,11 @@ def longest_input(path: str | os.PathLike[str], use_lampe: bool) -> tuple[int | 
 def tokens_to_ask(
     path: str | os.PathLike[str], documents: Sequence[Document], question: str, *,
     use_lampe: bool = True, n_answer: int = 0, n_ctx: int | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: OnProgress | None = None, can_cut: bool = True,
 ) -> int:
     """Tokens that documents, question and an answer of `n_answer` need in the chat template.
 
+    can_cut  whether who asks can have the documents cut, for the advice
     Loads the vocabulary alone: the model is opened with a context that fits. Raises UsageError
     where `n_ctx` does not, LampeError where none that the model supports does; that is seen
     before all of a long text is tokenised; `on_progress` is called with (characters counted, all).
@@ -57,7 +58,7 @@ def tokens_to_ask(
         count = count_up_to(vocab, texts, most, on_progress)
         refused = functools.partial(
             too_long, limit=limit, window=window, characters=count.characters,
-            documents=documents, cache=functools.partial(cache_bytes, path.info))
+            documents=documents, cache=functools.partial(cache_bytes, path.info), can_cut=can_cut)
         if count.is_too_long:
             raise refused(count.tokens + n_answer, about="about ")
         message = {"role": "user", "content": as_message(list(documents), question)}
@@ -69,7 +70,7 @@ def tokens_to_ask(
             f"the documents, the question and the answer need {n_needed:,} tokens and "
             f"--n-ctx is {n_ctx:,}; give at least --n-ctx {n_needed}"
             f"{_memory(n_needed, functools.partial(cache_bytes, path.info))}, or leave it out"
-            + (f"; {CUT}" if documents else "")
+            + (f"; {CUT}" if documents and can_cut else "")
         )
     return n_needed
 
@@ -77,6 +78,7 @@ def tokens_to_ask(
 def too_long(
     n_needed: int, limit: int | None, window: int, characters: float, about: str = "", *,
     documents: Sequence[Document] = (), cache: Callable[[int], int | None] = lambda n_ctx: None,
+    can_cut: bool = True,
 ) -> LampeError:
     """What to do about a text that no context can take: a longer one, less text, or cut it.
 
@@ -84,6 +86,7 @@ def too_long(
     characters  of the text for each token
     documents   of which the largest is named where there are several
     cache       bytes that a context of so many tokens takes, None where that is not known
+    can_cut     as in tokens_to_ask
     """
     said = f"the documents, the question and the answer need {about}{n_needed:,} tokens and "
     said += f"this model supports {limit or window:,}" + ("" if limit else " without LaMPE")
@@ -108,7 +111,7 @@ def too_long(
                     "tokens)")
     else:
         ways.append("give less text")
-    return LampeError(f"{said}; {', or '.join([*ways, CUT])}")
+    return LampeError(f"{said}; {', or '.join([*ways, CUT] if can_cut else ways)}")
 
 
 def _memory(n_ctx: int, cache: Callable[[int], int | None], before: str = "") -> str:

@@ -104,6 +104,8 @@ def test_ask_cuts_where_it_is_told_to(tiny: Callable[..., Path], tmp_path: Path)
     book.write_text(BOOK)
     done = call("ask", model, "?", "--doc", book, "--max-tokens", 2)
     assert done.returncode == 1 and "--fit newest or --fit spread" in done.stderr
+    done = call("read", model, "--doc", book)  # which has no such option
+    assert done.returncode == 1 and "or give less text" in done.stderr
     done = call("ask", model, "?", "--doc", book, "--max-tokens", 2, "--fit", "spread", "--json")
     assert done.returncode == 0 and "book.txt: kept " in done.stderr
     said = json.loads(done.stdout)["documents"][0]
@@ -120,6 +122,7 @@ def test_the_ways_out() -> None:
     assert "--context-length 40192 (its cache takes 40 MB)" in several
     assert "leave out book.txt, the largest of 3 (about 1,100 tokens)" in several
     assert several.endswith("or cut what does not fit with --fit newest or --fit spread")
+    assert "--fit" not in str(too_long(40_000, 32_768, 8192, 4.0, can_cut=False))
 
 
 def test_the_memory_is_what_llama_cpp_takes(tiny: Callable[..., Path]) -> None:
