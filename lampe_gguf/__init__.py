@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from .huggingface.enable import enable_lampe as enable_lampe
     from .inspect import inspect_gguf as inspect_gguf
     from .method.config import LampeConfig as LampeConfig
-    from .method.layers import LayerMap as LayerMap
     from .method.positions import Plan as Plan
     from .method.positions import relative_position as relative_position
     from .model.presets import choose as choose_config  # noqa: F401
@@ -47,7 +46,6 @@ _EXPORTS = {
     "LampeLlama": ("backend.llama", "LampeLlama"),
     "Cancelled": ("backend.calls", "Cancelled"),
     "LampeConfig": ("method.config", "LampeConfig"),
-    "LayerMap": ("method.layers", "LayerMap"),
     "Plan": ("method.positions", "Plan"),
     "relative_position": ("method.positions", "relative_position"),
     "default_config": ("model.presets", "default_config"),

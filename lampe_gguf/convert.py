@@ -17,7 +17,6 @@ from .model import metadata
 from .model.choose import choose_config, require_qualified
 from .model.description import read_model
 from .model.encoding import encode
-from .model.layers import n_layer_of, require_layers
 from .old_names import renamed
 
 
@@ -45,8 +44,7 @@ def convert_gguf(
 
     preset       name of published or calibrated values, see `preset`; None: what suits the model
     config       a whole configuration instead
-    values       single fields of LampeConfig in their place, such as local_window=1024 (tokens);
-                 layer_maps has LayerMap, or texts such as "10-14,25-29:1024/512"
+    values       single fields of LampeConfig in their place, such as local_window=1024 (tokens)
     force        replace an output that exists
     on_progress  called with (bytes written, bytes to write); both are the same once the disk has
                  the rest to do
@@ -70,9 +68,7 @@ def convert_gguf(
             config = choose_config(model, preset, values)
         elif preset is not None or values:
             raise UsageError("give either a whole configuration or single values, not both")
-        config.validate()
-        require_layers(model.architecture, model.values, config)
-        added = encode(model.architecture, config, n_layer_of(model.architecture, model.values))
+        added = encode(model.architecture, config)
         path = resolve_target(file.path, Path(target) if target else None, default_target(file))
         start = metadata.prefix(model.architecture)
         outputs = rewrite(

@@ -8,7 +8,6 @@ from typing import Any
 
 from .errors import LampeError
 from .method.config import LampeConfig
-from .method.layers import layers_text
 from .model.architectures import qualifies
 from .model.choose import choose_config, read_file
 from .model.description import ModelInfo
@@ -40,8 +39,7 @@ class Inspection:
     converted: bool
     config: LampeConfig | None
     reason: str | None  # why LaMPE cannot extend this model
-    rows: list[Row]  # of the layers that have no map of their own
-    layer_rows: list[list[Row]] = dataclasses.field(default_factory=list)  # of each of layer_maps
+    rows: list[Row]
 
 
 def inspect_gguf(path: str | os.PathLike[str]) -> Inspection:
@@ -67,13 +65,8 @@ def inspect_gguf(path: str | os.PathLike[str]) -> Inspection:
             config = choose_config(model)
         except LampeError as error:
             reason = str(error)
-    if config is None:
-        return Inspection(model, converted, config, reason, [])
-    rows, *layer_rows = (
-        [mapping(each, length) for length in lengths(each)]
-        for each in (config, *(config.for_layer(own.layers[0]) for own in config.layer_maps))
-    )
-    return Inspection(model, converted, config, reason, rows, layer_rows)
+    rows = [mapping(config, length) for length in lengths(config)] if config else []
+    return Inspection(model, converted, config, reason, rows)
 
 
 def lengths(config: LampeConfig) -> list[int]:
@@ -115,7 +108,6 @@ def as_dict(found: Inspection) -> dict[str, Any]:
         "reason": found.reason,
         "config": dataclasses.asdict(found.config) if found.config else None,
         "mapping": [dataclasses.asdict(row) for row in found.rows],
-        "layer_mappings": [[dataclasses.asdict(row) for row in rows] for rows in found.layer_rows],
     }
 
 
@@ -133,16 +125,9 @@ def as_text(found: Inspection) -> str:
     elif not found.converted:
         lines.append("LaMPE         not converted yet; 'lampe-gguf convert' would write:")
     if found.config is not None:
-        maps = found.config.layer_maps
         values = dataclasses.asdict(found.config)
-        del values["layer_maps"]
         lines += [f"  {name:<21} {shown(value)}" for name, value in values.items()]
-        for own in maps:
-            lines.append(f"  {'layer_map':<21} {own} (layers : max_mapping_length / local_window; "
-                         f"tail_window {own.tail_window})")
-        lines += ["", *(["all other layers:"] if maps else []), _table(found.rows)]
-        for own, rows in zip(maps, found.layer_rows, strict=True):
-            lines += ["", f"layers {layers_text(own.layers)}:", _table(rows)]
+        lines += ["", _table(found.rows)]
     return "\n".join(lines)
 
 

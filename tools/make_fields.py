@@ -9,15 +9,7 @@ from __future__ import annotations
 from arguments import run, tool
 from patched.places import PATCHES
 
-from lampe_gguf.method.fields import (
-    FIELDS,
-    LAYER_FIELDS,
-    LAYER_MAP,
-    LAYER_PREFIX,
-    MAX_F64,
-    Bound,
-    Field,
-)
+from lampe_gguf.method.fields import FIELDS, MAX_F64, Bound, Field
 
 HEADER = PATCHES / "overlay" / "vendor" / "llama.cpp" / "src" / "llama-lampe-fields.h"
 
@@ -82,26 +74,13 @@ def line(field: Field) -> str:
     return f"    {field.kind.upper():<4}({', '.join(what)})"
 
 
-def layers() -> str:
-    """The arrays of version 2."""
-    each = " ".join(f"{field.kind.upper()}({field.name})" for field in LAYER_FIELDS)
-    return (
-        "\n// version 2: the map of each layer (0: that of the fields above), and of each further "
-        "map, in arrays whose\n// names begin so\n"
-        f'#define LLAMA_LAMPE_LAYER_MAP    "{LAYER_MAP}"\n'
-        f'#define LLAMA_LAMPE_LAYER_PREFIX "{LAYER_PREFIX}"\n\n'
-        f"#define LLAMA_LAMPE_LAYER_FIELDS(U32, F64) {each}\n"
-    )
-
-
 def header() -> str:
     """The whole file."""
     names = "".join(
         f"#define {macro(field)} " + ", ".join(f'"{name}"' for name in field.names) + "\n"
         for field in FIELDS if field.names
     )
-    top = TOP.replace("{names}\n", names + "\n")
-    return top + " \\\n".join(map(line, FIELDS)) + "\n" + layers()
+    return TOP.replace("{names}\n", names + "\n") + " \\\n".join(map(line, FIELDS)) + "\n"
 
 
 @tool(__doc__)

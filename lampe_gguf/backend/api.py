@@ -12,29 +12,18 @@ from typing import Any
 
 from ..errors import LampeError
 from ..method.config import LampeConfig
-from ..method.fields import LENGTH_POLICIES, MAX_LAYER_MAPS, MAX_LAYERS, METHODS
-from ..method.layers import LayerMap
+from ..method.fields import LENGTH_POLICIES, METHODS
 from ..method.positions import Plan
 
 SETUP_COMMAND = "python3 tools/bootstrap.py setup"
 
-ABI_VERSION = 3  # of the C API that this module speaks; llama_lampe_version() tells the library's
+ABI_VERSION = 4  # of the C API that this module speaks; llama_lampe_version() tells the library's
 
 # the order of enum llama_lampe_method, llama_lampe_length_policy and llama_lampe_path
 PATHS = ("off", "portable", "fused")
 
 Context = Any  # a llama_context_p of llama_cpp
 Model = Any  # a llama_model_p of llama_cpp
-
-
-class LampeLayerMap(ctypes.Structure):
-    """struct llama_lampe_layer_map"""
-
-    _fields_ = [
-        ("max_mapping_length", ctypes.c_double),
-        ("local_window", ctypes.c_uint32),
-        ("tail_window", ctypes.c_uint32),
-    ]
 
 
 class LampeParams(ctypes.Structure):
@@ -56,9 +45,7 @@ class LampeParams(ctypes.Structure):
         ("length_policy", ctypes.c_uint32),
         ("length_step", ctypes.c_uint32),
         ("group_size", ctypes.c_uint32),
-        ("n_layer_maps", ctypes.c_uint32),
-        ("layer_maps", LampeLayerMap * MAX_LAYER_MAPS),
-        ("layer_map", ctypes.c_uint8 * MAX_LAYERS),
+        ("reserved", ctypes.c_uint32),
     ]
 
 
@@ -77,43 +64,29 @@ class LampePlan(ctypes.Structure):
     ]
 
 
-_PLAIN = [
-    name for name, *_ in LampeParams._fields_
-    if name not in ("method", "length_policy", "n_layer_maps", "layer_maps", "layer_map")
-]
-
-
 def to_params(config: LampeConfig) -> LampeParams:
     """The C struct of a configuration; provenance has no place in it."""
     config.validate()
     params = LampeParams()
-    for name in _PLAIN:
+    for name, *_ in LampeParams._fields_:
+        if name in ("method", "length_policy", "reserved"):
+            continue
         setattr(params, name, getattr(config, name))
     params.method = METHODS.index(config.method)
     params.length_policy = LENGTH_POLICIES.index(config.length_policy)
-    params.n_layer_maps = len(config.layer_maps)
-    for i, each in enumerate(config.layer_maps):
-        for name, *_ in LampeLayerMap._fields_:
-            setattr(params.layer_maps[i], name, getattr(each, name))
-        for layer in each.layers:
-            params.layer_map[layer] = i + 1
     return params
 
 
 def from_params(params: LampeParams, provenance: str = "") -> LampeConfig:
     """The configuration of a C struct."""
-    fields: dict[str, Any] = {name: getattr(params, name) for name in _PLAIN}
-    fields["method"] = METHODS[params.method]
-    fields["length_policy"] = LENGTH_POLICIES[params.length_policy]
-    layer_map = bytes(params.layer_map)
-    layer_maps = tuple(
-        LayerMap(
-            tuple(layer for layer, number in enumerate(layer_map) if number == i + 1),
-            **{name: getattr(params.layer_maps[i], name) for name, *_ in LampeLayerMap._fields_},
-        )
-        for i in range(params.n_layer_maps)
-    )
-    return LampeConfig(provenance=provenance, layer_maps=layer_maps, **fields)
+    fields: dict[str, Any] = {
+        name: getattr(params, name)
+        for name, *_ in LampeParams._fields_
+        if name != "reserved"
+    }
+    fields["method"] = METHODS[fields["method"]]
+    fields["length_policy"] = LENGTH_POLICIES[fields["length_policy"]]
+    return LampeConfig(provenance=provenance, **fields)
 
 
 def to_plan(plan: LampePlan) -> Plan:
@@ -208,9 +181,6 @@ def _library() -> Any:
         "get_params": (ctypes.c_bool, [ctypes.c_void_p, pointer(LampeParams)]),
         "set_prompt_length": (ctypes.c_int32, [ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32]),
         "get_plan": (ctypes.c_bool, [ctypes.c_void_p, ctypes.c_int32, pointer(LampePlan)]),
-        "get_plan_layer": (
-            ctypes.c_bool, [ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32, pointer(LampePlan)]
-        ),
         "get_plan_seq": (ctypes.c_bool, [ctypes.c_void_p, ctypes.c_int32, pointer(LampePlan)]),
         "set_path": (ctypes.c_int32, [ctypes.c_void_p, ctypes.c_int]),
         "get_path": (ctypes.c_int, [ctypes.c_void_p]),
@@ -273,17 +243,12 @@ def set_prompt_length(context: Context, n_tokens: int, seq_id: int = 0) -> None:
     )
 
 
-def get_plan(context: Context, length: int, layer: int | None = None) -> Plan | None:
-    """The backend's own plan for an input of `length` tokens, None where LaMPE is off.
-
-    layer  of this one, None where there is no such layer; without, of all that have no own map
-    """
+def get_plan(context: Context, length: int) -> Plan | None:
+    """The backend's own plan for an input of `length` tokens, None where LaMPE is off."""
     plan = LampePlan()
-    if layer is None:
-        found = _library().llama_lampe_get_plan(context, length, ctypes.byref(plan))
-    else:
-        found = _library().llama_lampe_get_plan_layer(context, layer, length, ctypes.byref(plan))
-    return to_plan(plan) if found else None
+    if not _library().llama_lampe_get_plan(context, length, ctypes.byref(plan)):
+        return None
+    return to_plan(plan)
 
 
 def get_sequence_plan(context: Context, seq_id: int = 0) -> Plan | None:

@@ -7,7 +7,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -48,11 +47,11 @@ FREE = frozenset({"close", "cancel"})
 
 def _overrides(
     model_path: str | os.PathLike[str], lampe: LampeConfig | Literal["auto"]
-) -> tuple[dict[str, int | float | str], LampeConfig]:
+) -> dict[str, int | float | str]:
     model = read_file(model_path).info
     require_qualified(model)
     config = choose_config(model) if lampe == "auto" else lampe
-    return metadata.as_overrides(model.architecture, config), config
+    return metadata.as_overrides(model.architecture, config)
 
 
 def _without(
@@ -142,13 +141,11 @@ class LampeLlama(Llama):  # type: ignore[misc]
             options["n_threads"] = usable_cores()
         self._given = {"lampe": lampe, "attention": attention, "kv_overrides": kv_overrides}
         overrides = dict(kv_overrides or {})
-        given: LampeConfig | None = None
         if lampe is False:
-            off, n_ctx = _without(file, n_ctx)
-            overrides = {**off, **overrides}
+            given, n_ctx = _without(file, n_ctx)
+            overrides = {**given, **overrides}
         elif lampe is not None:
-            own, given = _overrides(file, lampe)
-            overrides = {**own, **overrides}
+            overrides = {**_overrides(file, lampe), **overrides}
 
         self._loading = opening.Loading(on_load)
 
@@ -168,10 +165,6 @@ class LampeLlama(Llama):  # type: ignore[misc]
             self._model.__class__ = Model
             if attention is not None and api.is_enabled(self._ctx.ctx):
                 api.set_path(self._ctx.ctx, attention)
-            config = self.lampe_config
-            if given is not None and given.layer_maps and config is not None:
-                # no override holds them; what else is given stays
-                api.set_config(self._ctx.ctx, replace(config, layer_maps=given.layer_maps))
 
         # llama.cpp calls Python for each line of its log: in the main thread, Ctrl-C would be
         # raised there, printed and forgotten
@@ -226,12 +219,9 @@ class LampeLlama(Llama):  # type: ignore[misc]
             return None
         return api.get_sequence_plan(self._ctx.ctx)
 
-    def plan_for(self, length: int, layer: int | None = None) -> Plan | None:
-        """The plan for an input of `length` tokens, None where LaMPE is off.
-
-        layer  number of one, which may have a map of its own, or see a sliding window
-        """
-        return api.get_plan(self._ctx.ctx, length, layer)
+    def plan_for(self, length: int) -> Plan | None:
+        """The plan for an input of `length` tokens, None where LaMPE is off."""
+        return api.get_plan(self._ctx.ctx, length)
 
     def set_config(self, config: LampeConfig) -> None:
         """Use other values from the next token on; cached keys carry no positions."""

@@ -17,7 +17,6 @@ from ..conversation.session import PAD
 from ..errors import LampeError, UsageError
 from ..evaluate.reading import ROOM, SIZE, Reading
 from ..model.choose import choose_config, read_file, require_qualified
-from ..model.layers import free_layers
 from ..model.presets import default_config
 from .clock import Clock
 from .objective import weighted
@@ -40,7 +39,6 @@ BUDGET = 1800.0  # seconds
 PROBE = 256  # tokens that are read to see how fast the machine is
 READINGS = 5  # of a whole calibration: the fitted text, and the other one under four maps
 QUESTIONS = 20  # maps that are asked at each length, about
-LAYER_QUESTIONS = 15  # more maps at the longest length, where maps of single layers are looked for
 DEFAULT = (2.0, 1.5)  # windows: the longest length, the first that text and budget allow
 LADDER = (1.5, 2.0, 3.0)  # windows: lengths before one beyond two windows
 QUESTION = SIZE + 3  # tokens, about
@@ -79,7 +77,6 @@ def calibrate(
     report: str | os.PathLike[str] | None = None,
     resume: bool = False,
     weights: Sequence[float] = (1.0, 1.0),
-    layers: bool = False,
     threads: int | None = None,
     on_outlook: OnOutlook = lambda outlook: None,
     on_progress: OnProgress = lambda done, total: None,
@@ -96,8 +93,6 @@ def calibrate(
     report       a file to save the report in after every map
     resume       go on from what `report` holds
     weights      of recall loss and of unseen loss; (0, 1) is perplexity's view
-    layers       look for another map in some layers, too: about 15 more maps to ask under at the
-                 longest length, and one more reading
     threads      of the processor; None: all
     on_outlook   called with an Outlook before the first reading
     on_progress  called with (tokens read, about all of them)
@@ -157,8 +152,7 @@ def calibrate(
         probe.close()
 
     if saved is None:
-        lengths, excerpts = choose_size(len(tokens), window, rate, budget, max_length,
-                                        layers)
+        lengths, excerpts = choose_size(len(tokens), window, rate, budget, max_length)
     else:  # neither budget nor speed may change what is gone on with
         lengths = saved.lengths if max_length is None else ladder(window, max_length)
         excerpts = saved.excerpts
@@ -174,12 +168,12 @@ def calibrate(
         found.losses, found.seconds = load_losses(report_path, task)
     reading, asking = reading_seconds(longest, window, rate), asking_seconds(
         sum(excerpts), longest, window, rate)
-    seconds = all_seconds(lengths, excerpts, window, rate, layers)
+    seconds = all_seconds(lengths, excerpts, window, rate)
     on_outlook(Outlook(lengths, excerpts, reading, asking,
                        seconds if budget is None else min(budget, seconds)))
     done = 0
-    left = (READINGS + layers) * longest + sum(excerpts) * QUESTION * max(
-        1, QUESTIONS * len(lengths) + LAYER_QUESTIONS * layers - len(found.losses))
+    left = READINGS * longest + sum(excerpts) * QUESTION * max(
+        1, QUESTIONS * len(lengths) - len(found.losses))
 
     def on_tokens(count: int) -> None:
         nonlocal done
@@ -193,8 +187,7 @@ def calibrate(
     try:
         work = Calibration(
             Reading(llm, on_tokens), found, texts, report_path, clock, baseline, on_stage)
-        carry_out(work, safe, context_length,
-                  free_layers(file.info.architecture, file.info.values) if layers else None)
+        carry_out(work, safe, context_length)
     finally:
         llm.close()
     return found
@@ -228,20 +221,15 @@ def asking_seconds(excerpts: int, length: int, window: int, tokens_per_second: f
 
 
 def all_seconds(
-    lengths: Sequence[int], excerpts: tuple[int, int], window: int, tokens_per_second: float,
-    layers: bool = False,
+    lengths: Sequence[int], excerpts: tuple[int, int], window: int, tokens_per_second: float
 ) -> float:
-    """About how long a whole calibration takes, with maps of single layers or without."""
-    asking = [asking_seconds(sum(excerpts), length, window, tokens_per_second)
-              for length in lengths]
-    reading = reading_seconds(lengths[-1], window, tokens_per_second)
-    return ((READINGS + layers) * reading + QUESTIONS * sum(asking)
-            + LAYER_QUESTIONS * layers * asking[-1])
+    """About how long a whole calibration takes."""
+    return READINGS * reading_seconds(lengths[-1], window, tokens_per_second) + QUESTIONS * sum(
+        asking_seconds(sum(excerpts), length, window, tokens_per_second) for length in lengths)
 
 
 def choose_size(
-    n_tokens: int, window: int, rate: float, budget: float | None, max_length: int | None,
-    layers: bool = False,
+    n_tokens: int, window: int, rate: float, budget: float | None, max_length: int | None
 ) -> tuple[tuple[int, ...], tuple[int, int]]:
     """Lengths and numbers of excerpts: the most that the text has and the budget holds.
 
@@ -258,7 +246,7 @@ def choose_size(
             + (f", or --max-length {most}" if most >= LEAST_BEYOND * window else "")
         )
     for size in found:
-        if budget is None or all_seconds(*size, window, rate, layers) <= budget:
+        if budget is None or all_seconds(*size, window, rate) <= budget:
             return size
     return found[-1]
 

@@ -61,8 +61,7 @@ class Judged:
     """One map on one text; losses are means over excerpts, nats a token, NaN where not asked.
 
     kind              "baseline" (what convert would write), "map" of the grid, "extra" (a map with
-                      one more change), "layers" (one with others in some layers), "rival", "plain"
-                      (RoPE as it is), "calibrated"
+                      one more change), "rival", "plain" (RoPE as it is), "calibrated"
     recall, unseen    at each length of the task
     objective         of the lengths beyond the window, weighted
     difference, error   of the objective, less the baseline's, on the same excerpts
@@ -147,8 +146,7 @@ class Report:
 
 
 def name_of(config: LampeConfig) -> str:
-    """A map in few words: "4096/1024" is L/s1, "jetlong:2048" a neighbour and its local window,
-    "4096/1024 but 10-14:1024/512" one with another map in some layers."""
+    """A map in few words: "4096/1024" is L/s1, "jetlong:2048" a neighbour and its local window."""
     if config.method != "lampe":
         return config.method + (f":{config.local_window}" if config.method != "rope" else "")
     name = f"{config.max_mapping_length:.0f}/{config.local_window}"
@@ -158,8 +156,6 @@ def name_of(config: LampeConfig) -> str:
         name += " no tail"
     if config.attention_factor != 1.0:
         name += f" x{config.attention_factor:g}"
-    if config.layer_maps:
-        name += f" but {' and '.join(map(str, config.layer_maps))}"
     return name + (" plain inside" if config.short_length > config.window else "")
 
 

@@ -18,7 +18,6 @@ from ..method.config import LampeConfig
 from ..shown import duration
 from .choice import Found, choose_schedules, plain_inside
 from .clock import Clock, OutOfTime
-from .layers import find_layers
 from .objective import Losses
 from .report import FITTED, HELD_OUT, Report, name_of
 from .search import Cell, flat, next_cell, shape
@@ -123,18 +122,6 @@ class Calibration:
             tried = "one" if len(found) == 1 else f"{len(found)}"
             report.reasons.append(f"the map was sought among {tried}: out of time")
         return found
-
-    def find_layers(self, base: LampeConfig, layers: Sequence[int]) -> LampeConfig | None:
-        """A map that has others in some layers, from the reading that stands; None: no gain."""
-        self.on_stage("maps of single layers")
-        report, clock = self.report, self.clock
-        before = clock.reserve  # what is found is read under, too
-        clock.reserve = before[0] + 1, before[1] + len(report.task.lengths)
-        try:
-            return find_layers(
-                report, lambda config: self.losses(FITTED, report.beyond[0], config), base, layers)
-        finally:
-            clock.reserve = before
 
     def ask_shorter(self, safe: LampeConfig, longest: dict[Cell, Losses]) -> Found:
         """Losses of the same maps at the other lengths beyond the window, most promising first."""
@@ -250,14 +237,11 @@ class Calibration:
         return done
 
 
-def carry_out(
-    work: Calibration, safe: LampeConfig, context_length: int, layers: Sequence[int] | None = None
-) -> None:
+def carry_out(work: Calibration, safe: LampeConfig, context_length: int) -> None:
     """Fill in the report's points, fit, reasons and configuration, as far as the time allows.
 
     safe            the defaults for the window, which the maps of the grid differ from by L and s1
     context_length  of the configuration that is chosen
-    layers          those that may have a map of their own; None: they are not looked at
 
     Ctrl-C passes through; what was asked by then is saved.
     """
@@ -274,13 +258,8 @@ def carry_out(
             "--budget holds not even the three readings and few questions that any calibration "
             f"takes, about {duration(needed)}; give more, or a smaller --max-length"
         ) from None
-    best = flat(safe, *shape(report.objective.best(longest), report.window))
-    extras = work.find_extras(best)
-    layered: LampeConfig | None = None
-    if layers is not None:  # before the reading is cut back to other lengths
-        uniform = {config: work.losses(FITTED, report.beyond[0], config)
-                   for config in (baseline, dataclasses.replace(best, **extras))}
-        layered = work.find_layers(report.objective.best(uniform), layers)
+    extras = work.find_extras(
+        flat(safe, *shape(report.objective.best(longest), report.window)))
     rival = work.ask_rivals()
     found = work.ask_shorter(safe, longest)
     maps = [flat(safe, *shape(cell, report.window)) for cell in longest]
@@ -290,11 +269,8 @@ def carry_out(
     finalists = [work.keep_inside(config) for config in finalists
                  if not loses(report, config, baseline)]
     finalists = [config for config in finalists if not is_baseline(report, config, baseline)]
-    if layered is not None:  # behind the best of those with one map, which it must be better than
-        finalists.insert(1, work.keep_inside(layered))
     perplexity_says(report, [baseline, *maps])
-    readings = 4.0 if layered is None else 5.0
-    clock.reserve = (readings, readings * n_lengths + 1)
+    clock.reserve = (4.0, 4.0 * n_lengths + 1)
     work.ask_inside([baseline, *maps])
     clock.reserve = (0.0, 0.0)
     done = work.read_held_out(finalists, rival) if finalists else []

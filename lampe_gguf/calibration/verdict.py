@@ -55,7 +55,6 @@ def decide(
 
     read  those of the finalists that the held-out text was read under
 
-    One with maps of single layers must gain against the best that has one map for all, too.
     The baseline where there is none; None where there was no time to see.
     """
     say, objective = report.reasons.append, report.objective
@@ -86,19 +85,7 @@ def decide(
         else:
             taken[config] = found
         say(text)
-    uniform = {config: found for config, found in taken.items() if not config.layer_maps}
-    chosen = objective.best(uniform) if uniform else baseline
-    for config, found in taken.items():
-        if not config.layer_maps:
-            continue
-        than = uniform.get(chosen, base)
-        gains = objective.is_worse(than, found)
-        if uniform:
-            say(f"there {name_of(config)} has {_with_error(objective.difference(found, than))} "
-                f"against {name_of(chosen)}, one map for all layers: "
-                + ("better beyond the noise" if gains else "no gain beyond the noise, not taken"))
-        if gains:
-            chosen = config
+    chosen = objective.best(taken) if taken else baseline
     say(f"taken: {name_of(chosen)}" if taken else "what convert would write stays")
     return chosen
 
@@ -139,14 +126,14 @@ def judged(
             objective=math.nan if mine is None else report.objective.value(mine),
             difference=more.mean, error=more.error,
         ))
-    order = ("baseline", "calibrated", "map", "extra", "layers", "rival", "plain")
+    order = ("baseline", "calibrated", "map", "extra", "rival", "plain")
     return sorted(found, key=lambda each: (order.index(each.kind), _least(each.objective)))
 
 
 def provenance(report: Report, chosen: LampeConfig, baseline: LampeConfig) -> str:
     """Where the values come from, in as many words as metadata hold."""
     read = f"{', '.join(report.text_names)} to {report.task.lengths[-1]} tokens"
-    said = f"calibrated{' layer by layer' if chosen.layer_maps else ''} on {read}"
+    said = f"calibrated on {read}"
     if chosen is baseline:
         said = f"{baseline.provenance}; none better found on {read}"
     return said.encode()[:MAX_PROVENANCE_BYTES].decode("utf-8", "ignore")
@@ -161,8 +148,6 @@ def _kind(
         return "plain" if config.method == "rope" else "rival"
     if segment == HELD_OUT:
         return "calibrated"
-    if config.layer_maps:
-        return "layers"
     return "map" if any(config.effective() == each.effective() for each in maps) else "extra"
 
 

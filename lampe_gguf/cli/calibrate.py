@@ -76,9 +76,6 @@ class Weights(click.ParamType):  # type: ignore[type-arg]
 @click.option("--weights", default="1,1", show_default=True, type=Weights(),
               metavar="RECALL,UNSEEN",
               help="What recall loss and unseen loss count; 0,1 is perplexity's view.")
-@click.option("--layers", is_flag=True,
-              help="Look for another map in some layers, too, and take it if the held-out text "
-                   "says so: about 15 more maps to ask under, and one more reading.")
 @click.option("--report", "report_path", type=NEW_FILE, metavar="FILE",
               help="Where the report goes.  [default: MODEL.calibration.json]")
 @click.option("--resume", is_flag=True, help="Go on from what the report holds.")
@@ -90,8 +87,8 @@ class Weights(click.ParamType):  # type: ignore[type-arg]
 @click.option("--plot", type=PICTURE, help="Draw both losses by mapping length into a PNG.")
 def command(
     model: Path, texts: tuple[str, ...], max_length: int | None, budget: float,
-    weights: tuple[float, ...], layers: bool, report_path: Path | None, resume: bool,
-    write: Path | None, force: bool, threads: int | None, as_json: bool, plot: Path | None,
+    weights: tuple[float, ...], report_path: Path | None, resume: bool, write: Path | None,
+    force: bool, threads: int | None, as_json: bool, plot: Path | None,
 ) -> None:
     from ..calibration.job import Outlook, calibrate
     from ..conversation.documents import read_documents
@@ -125,8 +122,8 @@ def command(
         try:
             report = calibrate(
                 model, documents, max_length=max_length, budget=budget, report=path,
-                resume=resume, weights=weights, layers=layers, threads=threads,
-                on_outlook=outlook, on_progress=show_progress,
+                resume=resume, weights=weights, threads=threads, on_outlook=outlook,
+                on_progress=show_progress,
                 on_stage=lambda stage: bar.relabel(f"calibrating: {stage}"),
             )
         except KeyboardInterrupt:
@@ -162,8 +159,6 @@ def show(report: Report) -> None:
                  "short_length", "short_mapping_length", "attention_factor")
         values = dataclasses.asdict(report.config)
         out("values       " + ", ".join(f"{name}={values[name]}" for name in names))
-        for each in report.config.layer_maps:
-            out(f"             but in layers {each} (L/s1)")
 
 
 def show_losses(found: Sequence[Judged], lengths: Sequence[int], what: str) -> None:

@@ -11,7 +11,6 @@ from ..container import paths
 from ..errors import UsageError
 from ..huggingface.checkpoint import QUANTS, as_gguf, is_checkpoint
 from ..method.fields import LENGTH_POLICIES, METHODS
-from ..method.layers import layers_text
 from ..model.presets import PRESETS
 from ..shown import json_text, shown
 from .console import out, say
@@ -34,7 +33,6 @@ GGUF of it first.
 Examples:
   lampe-gguf convert SmolLM2-135M-Instruct.Q4_1.gguf
   lampe-gguf convert model.gguf --local-window 1024 --context-length 65536
-  lampe-gguf convert model.gguf --layer-map 10-14,25-29:1024/512
   lampe-gguf convert SmolLM2-135M-Instruct/ --quantize q4_k_m
 """
 
@@ -61,8 +59,6 @@ Examples:
 @click.option("--length-policy", type=click.Choice(LENGTH_POLICIES), help="Which length counts.")
 @click.option("--length-step", type=int, help="Granularity of the length under 'causal'.")
 @click.option("--group-size", type=int, help="G of the method 'selfextend'.")
-@click.option("--layer-map", "layer_maps", multiple=True, type=TEXT, metavar="LAYERS:L/S1",
-              help="Another L and s1 for some layers; several times.")
 @click.option("--provenance", type=TEXT, help="Where the values come from, in your own words.")
 def command(
     model: Path, output: Path | None, force: bool, as_json: bool, quantize: str | None,
@@ -70,7 +66,7 @@ def command(
 ) -> None:
     from ..convert import convert_gguf
 
-    given = {name: value for name, value in values.items() if value not in (None, ())}
+    given = {name: value for name, value in values.items() if value is not None}
     options = {"preset": preset, "force": force, **given}
     if paths.is_dir(model) and not is_checkpoint(model):
         raise UsageError(f"{model} is a folder without config.json; give a GGUF file, or the "
@@ -103,11 +99,6 @@ def command(
         f"local {config.local_window}, tail {config.tail_window}, "
         f"mapping length up to {config.max_mapping_length:g}, {config.length_policy}"
     )
-    for each in config.layer_maps:
-        say(
-            f"layers {layers_text(each.layers)}: local {each.local_window}, tail "
-            f"{each.tail_window}, mapping length up to {each.max_mapping_length:g}"
-        )
     verb = "replaced the LaMPE metadata in" if done.replaced else "wrote"
     out(f"{verb} {shown(done.outputs[0])}")
 

@@ -10,7 +10,7 @@ import click
 
 from ..shown import json_text
 from .console import out
-from .options import PICTURE, TEXT, THREAD_COUNT, THREADS, Listed, MapNames
+from .options import PICTURE, TEXT, THREAD_COUNT, THREADS, Listed
 
 if TYPE_CHECKING:
     from ..evaluate.recall import Recall
@@ -23,10 +23,9 @@ never read. The loss is in nats a token; what having read a text is worth is the
 two. The reading serves every method, as cached keys carry no positions: only the questions differ.
 
 A method is lampe, rope, selfextend, jetlong or rerope, one of the last three with its local window
-(jetlong:2048), or LaMPE's mapping length and local window (4096/1024), with other values for some
-layers behind a plus sign (6144/1024+10-14,25-29:1024/512); with an attention factor behind @
-(lampe@1.04). Also yarn, ntk, linear and truncate (plain RoPE given the last window alone): each of
-these reads the text for itself.
+(jetlong:2048), or LaMPE's mapping length and local window (4096/1024); with an attention factor
+behind @ (lampe@1.04). Also yarn, ntk, linear and truncate (plain RoPE given the last window alone):
+each of these reads the text for itself.
 
 \b
 Examples:
@@ -42,7 +41,7 @@ Examples:
               help="The text, longer than --lengths by 64 tokens an excerpt; - is standard input.")
 @click.option("--lengths", required=True, type=Listed(click.IntRange(128)), metavar="TOKENS,...",
               help="Tokens to read; several are a table each.")
-@click.option("--methods", default="lampe", show_default=True, type=MapNames(TEXT),
+@click.option("--methods", default="lampe", show_default=True, type=Listed(TEXT),
               metavar="NAME,...",
               help="What is asked under; the others are compared with the first.")
 @click.option("--read-with", default="lampe", show_default=True, type=TEXT, metavar="NAME",

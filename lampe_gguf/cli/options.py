@@ -90,27 +90,10 @@ class Listed(click.ParamType):  # type: ignore[type-arg]
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[Any, ...]:
         if isinstance(value, tuple):
             return value
-        parts = [part.strip() for part in self.split(str(value)) if part.strip()]
+        parts = [part.strip() for part in str(value).split(",") if part.strip()]
         if not parts:
             self.fail("it is empty; give values with commas between them", param, ctx)
         return tuple(dict.fromkeys(self.kind.convert(part, param, ctx) for part in parts))
-
-    def split(self, text: str) -> list[str]:
-        return text.split(",")
-
-
-class MapNames(Listed):
-    """Names of maps, where the commas between layers (6144/1024+10,20:1024/512) split nothing."""
-
-    def split(self, text: str) -> list[str]:
-        parts: list[str] = []
-        for part in super().split(text):
-            layers = parts[-1].rpartition("+") if parts else ("", "", "")
-            if layers[1] and ":" not in layers[2]:
-                parts[-1] += "," + part
-            else:
-                parts.append(part)
-        return parts
 
 
 @contextlib.contextmanager
@@ -122,13 +105,10 @@ def called_by_option(given: Mapping[str, Any]) -> Iterator[None]:
     try:
         yield
     except FieldError as error:
-        values = [name for name, value in given.items() if value not in (None, ())]
+        values = [name for name, value in given.items() if value is not None]
         if not values:
             raise
-        # of an option that may be given several times, the field is the plural
-        option = "--" + error.field.removesuffix("s" * (error.field == "layer_maps")).replace(
-            "_", "-"
-        )
+        option = "--" + error.field.replace("_", "-")
         if error.field in values:
             text = f"{option} is {error.value!r:.80}; it must be {error.allowed}"
         else:

@@ -20,12 +20,6 @@ def encode_pair(key: str, kind: ValueType, value: int | float | str) -> bytes:
     return head + SCALARS[kind].pack(value)
 
 
-def encode_array(key: str, kind: ValueType, values: Sequence[int | float]) -> bytes:
-    """The bytes of one key and its array of numbers."""
-    head = _encode_string(key) + U32.pack(ValueType.ARRAY) + U32.pack(kind)
-    return head + U64.pack(len(values)) + b"".join(map(SCALARS[kind].pack, values))
-
-
 def _encode_string(text: str) -> bytes:
     data = text.encode()
     return U64.pack(len(data)) + data

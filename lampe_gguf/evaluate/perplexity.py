@@ -121,7 +121,6 @@ def setting(
         changes["tail_window"] = 0
         changes["max_mapping_length"] = float(window)
         changes["short_length"] = changes["short_mapping_length"] = 0
-        changes["layer_maps"] = ()
     if local_window is not None:
         changes["local_window"] = local_window
     if method == "selfextend":
@@ -134,10 +133,7 @@ def setting(
         names += ["tail_window", "max_mapping_length", "slope", "offset", "provenance"]
     if method == "selfextend":
         names.append("group_size")
-    parameters = {name: getattr(used, name) for name in names}
-    if used.layer_maps:
-        parameters["layer_maps"] = [str(each) for each in used.layer_maps]
-    return Setting(used, {}, parameters)
+    return Setting(used, {}, {name: getattr(used, name) for name in names})
 
 
 def plain_rope(window: int, context_length: int) -> LampeConfig:

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ..method.config import LampeConfig
-from ..method.fields import MAX_LAYERS
 from .perplexity import negative_log_likelihood
 
 if TYPE_CHECKING:
@@ -56,17 +55,10 @@ def shared_prefix(a: LampeConfig, b: LampeConfig, length: int) -> int:
     if a.length_policy != "causal" or any(getattr(a, x) != getattr(b, x) for x in same):
         return 0
     step = a.length_step
-    pairs = _by_layer(a, b)
     for at in range(step, length + step, step):
-        if any(one.plan(at) != other.plan(at) for one, other in pairs):
+        if a.plan(at) != b.plan(at):
             return at - step
     return length
-
-
-def _by_layer(a: LampeConfig, b: LampeConfig) -> set[tuple[LampeConfig, LampeConfig]]:
-    """What any layer of a model has under both: one that no map names, and those that one does."""
-    named = {layer for config in (a, b) for each in config.layer_maps for layer in each.layers}
-    return {(a.for_layer(layer), b.for_layer(layer)) for layer in (*named, MAX_LAYERS)}
 
 
 class Reading:

@@ -23,7 +23,6 @@ from ..container.meter import Meter, OnProgress
 from ..conversation.session import PAD
 from ..errors import LampeError, UsageError
 from ..method.config import LampeConfig
-from ..method.layers import LayerMap
 from ..model.choose import ModelFile, read_file
 from .perplexity import model_rope, setting
 from .reading import ROOM, SIZE, FloatArray, Reading, excerpts_of, fresh_ones
@@ -92,9 +91,7 @@ def map_named(name: str, config: LampeConfig, length: int) -> LampeConfig:
     """The configuration that a name means for inputs of `length` tokens.
 
     name    one of METHODS; with values: "L/s1" is LaMPE with m = L at every length and that local
-            window, "jetlong:2048" a neighbour with that one; "L/s1+layers:L/s1", such as
-            "6144/1024+10-14,25-29:1024/512", has another map in these layers, once more with each
-            "+"; a map without is the same in all layers. "@F" behind any of them, such as
+            window, "jetlong:2048" a neighbour with that one. "@F" behind any of them, such as
             "lampe@1.04", has the attention factor F
     config  the model's, whose window, tail and policy stay
     """
@@ -106,8 +103,7 @@ def map_named(name: str, config: LampeConfig, length: int) -> LampeConfig:
     if method in METHODS and (not value or method not in ("lampe", "rope")):
         local = _whole(name, value) if value else None
         return setting(method, config, length, local_window=local).lampe
-    base, *layers = name.split("+")
-    mapping, _, local_window = base.partition("/")
+    mapping, _, local_window = name.partition("/")
     most, local = _whole(name, mapping), _whole(name, local_window)
     tail = max(0, min(config.tail_window, most - local - 1))
     return dataclasses.replace(
@@ -115,7 +111,6 @@ def map_named(name: str, config: LampeConfig, length: int) -> LampeConfig:
         offset=40.0, short_length=0, short_mapping_length=0,
         context_length=max(config.context_length, padded(length, PAD)),
         provenance=f"L = {most}, s1 = {local}",
-        layer_maps=tuple(LayerMap.parse(each, config.tail_window) for each in layers),
     ).validate()
 
 
@@ -123,9 +118,8 @@ def _whole(name: str, text: str) -> int:
     if not text.isdecimal():
         raise UsageError(
             f"there is no map {name!r}; it is one of {', '.join(METHODS + ALONE)}, a neighbour "
-            "with its local window (jetlong:2048), or LaMPE's L/s1 (4096/1024), with other values "
-            "for some layers behind it (6144/1024+10-14,25-29:1024/512), and with an attention "
-            "factor behind any of these (lampe@1.04)"
+            "with its local window (jetlong:2048), or LaMPE's L/s1 (4096/1024); behind any "
+            "of these may stand an attention factor (lampe@1.04)"
         )
     return int(text)
 

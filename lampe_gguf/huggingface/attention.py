@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import FieldError, LampeError
+from ..errors import LampeError
 from ..method.config import LampeConfig
 from ..method.positions import LOCAL, MIDDLE, TAIL, Plan, key_position, query_position, regions
 
@@ -85,12 +85,6 @@ def attach(model: PreTrainedModel, config: LampeConfig) -> None:
             f"{type(model).__name__} has layers with {', '.join(sorted(kinds))}; LaMPE needs full "
             "attention in all of them"
         )
-    n_layer = model.config.num_hidden_layers
-    for each in config.validate().layer_maps:
-        if each.layers[-1] >= n_layer:
-            raise FieldError(
-                "layer_maps", str(each), f"of layers that this model has, 0 to {n_layer - 1}"
-            )
     state = Lampe(config, rotary)
     base.rotary_emb = Unrotated(rotary)
     for module in model.modules():
@@ -128,7 +122,6 @@ def _attention(
     scale = query.shape[3] ** -0.5 if scaling is None else scaling
     group = query.shape[1] // key.shape[1]
     lengths = state.lengths(n_kv, n_q)
-    config = state.config.for_layer(module.layer_idx)
     out = torch.empty_like(query)
     start = 0
     while start < n_q:
@@ -137,7 +130,7 @@ def _attention(
         stop = start + min(BLOCK, max(1, same))
         first = n_kv - n_q + start
         out[:, :, start:stop] = _block(
-            state, config.plan(int(lengths[start])), query[:, :, start:stop], key, value,
+            state, state.config.plan(int(lengths[start])), query[:, :, start:stop], key, value,
             first, scale, group,
         )
         start = stop

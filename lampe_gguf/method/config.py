@@ -6,25 +6,14 @@ and ranges are those of fields.py, for the backend as well.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from ..errors import FieldError, LampeError
 from . import schedule
-from .fields import (
-    FIELDS,
-    LAYER_FIELDS,
-    LAYER_VERSION,
-    MAX_F64,
-    MAX_LAYER_MAPS,
-    MAX_LAYERS,
-    VERSION,
-    Field,
-)
-from .layers import LayerMap, is_ascending
+from .fields import FIELDS, MAX_F64, VERSION, Field
 from .positions import (
     NO_LIMIT,
     IntArray,
@@ -54,9 +43,6 @@ class LampeConfig:
     group_size            SelfExtend's G; the other methods have no use for it
     method                "lampe", or a neighbour: "rope", "rerope", "selfextend", "jetlong"
     provenance            where the values come from, in words
-    version               of the metadata; follows from layer_maps
-    layer_maps            maps of single layers, at most 4; a layer has one of them, or the one that
-                          the other fields say
 
     Making one checks nothing; `validate` does, and so do the methods that compute with it: they
     raise FieldError.
@@ -84,69 +70,18 @@ class LampeConfig:
     method: str = "lampe"
     provenance: str = ""
     version: int = VERSION
-    layer_maps: tuple[LayerMap, ...] = ()
-
-    def __post_init__(self) -> None:
-        maps: Any = self.layer_maps
-        if isinstance(maps, list):  # as JSON has them
-            object.__setattr__(self, "layer_maps", tuple(map(_layer_map, maps)))
-        if type(self.version) is int and self.version in (VERSION, LAYER_VERSION):
-            object.__setattr__(self, "version", LAYER_VERSION if maps else VERSION)
 
     def validate(self) -> LampeConfig:
         """Return the configuration itself, or raise FieldError naming field, value and range."""
         values = {field.name: getattr(self, field.name) for field in FIELDS}
         for field in FIELDS:
             _CHECKS[field.kind](field, values)
-        if self.layer_maps:
-            self._check_layer_maps()
         return self
-
-    def for_layer(self, layer: int) -> LampeConfig:
-        """The configuration of one layer (from 0 on), as if all of them had its map."""
-        if not self.layer_maps:
-            return self
-        own = next((each for each in self.layer_maps if layer in each.layers), None)
-        return self._with_map(own)
-
-    def _with_map(self, own: LayerMap | None) -> LampeConfig:
-        names = [field.name for field in LAYER_FIELDS] if own else []
-        return replace(self, layer_maps=(), **{name: getattr(own, name) for name in names})
-
-    def _check_layer_maps(self) -> None:
-        maps = self.layer_maps
-        allowed = f"a tuple of at most {MAX_LAYER_MAPS} LayerMap"
-        if (
-            not isinstance(maps, tuple)
-            or not all(isinstance(each, LayerMap) for each in maps)
-            or len(maps) > MAX_LAYER_MAPS
-        ):
-            raise FieldError("layer_maps", maps, allowed)
-        taken: set[int] = set()
-        for each in maps:
-            layers = each.layers
-            if not is_ascending(layers) or layers[0] < 0 or layers[-1] >= MAX_LAYERS:
-                raise FieldError(
-                    "layer_maps", layers, f"of layers from 0 to {MAX_LAYERS - 1}, ascending"
-                )
-            if taken & set(layers):
-                raise FieldError("layer_maps", layers, "of layers that have no other map")
-            taken |= set(layers)
-            try:
-                self._with_map(each).validate()
-            except FieldError as error:
-                raise FieldError(
-                    "layer_maps", str(each),
-                    f"of a {error.field} (here {error.value!r:.40}) that is {error.allowed}",
-                ) from None
 
     def effective(self) -> dict[str, object]:
         """The fields that what attention computes depends on, by name."""
         beside = ("version", "context_length", "provenance")
-        values = {name: value for name, value in asdict(self).items() if name not in beside}
-        if not self.layer_maps:  # what was kept under the names of these fields stays found
-            del values["layer_maps"]
-        return values
+        return {name: value for name, value in asdict(self).items() if name not in beside}
 
     @property
     def min_mapping_length(self) -> int:
@@ -201,14 +136,6 @@ class LampeConfig:
         lengths = self.lengths_for(n_tokens, prompt_length)
         plans = {int(length): self.plan(int(length)) for length in np.unique(lengths)}
         return [plans[int(length)] for length in lengths]
-
-
-def _layer_map(value: Any) -> Any:
-    """A LayerMap from its fields as JSON has them; anything else as it is, to be refused."""
-    if not isinstance(value, Mapping) or set(value) != {each.name for each in fields(LayerMap)}:
-        return value
-    layers = value["layers"]
-    return LayerMap(**{**value, "layers": tuple(layers) if isinstance(layers, list) else layers})
 
 
 def _check_length(length: int) -> None:

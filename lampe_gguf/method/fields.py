@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-VERSION = 1  # of the metadata of a map that all layers share: what older builds read, too
-LAYER_VERSION = 2  # of the metadata with maps of single layers
+VERSION = 1
 METHODS = ("lampe", "rope", "rerope", "selfextend", "jetlong")
 LENGTH_POLICIES = ("causal", "prompt")
 
@@ -21,8 +20,6 @@ MAX_LENGTH_STEP = 2**20
 MIN_ATTENTION_FACTOR = 0.1
 MAX_ATTENTION_FACTOR = 10.0
 MAX_PROVENANCE_BYTES = 511
-MAX_LAYER_MAPS = 4
-MAX_LAYERS = 512  # the backend's LLAMA_MAX_LAYERS
 MAX_U32 = 2**32 - 1
 MAX_F64 = sys.float_info.max
 
@@ -73,7 +70,7 @@ _BOTH_WINDOWS = Bound(1, plus=("local_window", "tail_window"))
 _ANY = (Bound(-MAX_F64), Bound(MAX_F64))
 
 FIELDS = (
-    Field("version", "u32", Bound(VERSION), Bound(LAYER_VERSION)),
+    Field("version", "u32", Bound(VERSION), Bound(VERSION)),
     Field("method", "name", names=METHODS, required=False),
     Field("window", "u32", Bound(MIN_WINDOW), Bound(MAX_LENGTH)),
     Field("context_length", "u32", _WINDOW, Bound(MAX_LENGTH)),
@@ -92,12 +89,3 @@ FIELDS = (
     Field("provenance", "text", most=Bound(MAX_PROVENANCE_BYTES), required=False),
 )
 BY_NAME = {field.name: field for field in FIELDS}
-
-# version 2: an array with the map of each layer, 0 for the one that the fields above describe and
-# k for the k-th of the maps, whose values of LAYER_FIELDS are arrays under LAYER_PREFIX + name
-LAYER_MAP = "layer_map"
-LAYER_PREFIX = "layer_map_"
-LAYER_FIELDS = tuple(BY_NAME[name] for name in (
-    "local_window", "tail_window", "max_mapping_length",
-))
-LAYER_KEYS = (LAYER_MAP, *(LAYER_PREFIX + each.name for each in LAYER_FIELDS))

@@ -12,7 +12,6 @@ from ..container.reader import GGUFFile
 from ..errors import LampeError, UsageError
 from ..method.config import LampeConfig
 from ..method.fields import MAX_PROVENANCE_BYTES
-from ..method.layers import LayerMap
 from . import metadata, presets
 from .architectures import qualifies
 from .description import ModelInfo, read_model
@@ -30,9 +29,8 @@ def choose_config(
 ) -> LampeConfig:
     """The configuration for a model: `preset`, or the one that suits it, with `values` put in.
 
-    In `values`, layer_maps has LayerMap, or texts as LayerMap.parse takes them. Raises UsageError
-    for an unknown preset or one of another window, for such a text that is none, and where the file
-    does not give its window and `values` do not either; FieldError for values out of range.
+    Raises UsageError for an unknown preset or one of another window, and where the file does not
+    give its window and `values` do not either; FieldError for values out of range.
     """
     changed = {name: value for name, value in (values or {}).items() if value is not None}
     window = changed.get("window", model.window)
@@ -52,21 +50,11 @@ def choose_config(
         changed.pop("window", None)
     if not changed:
         return config
-    if "layer_maps" in changed:
-        tail = changed.get("tail_window", config.tail_window)
-        changed["layer_maps"] = tuple(
-            LayerMap.parse(each, tail) if isinstance(each, str) else each
-            for each in changed["layer_maps"]
-        )
     if "provenance" not in changed:
-        by_hand = ", ".join(f"{name}={_said(value)}" for name, value in changed.items())
+        by_hand = ", ".join(f"{name}={value}" for name, value in changed.items())
         text = f"{config.provenance}; set by hand: {by_hand}"
         changed["provenance"] = text.encode()[:MAX_PROVENANCE_BYTES].decode("utf-8", "ignore")
     return dataclasses.replace(config, **changed).validate()
-
-
-def _said(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -14,8 +14,6 @@ ROPE_FIELDS = (
     "attention.value_length", "embedding_length", "rope.dimension_count", "rope.freq_base",
 )
 
-AHEAD = "nextn_predict_layers"  # layers behind the others that only guess ahead
-
 MOST_NAME = 1 << 10  # bytes
 
 
@@ -24,8 +22,7 @@ class ModelInfo:
     """Facts about one model; `window` in tokens, None where the file does not say.
 
     `values` holds the metadata, by key, that architectures.py judges a model by, and what says
-    its RoPE's frequencies, how large its cache is and how many layers guess ahead, as far as these
-    are numbers.
+    its RoPE's frequencies and how large its cache is, as far as these are numbers.
     """
 
     architecture: str
@@ -43,7 +40,7 @@ def read_model(file: GGUFFile) -> ModelInfo:
     """
     arch = file.architecture
     values: dict[str, Value] = {}
-    numbers = (f"{arch}.{name}" for name in (*ROPE_FIELDS, AHEAD) if name not in FIELDS)
+    numbers = (f"{arch}.{name}" for name in ROPE_FIELDS if name not in FIELDS)
     wanted = ("general.type", *(f"{arch}.{name}" for name in FIELDS),
               *(key for key in numbers if key in file.pairs and file.pairs[key].type in SCALARS))
     for key in wanted:

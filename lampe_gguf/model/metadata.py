@@ -9,8 +9,7 @@ from ..container.format import KeyValue, ValueType
 from ..container.reader import GGUFFile
 from ..errors import LampeError
 from ..method.config import LampeConfig
-from ..method.fields import BY_NAME, FIELDS, LAYER_KEYS, LAYER_VERSION, VERSION, Field
-from .layers import read_layer_maps, require_layers, values_of
+from ..method.fields import BY_NAME, FIELDS, VERSION, Field
 
 PADDING = "padding"  # holds no setting: see gguf_output.encode_padding
 
@@ -41,12 +40,11 @@ def prefix(arch: str) -> str:
 def as_overrides(arch: str, config: LampeConfig) -> dict[str, int | float | str]:
     """The configuration as llama_cpp's `kv_overrides`, to use a model without converting it.
 
-    Provenance, which changes nothing, stays out: an override holds 127 bytes. So do the maps of
-    single layers, as no override is an array: api.set_config takes them. Raises LampeError where a
-    value is out of range.
+    Provenance, which changes nothing, stays out: an override holds 127 bytes. Raises LampeError
+    where a value is out of range.
     """
     config.validate()
-    values = {**dataclasses.asdict(config), "version": VERSION}
+    values = dataclasses.asdict(config)
     return {
         prefix(arch) + field.name:
             float(values[field.name]) if field.kind == "f64" else values[field.name]
@@ -59,16 +57,19 @@ def read(file: GGUFFile, arch: str) -> LampeConfig | None:
     """The configuration that a file carries, validated; None where it carries none.
 
     Raises LampeError, naming the key, where one is missing, unknown, of the wrong type or out of
-    range.
+    range; and where they are of another version, whose keys are not known.
     """
     start = prefix(arch)
     names = [key[len(start) :] for key in file.pairs if key.startswith(start)]
     if not names:
         return None
+    version = file.pairs.get(start + "version")
+    if version is not None and version.type in WHOLE and file.value(version.key) != VERSION:
+        raise _wrong(file, f"version {file.value(version.key)}, and this program reads version "
+                           f"{VERSION}")
     values: dict[str, Any] = {}
-    of_layers = [name for name in names if name in LAYER_KEYS]
     for name in names:
-        if name == PADDING or name in of_layers:
+        if name == PADDING:
             continue
         if name not in BY_NAME:
             raise _wrong(file, f"the key {start}{name} is unknown")
@@ -80,17 +81,7 @@ def read(file: GGUFFile, arch: str) -> LampeConfig | None:
     for field in FIELDS:
         if field.required and field.name not in values:
             raise _wrong(file, f"{start}{field.name} is missing")
-    if values["version"] == LAYER_VERSION:
-        try:
-            values["layer_maps"] = read_layer_maps(file, arch, start)
-        except LampeError as error:
-            raise _wrong(file, f"version {LAYER_VERSION}, and {error}") from None
-    elif of_layers:
-        raise _wrong(file, f"{start}{of_layers[0]} is for version {LAYER_VERSION}")
-    config = LampeConfig(**values).validate()
-    if config.layer_maps:
-        require_layers(arch, values_of(file, arch), config)
-    return config
+    return LampeConfig(**values).validate()
 
 
 def _value(file: GGUFFile, field: Field, pair: KeyValue) -> Any:

@@ -29,7 +29,7 @@ LONG = {"n_layer": 1, "n_head": 1, "n_head_kv": 1, "n_embd": 64, "n_ff": 64}  # 
 def test_the_version_of_the_header() -> None:
     version = C._lib.llama_lampe_version
     version.restype = ctypes.c_uint32
-    assert version() == 3
+    assert version() == 4
 
 
 # The reason of a failure

@@ -23,7 +23,7 @@ WARNING = 3  # ggml_log_level
 TOKENS = [int(t) for t in np.random.default_rng(7).integers(3, 350, 120)]
 
 BAD_VALUES = [
-    ("version", 3), ("window", 8), ("context_length", 16), ("local_window", 0),
+    ("version", 2), ("window", 8), ("context_length", 16), ("local_window", 0),
     ("local_window", 32), ("tail_window", 24), ("max_mapping_length", 11.0),
     ("max_mapping_length", 33.0), ("max_mapping_length", float("nan")),
     ("slope", float("nan")), ("slope", float("inf")), ("offset", float("-inf")),

@@ -13,7 +13,6 @@ transformers = pytest.importorskip("transformers", reason="the extra hf is not i
 
 from lampe_gguf.errors import LampeError  # noqa: E402
 from lampe_gguf.huggingface.attention import _attention, enable_lampe  # noqa: E402
-from lampe_gguf.method.layers import LayerMap  # noqa: E402
 from lampe_gguf.method.reference import NEOX, Rope, attention  # noqa: E402
 
 N = 150
@@ -74,25 +73,6 @@ def test_lampe_changes_what_is_beyond_its_identity():
     # lengths are rounded up to 16: what is short of the mapping length of 20 is plain
     assert (got - want)[0, :16].abs().max() < 1e-5
     assert (got - want)[0, -1].abs().max() > 1e-4
-
-
-def test_a_layer_has_its_own_map():
-    own = LayerMap((1,), 3, 1, 9.0)
-    config = tiny_config(layer_maps=(own,))
-    model = llama()
-    enable_lampe(model, config)
-    rng = np.random.default_rng(0)
-    q, k, v = (rng.normal(size=(1, h, N, D)) for h in (4, 2, 2))
-    for layer in range(3):
-        got, _ = _attention(model.model.layers[layer].self_attn,
-                            *(torch.from_numpy(x) for x in (q, k, v)), None, scaling=D**-0.5)
-        want = attention(
-            *(x[0].transpose(1, 0, 2) for x in (q, k, v)), np.arange(N), np.arange(N),
-            config.for_layer(layer).plans_for(N), Rope(D, NEOX), scale=D**-0.5,
-        )
-        np.testing.assert_allclose(got[0].numpy(), want, rtol=0, atol=1e-6)
-    with pytest.raises(LampeError, match="layers that this model has, 0 to 2"):
-        enable_lampe(llama(), tiny_config(layer_maps=(dataclasses.replace(own, layers=(3,)),)))
 
 
 def test_a_cached_prefix_stays_right():

@@ -112,8 +112,8 @@ class Library:
 
 @pytest.mark.parametrize("library, words", [
     (Library(), "is not the LaMPE build; run python3 tools/bootstrap.py setup"),
-    (Library(last_error=0), "speaks version 1 of .* lampe-gguf version 3; run python3 tools/boot"),
-    (Library(last_error=0, version=4), "speaks version 4 of .* lampe-gguf version 3; run python3"),
+    (Library(last_error=0), "speaks version 1 of .* lampe-gguf version 4; run python3 tools/boot"),
+    (Library(last_error=0, version=5), "speaks version 5 of .* lampe-gguf version 4; run python3"),
 ])
 def test_a_build_of_another_version_is_refused_with_the_command(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch, library: Library, words: str
@@ -126,7 +126,7 @@ def test_a_build_of_another_version_is_refused_with_the_command(
 
 
 def test_the_installed_build_is_of_this_version() -> None:
-    assert backend.abi_version() == backend.ABI_VERSION == 3 and backend.is_patched()
+    assert backend.abi_version() == backend.ABI_VERSION == 4 and backend.is_patched()
 
 
 def test_a_damaged_file_is_named_and_what_is_wrong_with_it(tiny: Tiny, tmp_path: Path) -> None:

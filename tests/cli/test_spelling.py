@@ -46,10 +46,9 @@ def test_one_name_and_one_form_for_each_option() -> None:
             if not isinstance(option, click.Option):
                 continue
             spelled = option.opts[0]
-            # what may come several times are files and lists of layers: there may be commas in them
-            assert not option.multiple or option.metavar in ("FILE", "LAYERS:L/S1"), (
-                f"{name} {spelled}"
-            )
+            # what may come several times are files, as their names may have commas in them, and
+            # what is to be removed
+            assert not option.multiple or option.metavar in ("FILE", "ID", "ID|all"), spelled
             other = names.setdefault(spelled.rstrip("s"), spelled)
             assert other == spelled or other in DIFFERENT, f"{spelled} of {name} beside {other}"
 

@@ -17,9 +17,7 @@ import pytest
 from lampe_gguf.container import copying
 from lampe_gguf.convert import convert_gguf as convert
 from lampe_gguf.errors import FieldError, LampeError, UsageError
-from lampe_gguf.method.layers import LayerMap
 from lampe_gguf.model.architectures import QUALIFYING, REASONS, qualifies
-from lampe_gguf.model.choose import read_file
 from lampe_gguf.model.presets import PRESETS
 from lampe_gguf.strip import strip_gguf as strip
 
@@ -77,44 +75,6 @@ def test_converting_twice_replaces(plain: Path, tmp_path: Path) -> None:
     assert assert_converted(plain, two)["local_window"] == 6
     strip(two, tmp_path / "back.gguf")
     assert (tmp_path / "back.gguf").read_bytes() == plain.read_bytes()
-
-
-def test_maps_of_layers_round_trip(tiny: Callable[..., Path], tmp_path: Path) -> None:
-    plain = tiny("four.gguf", lampe=None, n_layer=4)
-    one, two = tmp_path / "one.gguf", tmp_path / "two.gguf"
-    own = LayerMap((0,), 3, 1, 9.5)
-    done = convert(plain, one, layer_maps=["1,3:20/8", own], tail_window=1)
-    found = assert_converted(plain, one)
-    assert found["version"] == 2 and found["layer_map"] == [2, 1, 0, 1]
-    assert found["layer_map_local_window"] == [8, 3]
-    assert found["layer_map_tail_window"] == [1, 1]
-    assert found["layer_map_max_mapping_length"] == [20.0, 9.5]
-    assert "layer_maps=1,3:20/8 0:9.5/3" in found["provenance"]
-    assert read_file(one).own_config == done.config
-    assert done.config.layer_maps == (LayerMap((1, 3), 8, 1, 20.0), own)
-    # converting again takes the model's own values, and strip what was there before
-    assert convert(one, two).config.layer_maps == ()
-    assert assert_converted(plain, two)["version"] == 1
-    strip(one, tmp_path / "back.gguf")
-    assert (tmp_path / "back.gguf").read_bytes() == plain.read_bytes()
-    whole = convert(plain, two, config=done.config, force=True).config
-    assert whole == done.config and two.read_bytes() == one.read_bytes()
-
-
-@pytest.mark.parametrize("maps, said", [
-    (["4:20/8"], "layers that this model has, 0 to 3"),
-    (["0:20/8", "0-1:9/3"], "layers that have no other map"),
-    (["0:20/8"] * 5, "at most 4"),
-    (["0:40/8"], "max_mapping_length"),
-    (["x"], "there is no map of layers 'x'"),
-])
-def test_maps_of_layers_that_make_no_sense_are_refused(
-    tiny: Callable[..., Path], tmp_path: Path, maps: list[str], said: str
-) -> None:
-    plain = tiny("four.gguf", lampe=None, n_layer=4)
-    with pytest.raises(LampeError, match=said):
-        convert(plain, tmp_path / "out.gguf", layer_maps=maps)
-    assert not (tmp_path / "out.gguf").exists()
 
 
 def test_existing_output_needs_force_and_input_may_be_output(plain: Path) -> None:

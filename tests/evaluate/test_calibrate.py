@@ -236,15 +236,12 @@ class SlowMachine:
         self.seconds += count * self.per_token
 
 
-@pytest.mark.parametrize(("budget", "layers"), [
-    (12.0, False), (25.0, False), (8.0, False), (8.0, True), (12.0, True)])
-def test_a_tight_budget_is_kept_and_said(
-    model, document, tmp_path, monkeypatch, budget, layers
-):
+@pytest.mark.parametrize("budget", [12.0, 25.0, 8.0])
+def test_a_tight_budget_is_kept_and_said(model, document, tmp_path, monkeypatch, budget):
     machine = SlowMachine(tokens_per_second=1000)
     for module in (calibration_clock, calibration_job, calibration_run, evaluate_reading):
         monkeypatch.setattr(module, "time", machine)
-    report = run(model, document, tmp_path / "r.json", budget=budget, layers=layers,
+    report = run(model, document, tmp_path / "r.json", budget=budget,
                  on_progress=as_progress(machine.read))
     assert report.complete and machine.seconds < budget
     assert any("out of time" in reason for reason in report.reasons) == (budget < 25)
@@ -276,7 +273,7 @@ def test_command_writes_what_it_found(model, document, tmp_path):
     assert f"lengths {INSIDE}, {LONGEST} tokens, 12 excerpts and 6 fresh ones" in done.stderr
     saved = json.loads(Path(f"{model}.calibration.json").read_text())
     with GGUFFile(out) as file:
-        assert read(file, "llama") == LampeConfig(**saved["config"])
+        assert dataclasses.asdict(read(file, "llama")) == saved["config"]
     assert picture.read_bytes().startswith(b"\x89PNG")
     again = program(model, "--text", text, "--max-length", LONGEST)
     assert again.returncode == 2 and "--resume" in again.stderr

@@ -51,7 +51,7 @@ def behind(model: Path, length: int, start: int, name: str) -> float:
         return float(score(llm, fed)[-SCORED:].mean())
 
 
-@pytest.mark.parametrize("name", ["lampe", "48/16", "rope", "jetlong:24", "48/16+1:40/8"])
+@pytest.mark.parametrize("name", ["lampe", "48/16", "rope", "jetlong:24"])
 def test_an_excerpt_is_scored_as_if_it_stood_behind_the_text(model: Path, name: str) -> None:
     found, = recall(model, TEXT, 300, methods=[name], read_with=name, excerpts=4)
     for start, got in zip(starts_of(300, 4), found.excerpts, strict=True):
@@ -82,24 +82,9 @@ def test_differences_are_of_the_same_excerpts(model: Path) -> None:
         other.recall.mean, abs=0.2)
 
 
-def test_a_name_may_have_maps_of_layers(model: Path) -> None:
-    config = map_named("48/16+0,5-6:40/39+3:20/9", tiny_config(tail_window=5, window=128), 300)
-    assert config.for_layer(1) == dataclasses.replace(
-        map_named("48/16", tiny_config(tail_window=5, window=128), 300),
-        provenance=config.provenance)
-    assert [str(each) for each in config.layer_maps] == ["0,5-6:40/39", "3:20/9"]
-    assert [each.tail_window for each in config.layer_maps] == [0, 5]
-    # what the file says of layers is not in a name that says nothing of them
-    assert map_named("48/16", config, 300).layer_maps == ()
-    assert map_named("jetlong:24", config, 300).layer_maps == ()
-    assert map_named("lampe", config, 300).layer_maps == config.layer_maps
-    base, other = recall(model, TEXT, 300, methods=["48/16", "48/16+1:40/8"], excerpts=2)
-    assert base.excerpts != other.excerpts
-
-
 def test_a_name_may_have_an_attention_factor(model: Path) -> None:
     base = tiny_config(tail_window=5, window=128)
-    for name in ("lampe", "rope", "jetlong:24", "48/16", "48/16+1:40/8"):
+    for name in ("lampe", "rope", "jetlong:24", "48/16"):
         expected = dataclasses.replace(map_named(name, base, 300), attention_factor=1.25)
         assert map_named(f"{name}@1.25", base, 300) == expected
         assert method_setting(f"{name}@1.25", base, 300, {}).lampe == expected
@@ -151,12 +136,6 @@ def test_shared_prefix_is_where_the_plans_are_the_same() -> None:
     assert shared_prefix(wide, small, 16384) == 4096
     assert shared_prefix(wide, wide, 16384) == 16384
     assert shared_prefix(wide, dataclasses.replace(wide, local_window=2048), 16384) == 8192
-    of_layers = [map_named(f"8192/4096+{text}", base, 16384) for text in
-                 ("3:4096/1024", "2-3:4096/1024", "3:2048/512", "3:8192/4096")]
-    one, more, less, same = of_layers
-    assert shared_prefix(wide, one, 16384) == shared_prefix(one, more, 16384) == 4096
-    assert shared_prefix(less, one, 16384) == 2048
-    assert shared_prefix(one, one, 16384) == shared_prefix(same, wide, 16384) == 16384
     assert shared_prefix(wide, dataclasses.replace(wide, length_policy="prompt"), 16384) == 0
     assert shared_prefix(wide, dataclasses.replace(wide, attention_factor=1.1), 16384) == 0
     for at in range(512, 4097, 512):
@@ -172,8 +151,6 @@ def test_excerpts_are_spread_evenly() -> None:
     ({"methods": ["yam"]}, "there is no map 'yam'"),
     ({"methods": ["64/"]}, "there is no map '64/'"),
     ({"methods": ["rope:5"]}, "there is no map 'rope:5'"),
-    ({"methods": ["48/16+1"]}, "there is no map of layers '1'"),
-    ({"methods": ["48/16+7:40/8"]}, "this model has the layers 0 to 1"),
     ({"excerpts": 1}, "give at least 2"),
     ({"length": 20}, "give at least 128 tokens"),
     ({"length": 1400}, "the text has"),
@@ -200,10 +177,6 @@ def test_the_command(model: Path, tmp_path: Path) -> None:
     found, = json.loads(done.stdout)["runs"]
     direct, = recall(model, TEXT, 300, excerpts=3)
     assert found["excerpts"] == direct.excerpts
-    done = call("eval", "recall", model, "--text", text, "--lengths", "300", "--excerpts", "2",
-                "--json", "--methods", "lampe,48/16+0,1:40/8,48/16")
-    assert [run["name"] for run in json.loads(done.stdout)["runs"]] == [
-        "lampe", "48/16+0,1:40/8", "48/16"]
     wrong = call("eval", "recall", model, "--text", text, "--lengths", "300", "--methods", "x")
     assert wrong.returncode == 2 and "there is no map 'x'" in wrong.stderr
 

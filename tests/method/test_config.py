@@ -28,7 +28,7 @@ def changed(**values):
 
 # field -> (values at the ends of its range, values just outside or of the wrong kind)
 RANGES = {
-    "version": ([1, 2], [0, 3, 1.0, "1", None, True]),
+    "version": ([1], [0, 2, 1.0, "1", None, True]),
     "method": (["lampe", "rope", "rerope", "jetlong"], ["", "LaMPE", "yarn", None, 1]),
     "window": ([6144, 32768], [15, 2**24 + 1, -1, 8192.0, "8192", None, math.nan]),
     "context_length": ([8192, 2**24], [8191, 2**24 + 1, 0, 1e5, None]),
@@ -51,7 +51,7 @@ RANGES = {
 
 def test_the_table_covers_every_field():
     fields = {field.name for field in dataclasses.fields(LampeConfig)}
-    assert fields == set(RANGES) | {"short_mapping_length", "layer_maps"}
+    assert fields == set(RANGES) | {"short_mapping_length"}
 
 
 @pytest.mark.parametrize(

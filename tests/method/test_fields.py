@@ -19,10 +19,12 @@ from lampe_gguf.backend import api as backend
 from lampe_gguf.container.format import SCALARS, U64, ValueType
 from lampe_gguf.container.reader import GGUFFile
 from lampe_gguf.container.writer import encode_pair, write_gguf
+from lampe_gguf.convert import convert_gguf
 from lampe_gguf.errors import LampeError
 from lampe_gguf.method.config import LampeConfig
 from lampe_gguf.method.fields import FIELDS, MAX_F64, Field
 from lampe_gguf.model import encoding, metadata
+from lampe_gguf.strip import strip_gguf
 
 PREFIX = metadata.prefix("llama")
 # short_length and a group, so that the ranges of what depends on them show
@@ -156,6 +158,27 @@ def test_values_are_read_alike_whatever_their_width(base: Path, tmp_path: Path) 
         model = C.llama_model_load_from_file(str(path).encode(), C.llama_model_default_params())
         assert backend.model_config(model, CONFIG.provenance) == want
         C.llama_model_free(model)
+
+
+@pytest.mark.parametrize("version", [0, 2, 2**40])
+def test_another_version_is_refused_whatever_its_keys(
+    base: Path, tmp_path: Path, version: int
+) -> None:
+    pairs = dict(zip([each.name for each in FIELDS], encoding.encode("llama", CONFIG), strict=True))
+    other = encode_pair(PREFIX + "version", ValueType.UINT64, version)
+    unknown = [encode_pair(PREFIX + "unknown", ValueType.UINT32, 1),
+               encode_pair(PREFIX + "local_window", ValueType.STRING, "wide")]
+    del pairs["local_window"], pairs["window"]
+    path = written(base, tmp_path / "m.gguf", [*unknown, *(pairs | {"version": other}).values()])
+    assert f"version {version}, and this program reads version 1); convert again" in (
+        python_says(path))
+    if version < 2**32:
+        assert backend_says(path) == (f"LaMPE metadata has version {version}, and this build "
+                                      "reads version 1: convert the model again")
+    strip_gguf(path, tmp_path / "back.gguf")
+    assert python_says(tmp_path / "back.gguf") == ""
+    assert convert_gguf(path, tmp_path / "new.gguf").replaced
+    assert (python_says(tmp_path / "new.gguf"), backend_says(tmp_path / "new.gguf")) == ("", "")
 
 
 def test_the_backend_is_made_from_the_table() -> None:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import tiny_config
 
 from lampe_gguf.container import copying
 from lampe_gguf.errors import LampeError
-from lampe_gguf.inspect import as_dict, as_text, mapping
+from lampe_gguf.inspect import as_text, mapping
 from lampe_gguf.inspect import inspect_gguf as inspect
-from lampe_gguf.method.config import LampeConfig
-from lampe_gguf.method.layers import LayerMap
 from lampe_gguf.method.positions import regions, relative_position
 from lampe_gguf.model.presets import PRESETS, default_config
 from lampe_gguf.plot import plot_mapping
@@ -48,22 +44,6 @@ def test_a_plain_file_shows_what_convert_would_write(smollm2_path: Path) -> None
     assert [row.mapping_length for row in found.rows] == [4096, 8192, 4096, 4096]
     text = as_text(found)
     assert "not converted yet" in text and "8.00" in text
-
-
-def test_maps_of_layers_are_shown(tiny: Callable[..., Path]) -> None:
-    maps = (LayerMap((0, 2, 3), 3, 1, 9.0), LayerMap((1,), 12, 0, 28.5))
-    found = inspect(tiny(n_layer=4, lampe=tiny_config(layer_maps=maps)))
-    assert [row.mapping_length for row in found.rows] == [16, 20, 20, 20, 20, 20]
-    assert [[row.mapping_length for row in rows] for rows in found.layer_rows] == [
-        [9] * 6, [16, *[28] * 5]]
-    text = as_text(found)
-    assert "layer_map             0,2-3:9/3" in text and "tail_window 1)" in text
-    assert text.index("all other layers:") < text.index("layers 0,2-3:") < text.index("layers 1:")
-    values = json.loads(json.dumps(as_dict(found)))
-    assert LampeConfig(**values["config"]) == tiny_config(layer_maps=maps)
-    assert [len(rows) for rows in values["layer_mappings"]] == [6, 6]
-    without = inspect(tiny("base.gguf"))
-    assert "layer" not in as_text(without) and as_dict(without)["layer_mappings"] == []
 
 
 def test_pictures_need_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,6 @@ from reading_models import NEXT, TOKENS, gemma, logits
 
 from lampe_gguf.backend.llama import LampeLlama
 from lampe_gguf.errors import LampeError
-from lampe_gguf.method.layers import LayerMap
 from lampe_gguf.readings.keeping import Readings
 from lampe_gguf.readings.key import SAMPLE, SAMPLES, fingerprint, parts
 
@@ -113,8 +112,6 @@ def test_a_context_that_holds_as_much_is_left_alone(tiny: Tiny, kept: Readings) 
 CHANGES: dict[str, dict[str, Any]] = {
     "off": {"lampe": False},
     "another map": {"lampe": tiny_config(local_window=7)},
-    "a map of a layer": {"lampe": tiny_config(
-        layer_maps=[LayerMap((1,), local_window=4, tail_window=3, max_mapping_length=16.0)])},
     "another cache": {"type_k": Q8_0},
     "another path": {"attention": "portable"},
     "another RoPE": {"rope_freq_base": 5000.0},

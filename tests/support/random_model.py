@@ -106,7 +106,7 @@ class RandomModel:
         put("general.architecture", arch)
         for key, value in (values(arch, config.window, sliding) | changes).items():
             put(key if key.startswith("xielu.") else f"{arch}.{key}", value)
-        for key, (kind, value) in lampe_items(dataclasses.asdict(config), 0):
+        for key, (kind, value) in lampe_items(dataclasses.asdict(config)):
             short = {"uint32": "u32", "float64": "f64", "string": "str"}[kind]
             put(f"{arch}.rope.scaling.lampe.{key}", value, short)
         self.n_vocab = n = int(changes.get("vocab_size", N_VOCAB))

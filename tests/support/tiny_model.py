@@ -92,8 +92,7 @@ def make_tiny_model(
     rope_scaling  keys below `{arch}.rope.scaling.`, e.g. {"type": "yarn", "factor": 4.0,
                   "original_context_length": 64}
     lampe         LaMPE metadata to add: a LampeConfig, or a mapping of key names to values, or to
-                  (type, value) pairs such as ("float32", 1.0) to write a wrong type on purpose, or
-                  ("array_UINT32", [1, 0])
+                  (type, value) pairs such as ("float32", 1.0) to write a wrong type on purpose
     extra         further metadata, full key -> value (str, bool, int as uint32, float as float32)
     sharpness     factor on the query and key weights; larger makes attention more peaked
     """
@@ -133,13 +132,8 @@ def make_tiny_model(
         writer.add_parallel_residual(True)
     for key, value in (rope_scaling or {}).items():
         _add(writer, f"{arch}.rope.scaling.{key}", value)
-    for key, value in lampe_items(lampe, n_layer):
-        key = f"{arch}.rope.scaling.lampe.{key}"
-        if value[0].startswith("array_"):
-            types = gguf.GGUFValueType
-            writer.add_key_value(key, value[1], types.ARRAY, types[value[0][len("array_"):]])
-        else:
-            getattr(writer, f"add_{value[0]}")(key, value[1])
+    for key, value in lampe_items(lampe):
+        getattr(writer, f"add_{value[0]}")(f"{arch}.rope.scaling.lampe.{key}", value[1])
     for key, value in (extra or {}).items():
         _add(writer, key, value)
     _add_vocabulary(writer, n_vocab, add_bos)
@@ -214,27 +208,13 @@ def _add(writer: Any, key: str, value: Any) -> None:
     getattr(writer, f"add_{kind}")(key, value)
 
 
-def lampe_items(lampe: Any, n_layer: int) -> list[tuple[str, tuple[str, Any]]]:
+def lampe_items(lampe: Any) -> list[tuple[str, tuple[str, Any]]]:
     """LaMPE metadata as (key, (GGUF type, value)), written here from the format's table and not
     by the package, so that the two check each other."""
     if lampe is None:
         return []
     values = dict(lampe) if isinstance(lampe, Mapping) else dataclasses.asdict(lampe)
-    maps = values.pop("layer_maps", ())
     items = []
-    if maps:
-        of_layer = [0] * n_layer
-        for k, each in enumerate(maps):
-            for layer in each["layers"]:
-                of_layer[layer] = k + 1
-        values |= {
-            "version": 2,
-            "layer_map": ("array_UINT32", of_layer),
-            "layer_map_local_window": ("array_UINT32", [each["local_window"] for each in maps]),
-            "layer_map_tail_window": ("array_UINT32", [each["tail_window"] for each in maps]),
-            "layer_map_max_mapping_length": (
-                "array_FLOAT64", [float(each["max_mapping_length"]) for each in maps]),
-        }
     for key, value in values.items():
         if not isinstance(value, tuple):
             value = (_LAMPE_TYPES[key], float(value) if "float" in _LAMPE_TYPES[key] else value)

@@ -65,6 +65,7 @@ class TinyOracle:
     ) -> np.ndarray:
         """[n_tokens, n_vocab]; key_type is what keys and values are rounded to in the cache."""
         n = len(tokens)
+        plans = config.plans_for(n, prompt_length) if config else [identity_plan()] * n
         factor = config.attention_factor if config else 1.0
         # the model's own RoPE applies YaRN's magnitude, at position 0 or not
         magnitude = self.rope.yarn_magnitude()
@@ -74,8 +75,6 @@ class TinyOracle:
         at = np.arange(n)
         near = at[:, None] - at < self.n_swa
         for i in range(self.n_layer):
-            plans = (config.for_layer(i).plans_for(n, prompt_length) if config
-                     else [identity_plan()] * n)
             block = f"blk.{i}"
             h = self._norm(f"{block}.attn_norm", x)
             q, k, v = (

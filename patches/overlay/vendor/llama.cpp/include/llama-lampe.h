@@ -10,14 +10,8 @@ extern "C" {
     // {arch}.rope.scaling.lampe.version; 0 as an override: a converted file is opened as upstream would
     #define LLAMA_LAMPE_VERSION 1
 
-    // the same, of a model with maps of single layers
-    #define LLAMA_LAMPE_VERSION_LAYERS 2
-
     // of this header: moves whenever a struct, a signature or what a function promises does
-    #define LLAMA_LAMPE_API_VERSION 3
-
-    #define LLAMA_LAMPE_MAX_LAYERS     512
-    #define LLAMA_LAMPE_MAX_LAYER_MAPS 4
+    #define LLAMA_LAMPE_API_VERSION 4
 
     enum llama_lampe_method {
         LLAMA_LAMPE_METHOD_LAMPE      = 0,
@@ -38,13 +32,6 @@ extern "C" {
         LLAMA_LAMPE_PATH_FUSED    = 2, // GGML_OP_LAMPE_ATTN
     };
 
-    // what is different in some layers; everything else is as in the others
-    struct llama_lampe_layer_map {
-        double   max_mapping_length;
-        uint32_t local_window;
-        uint32_t tail_window;
-    };
-
     struct llama_lampe_params {
         double   max_mapping_length;
         double   slope;
@@ -62,12 +49,7 @@ extern "C" {
         uint32_t length_policy; // enum llama_lampe_length_policy
         uint32_t length_step;
         uint32_t group_size;
-        uint32_t n_layer_maps;  // 0 with LLAMA_LAMPE_VERSION
-
-        struct llama_lampe_layer_map layer_maps[LLAMA_LAMPE_MAX_LAYER_MAPS];
-
-        // of each layer: 0 for what stands above, k for layer_maps[k - 1]
-        uint8_t layer_map[LLAMA_LAMPE_MAX_LAYERS];
+        uint32_t reserved;
     };
 
     struct llama_lampe_plan {
@@ -105,13 +87,9 @@ extern "C" {
     // clearing the memory, removing or moving tokens of the sequence, and setting its state
     LLAMA_API int32_t llama_lampe_set_prompt_length(struct llama_context * ctx, llama_seq_id seq_id, int32_t n_tokens);
 
-    // the plan of an input of that length; of the newest token of a sequence, false when the memory holds none;
-    // in the layers that have no map of their own
+    // the plan of an input of that length; of the newest token of a sequence, false when the memory holds none
     LLAMA_API bool llama_lampe_get_plan    (const struct llama_context * ctx, int32_t length, struct llama_lampe_plan * plan);
     LLAMA_API bool llama_lampe_get_plan_seq(const struct llama_context * ctx, llama_seq_id seq_id, struct llama_lampe_plan * plan);
-
-    // the plan of an input of that length in one layer, plain RoPE where that sees a sliding window; false when there is no such layer
-    LLAMA_API bool llama_lampe_get_plan_layer(const struct llama_context * ctx, int32_t il, int32_t length, struct llama_lampe_plan * plan);
 
     LLAMA_API enum llama_lampe_path llama_lampe_get_path(const struct llama_context * ctx);
 

@@ -23,18 +23,8 @@ static constexpr size_t LLAMA_LAMPE_SCORES_MAX = 256*1024*1024;
 // llama_lampe_context
 //
 
-static std::vector<llama_lampe_params> lampe_get_maps(const llama_lampe_params & params) {
-    std::vector<llama_lampe_params> res;
-
-    for (uint32_t i_map = 0; i_map <= params.n_layer_maps; ++i_map) {
-        res.push_back(llama_lampe_params_of_map(params, i_map));
-    }
-
-    return res;
-}
-
 llama_lampe_context::llama_lampe_context(const llama_model & model, const llama_cparams & cparams, const llama_lampe_params & params) :
-    model(model), cparams(cparams), active({ params, lampe_get_maps(params), {} }), flash_attn(cparams.flash_attn), auto_fa(cparams.auto_fa) {
+    model(model), cparams(cparams), active({ params, {} }), flash_attn(cparams.flash_attn), auto_fa(cparams.auto_fa) {
     n_pos = GGML_PAD((int32_t) cparams.n_ctx_seq + LLAMA_LAMPE_POS_SLACK, LLAMA_LAMPE_POS_PAD);
 
     const char * scores_max_env = getenv("LLAMA_LAMPE_SCORES_MAX");
@@ -51,9 +41,8 @@ const llama_lampe_params & llama_lampe_context::get_params() const {
 
 llama_lampe_context::settings llama_lampe_context::set_params(const llama_lampe_params & params) {
     llama_lampe_params_check(params);
-    llama_lampe_layers_check(params, model.hparams);
 
-    settings next = { params, lampe_get_maps(params), {} };
+    settings next = { params, {} };
 
     const float magnitude = (float) params.attention_factor;
 
@@ -167,15 +156,7 @@ int32_t llama_lampe_context::get_length(llama_seq_id seq_id, llama_pos pos, int3
     GGML_ABORT("fatal error");
 }
 
-uint32_t llama_lampe_context::n_maps() const {
-    return active.maps.size();
-}
-
-uint32_t llama_lampe_context::get_map(int il) const {
-    return active.params.layer_map[il];
-}
-
-std::vector<llama_lampe_plan> llama_lampe_context::get_plans(const llama_ubatch & ubatch, uint32_t i_map, bool is_swa) const {
+std::vector<llama_lampe_plan> llama_lampe_context::get_plans(const llama_ubatch & ubatch, bool is_swa) const {
     std::vector<llama_lampe_plan> res(ubatch.n_tokens);
 
     for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
@@ -186,19 +167,11 @@ std::vector<llama_lampe_plan> llama_lampe_context::get_plans(const llama_ubatch 
         if (is_swa) {
             res[i] = llama_lampe_plan_identity(length);
         } else {
-            res[i] = i > 0 && res[i - 1].length == length ? res[i - 1] : llama_lampe_params_plan(active.maps[i_map], length);
+            res[i] = i > 0 && res[i - 1].length == length ? res[i - 1] : llama_lampe_params_plan(active.params, length);
         }
     }
 
     return res;
-}
-
-llama_lampe_plan llama_lampe_context::get_plan_layer(int il, int32_t length) const {
-    const auto & hparams = model.hparams;
-
-    const bool is_swa = hparams.swa_type != LLAMA_SWA_TYPE_NONE && hparams.is_swa(il);
-
-    return is_swa ? llama_lampe_plan_identity(length) : llama_lampe_params_plan(active.maps[get_map(il)], length);
 }
 
 float llama_lampe_context::get_magnitude(bool is_swa) const {
@@ -237,10 +210,10 @@ uint32_t llama_lampe_context::n_plans_max(uint32_t n_tokens) const {
     return std::min(res, n_tokens);
 }
 
-llama_lampe_plan llama_lampe_context::get_plan_max(uint32_t i_map, bool is_swa) const {
+llama_lampe_plan llama_lampe_context::get_plan_max(bool is_swa) const {
     const int32_t length = std::min(cparams.n_ctx_seq, active.params.context_length);
 
-    return is_swa ? llama_lampe_plan_identity(length) : llama_lampe_params_plan(active.maps[i_map], length);
+    return is_swa ? llama_lampe_plan_identity(length) : llama_lampe_params_plan(active.params, length);
 }
 
 int64_t llama_lampe_context::n_tokens_block(int64_t n_kv) const {
@@ -260,7 +233,7 @@ uint32_t llama_lampe_context::n_nodes_max(uint32_t n_tokens) const {
     const int64_t n_blocks = n_full + n_plans;                         // see llama_lampe_layout::from_batch()
     const int64_t n_parts  = 2*n_blocks + n_full*n_plans + n_blocks;   // local and tail of each, and the middles
 
-    const int64_t n_nodes  = model.hparams.n_layer()*(16 + 8*n_plans + 8*n_blocks + 8*n_parts) + 4*n_parts*n_maps();
+    const int64_t n_nodes  = model.hparams.n_layer()*(16 + 8*n_plans + 8*n_blocks + 8*n_parts) + 4*n_parts;
 
     if (n_nodes > LLAMA_LAMPE_NODES_MAX) {
         throw llama_lampe_error(format("attention composed of other operators would take %lld of them, more than %lld: "

@@ -16,7 +16,7 @@
 //   NAME(name, required, ...)             a string, one of these; its index is kept
 //   TEXT(name, required, n_max)           a string of at most n_max bytes, not kept
 #define LLAMA_LAMPE_FIELDS(p, U32, F64, NAME, TEXT) \
-    U32 (version, true, 1, 2, false) \
+    U32 (version, true, 1, 1, false) \
     NAME(method, false, LLAMA_LAMPE_METHOD_NAMES) \
     U32 (window, true, 16, 16777216, false) \
     U32 (context_length, true, (int64_t) p.window, 16777216, false) \
@@ -32,10 +32,3 @@
     U32 (length_step, true, 1, 1048576, false) \
     U32 (group_size, false, 1, 16777216, p.method == 0 || p.method == 1 || p.method == 2 || p.method == 4) \
     TEXT(provenance, false, 511)
-
-// version 2: the map of each layer (0: that of the fields above), and of each further map, in arrays whose
-// names begin so
-#define LLAMA_LAMPE_LAYER_MAP    "layer_map"
-#define LLAMA_LAMPE_LAYER_PREFIX "layer_map_"
-
-#define LLAMA_LAMPE_LAYER_FIELDS(U32, F64) U32(local_window) U32(tail_window) F64(max_mapping_length)

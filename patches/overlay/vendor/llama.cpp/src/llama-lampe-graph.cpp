@@ -58,36 +58,27 @@ void llm_graph_input_lampe::build_inputs(ggml_context * ctx, const llama_ubatch 
     n_tokens = ubatch.n_tokens;
     n_stream = cparams.kv_unified ? 1 : ubatch.n_seqs_unq;
 
-    // a sliding window has one map
-    maps.resize(is_swa ? 1 : lampe.n_maps());
-
-    for (uint32_t i = 0; i < maps.size(); ++i) {
-        auto & map = maps[i];
-
-        if (fused) {
-            map.plan = ggml_new_tensor_4d(ctx, GGML_TYPE_I32, GGML_LAMPE_PLAN_SIZE, n_tokens/n_stream, 1, n_stream);
-            ggml_set_input(map.plan);
-            ggml_set_name(map.plan, "lampe_plan");
-        } else {
-            // a graph is reserved before there are positions
-            map.portable.build_inputs(ctx, mctx->has_ubatches() ? get_layout(ubatch, i) :
-                llama_lampe_layout::from_plan(lampe.get_plan_max(i, is_swa), n_kv, n_tokens, n_stream, lampe.n_tokens_block(n_kv*n_stream)));
-        }
-    }
-
     if (fused) {
+        plan = ggml_new_tensor_4d(ctx, GGML_TYPE_I32, GGML_LAMPE_PLAN_SIZE, n_tokens/n_stream, 1, n_stream);
+        ggml_set_input(plan);
+        ggml_set_name(plan, "lampe_plan");
+
         k_pos = ggml_new_tensor_4d(ctx, GGML_TYPE_I32, n_kv, 1, 1, n_stream);
         ggml_set_input(k_pos);
         ggml_set_name(k_pos, "lampe_k_pos");
+    } else {
+        // a graph is reserved before there are positions
+        portable.build_inputs(ctx, mctx->has_ubatches() ? get_layout(ubatch) :
+            llama_lampe_layout::from_plan(lampe.get_plan_max(is_swa), n_kv, n_tokens, n_stream, lampe.n_tokens_block(n_kv*n_stream)));
     }
 }
 
-llama_lampe_layout llm_graph_input_lampe::get_layout(const llama_ubatch & ubatch, uint32_t i_map) const {
+llama_lampe_layout llm_graph_input_lampe::get_layout(const llama_ubatch & ubatch) const {
     std::vector<int32_t> k_pos_data(n_kv*n_stream);
     mctx->get_k_pos(k_pos_data.data(), n_kv);
 
     return llama_lampe_layout::from_batch(
-            lampe.get_plans(ubatch, i_map, is_swa), ubatch.pos, k_pos_data.data(), n_kv, n_tokens, n_stream, lampe.n_tokens_block(n_kv*n_stream), causal);
+            lampe.get_plans(ubatch, is_swa), ubatch.pos, k_pos_data.data(), n_kv, n_tokens, n_stream, lampe.n_tokens_block(n_kv*n_stream), causal);
 }
 
 void llm_graph_input_lampe::set_input(const llama_ubatch * ubatch) {
@@ -96,45 +87,33 @@ void llm_graph_input_lampe::set_input(const llama_ubatch * ubatch) {
         return;
     }
 
+    const auto plans = lampe.get_plans(*ubatch, is_swa);
+
     std::vector<int32_t> k_pos_data(n_kv*n_stream);
     mctx->get_k_pos(k_pos_data.data(), n_kv);
 
-    std::vector<int32_t> plan_data;
-
-    for (uint32_t i_map = 0; i_map < maps.size(); ++i_map) {
-        const auto & map = maps[i_map];
-        if (!map.used) {
-            continue;
-        }
-
-        const auto plans = lampe.get_plans(*ubatch, i_map, is_swa);
-
-        if (!fused) {
-            map.portable.set_inputs(plans, ubatch->pos, k_pos_data.data());
-            continue;
-        }
-
-        plan_data.resize(GGML_LAMPE_PLAN_SIZE*n_tokens);
-
-        for (int64_t i = 0; i < n_tokens; ++i) {
-            int32_t * row = plan_data.data() + GGML_LAMPE_PLAN_SIZE*i;
-
-            row[GGML_LAMPE_PLAN_POS]          = ubatch->pos[i];
-            row[GGML_LAMPE_PLAN_LOCAL_WINDOW] = plans[i].local_window;
-            row[GGML_LAMPE_PLAN_NUM]          = plans[i].num;
-            row[GGML_LAMPE_PLAN_DEN]          = plans[i].den;
-            row[GGML_LAMPE_PLAN_MIDDLE_SHIFT] = plans[i].middle_shift;
-            row[GGML_LAMPE_PLAN_TAIL_START]   = plans[i].tail_start;
-            row[GGML_LAMPE_PLAN_TAIL_SHIFT]   = plans[i].tail_shift;
-            row[GGML_LAMPE_PLAN_LENGTH]       = plans[i].length;
-        }
-
-        ggml_backend_tensor_set(map.plan, plan_data.data(), 0, ggml_nbytes(map.plan));
+    if (!fused) {
+        portable.set_inputs(plans, ubatch->pos, k_pos_data.data());
+        return;
     }
 
-    if (fused) {
-        ggml_backend_tensor_set(k_pos, k_pos_data.data(), 0, ggml_nbytes(k_pos));
+    std::vector<int32_t> plan_data(GGML_LAMPE_PLAN_SIZE*n_tokens);
+
+    for (int64_t i = 0; i < n_tokens; ++i) {
+        int32_t * row = plan_data.data() + GGML_LAMPE_PLAN_SIZE*i;
+
+        row[GGML_LAMPE_PLAN_POS]          = ubatch->pos[i];
+        row[GGML_LAMPE_PLAN_LOCAL_WINDOW] = plans[i].local_window;
+        row[GGML_LAMPE_PLAN_NUM]          = plans[i].num;
+        row[GGML_LAMPE_PLAN_DEN]          = plans[i].den;
+        row[GGML_LAMPE_PLAN_MIDDLE_SHIFT] = plans[i].middle_shift;
+        row[GGML_LAMPE_PLAN_TAIL_START]   = plans[i].tail_start;
+        row[GGML_LAMPE_PLAN_TAIL_SHIFT]   = plans[i].tail_shift;
+        row[GGML_LAMPE_PLAN_LENGTH]       = plans[i].length;
     }
+
+    ggml_backend_tensor_set(plan,  plan_data .data(), 0, ggml_nbytes(plan));
+    ggml_backend_tensor_set(k_pos, k_pos_data.data(), 0, ggml_nbytes(k_pos));
 }
 
 bool llm_graph_input_lampe::can_reuse(const llm_graph_params & params) {
@@ -156,8 +135,8 @@ bool llm_graph_input_lampe::can_reuse(const llm_graph_params & params) {
     res &= n_tokens == params.ubatch.n_tokens;
     res &= n_stream == (params.cparams.kv_unified ? 1 : params.ubatch.n_seqs_unq);
 
-    for (uint32_t i = 0; res && !fused && i < maps.size(); ++i) {
-        res = maps[i].portable.layout == get_layout(params.ubatch, i);
+    if (res && !fused) {
+        res = portable.layout == get_layout(params.ubatch);
     }
 
     return res;
@@ -222,7 +201,6 @@ bool llm_graph_input_lampe::bind(const ggml_tensor * q_cur, const ggml_tensor * 
 
     rope     = llama_lampe_rope::from_op(q_rope);
     this->il = il;
-    i_map    = is_swa ? 0 : lampe.get_map(il);
 
     if (!(rope == llama_lampe_rope::from_op(k_rope))) {
         throw llama_lampe_error(format("LaMPE does not apply to this model: layer %d rotates its queries and keys differently", il));
@@ -233,8 +211,6 @@ bool llm_graph_input_lampe::bind(const ggml_tensor * q_cur, const ggml_tensor * 
 
     rope_ops.insert(q_rope);
     rope_ops.insert(k_rope);
-
-    maps[i_map].used = true;
 
     return true;
 }
@@ -278,7 +254,7 @@ ggml_tensor * llm_graph_input_lampe::build_attn_fused(
           ggml_tensor * sinks,
                 float   kq_scale,
                 float   softcap) const {
-    return ggml_lampe_attn(ctx, q, k, v, kq_mask, maps[i_map].plan, k_pos, lampe.get_rope_table(rope, il, is_swa), sinks, kq_scale, softcap, rope.mode, causal);
+    return ggml_lampe_attn(ctx, q, k, v, kq_mask, plan, k_pos, lampe.get_rope_table(rope, il, is_swa), sinks, kq_scale, softcap, rope.mode, causal);
 }
 
 ggml_tensor * llm_graph_input_lampe::build_attn_portable(
@@ -297,5 +273,5 @@ ggml_tensor * llm_graph_input_lampe::build_attn_portable(
 
     q = ggml_reshape_3d(ctx, ggml_is_contiguous(q) ? q : ggml_cont(ctx, q), q->ne[0], q->ne[1], n_tokens);
 
-    return maps[i_map].portable.build_attn(ctx, q, k, v, { kq_mask, sinks, kq_scale, cap_scale, softcap }, rope, lampe.get_magnitude(is_swa), il);
+    return portable.build_attn(ctx, q, k, v, { kq_mask, sinks, kq_scale, cap_scale, softcap }, rope, lampe.get_magnitude(is_swa), il);
 }

@@ -81,8 +81,8 @@ private:
 
     void build_inputs(ggml_context * ctx, const llama_ubatch & ubatch, const llama_cparams & cparams);
 
-    // what the portable path computes for the batch in hand, in layers of a map
-    llama_lampe_layout get_layout(const llama_ubatch & ubatch, uint32_t i_map) const;
+    // what portable computes for the batch in hand
+    llama_lampe_layout get_layout(const llama_ubatch & ubatch) const;
 
     llama_lampe_context & lampe;
 
@@ -98,23 +98,14 @@ private:
     int64_t n_tokens = 0;
     int64_t n_stream = 0;
 
-    // the layers of one map
-    struct map_input {
-        bool used = false; // otherwise its tensors are not allocated
-
-        ggml_tensor * plan = nullptr; // I32 [GGML_LAMPE_PLAN_SIZE, n_tokens/n_stream, 1, n_stream]
-
-        llama_lampe_portable portable;
-    };
-
-    std::vector<map_input> maps;
-
+    ggml_tensor * plan  = nullptr; // I32 [GGML_LAMPE_PLAN_SIZE, n_tokens/n_stream, 1, n_stream]
     ggml_tensor * k_pos = nullptr; // I32 [n_kv, 1, 1, n_stream]
 
+    llama_lampe_portable portable;
+
     // set by bind(), for the layer in hand
-    llama_lampe_rope rope  = {};
-    int              il    = -1;
-    uint32_t         i_map = 0;
+    llama_lampe_rope rope = {};
+    int              il   = -1;
 
     std::unordered_set<const ggml_tensor *> rope_ops;
 };

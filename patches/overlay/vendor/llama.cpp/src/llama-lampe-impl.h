@@ -63,12 +63,6 @@ static constexpr int32_t LLAMA_LAMPE_NO_LIMIT = INT32_MAX;
 // throws llama_lampe_error when a value is out of range
 void llama_lampe_params_check(const llama_lampe_params & params);
 
-// throws llama_lampe_error when a layer that has a map of its own does not exist or sees a sliding window
-void llama_lampe_layers_check(const llama_lampe_params & params, const llama_hparams & hparams);
-
-// the parameters of the layers with a map, 0 for those with none of their own: as if all layers were such
-llama_lampe_params llama_lampe_params_of_map(const llama_lampe_params & params, uint32_t i_map);
-
 // plain RoPE: every position as it is
 llama_lampe_plan llama_lampe_plan_identity(int32_t length);
 
@@ -153,8 +147,6 @@ public:
     struct settings {
         llama_lampe_params params;
 
-        std::vector<llama_lampe_params> maps; // [1 + n_layer_maps], see llama_lampe_params_of_map()
-
         std::vector<std::shared_ptr<rope_table>> rope_tables;
     };
 
@@ -173,15 +165,8 @@ public:
     // returns true when the tables had to grow, so that no graph built before may be used again
     bool begin_batch(const llama_batch_allocr & balloc);
 
-    // the maps that layers have, and which one a layer has
-    uint32_t n_maps() const;
-    uint32_t get_map(int il) const;
-
     // the plan of each token of the ubatch; in layers that see a sliding window only, the identity
-    std::vector<llama_lampe_plan> get_plans(const llama_ubatch & ubatch, uint32_t i_map, bool is_swa) const;
-
-    // the plan of an input in a layer
-    llama_lampe_plan get_plan_layer(int il, int32_t length) const;
+    std::vector<llama_lampe_plan> get_plans(const llama_ubatch & ubatch, bool is_swa) const;
 
     // what multiplies cos and sin of queries and keys
     float get_magnitude(bool is_swa) const;
@@ -190,7 +175,7 @@ public:
     bool get_plan_seq(const llama_memory_i & memory, llama_seq_id seq_id, llama_lampe_plan & plan) const;
 
     // the plan of the longest input that fits
-    llama_lampe_plan get_plan_max(uint32_t i_map, bool is_swa) const;
+    llama_lampe_plan get_plan_max(bool is_swa) const;
 
     // the portable path takes the tokens in blocks of this many, to bound the memory for their scores
     int64_t n_tokens_block(int64_t n_kv) const;

@@ -120,40 +120,6 @@ public:
         }
     }
 
-    // an array of whole numbers of any width
-    std::vector<int64_t> get_arr_int(const std::string & name) const {
-        const int64_t id = find_arr(name);
-
-        const gguf_type type = gguf_get_arr_type(ml.metadata, id);
-        const size_t    n    = gguf_get_arr_n   (ml.metadata, id);
-
-        switch (type) {
-            case GGUF_TYPE_UINT8:  return as_vector<uint8_t,  int64_t>(id, n);
-            case GGUF_TYPE_INT8:   return as_vector<int8_t,   int64_t>(id, n);
-            case GGUF_TYPE_UINT16: return as_vector<uint16_t, int64_t>(id, n);
-            case GGUF_TYPE_INT16:  return as_vector<int16_t,  int64_t>(id, n);
-            case GGUF_TYPE_UINT32: return as_vector<uint32_t, int64_t>(id, n);
-            case GGUF_TYPE_INT32:  return as_vector<int32_t,  int64_t>(id, n);
-            case GGUF_TYPE_INT64:  return as_vector<int64_t,  int64_t>(id, n);
-            case GGUF_TYPE_UINT64: return as_vector<uint64_t, int64_t>(id, n); // those beyond INT64_MAX are negative, and refused
-            default: throw wrong_type(name.c_str(), "an array of whole numbers");
-        }
-    }
-
-    // an array of f32 or f64
-    std::vector<double> get_arr_f64(const std::string & name) const {
-        const int64_t id = find_arr(name);
-
-        const gguf_type type = gguf_get_arr_type(ml.metadata, id);
-        const size_t    n    = gguf_get_arr_n   (ml.metadata, id);
-
-        switch (type) {
-            case GGUF_TYPE_FLOAT32: return as_vector<float,  double>(id, n);
-            case GGUF_TYPE_FLOAT64: return as_vector<double, double>(id, n);
-            default: throw wrong_type(name.c_str(), "an array of numbers (f32 or f64)");
-        }
-    }
-
     // a misspelt key would be ignored in silence
     void check_keys(const std::vector<std::string> & names) const {
         const auto check = [&](const std::string & key) {
@@ -170,32 +136,7 @@ public:
         }
     }
 
-    bool is_override(const char * name) const {
-        return find_override(name) != nullptr;
-    }
-
 private:
-    int64_t find_arr(const std::string & name) const {
-        if (find_override(name)) {
-            throw llama_lampe_error(format("LaMPE metadata %s%s cannot be an override: set the maps of layers when the model is open", prefix.c_str(), name.c_str()));
-        }
-
-        const int64_t id = find_key(name, true);
-
-        if (gguf_get_kv_type(ml.metadata, id) != GGUF_TYPE_ARRAY) {
-            throw wrong_type(name.c_str(), "an array");
-        }
-
-        return id;
-    }
-
-    template <typename T, typename R>
-    std::vector<R> as_vector(int64_t id, size_t n) const {
-        const T * data = static_cast<const T *>(gguf_get_arr_data(ml.metadata, id));
-
-        return { data, data + n };
-    }
-
     // nullptr when it is missing
     const char * get_str(const char * name, bool required) const {
         if (const auto * ovrd = find_override(name)) {
@@ -220,17 +161,17 @@ private:
         return key.compare(0, prefix.size(), prefix) == 0;
     }
 
-    const llama_model_kv_override * find_override(const std::string & name) const {
+    const llama_model_kv_override * find_override(const char * name) const {
         const auto it = ml.kv_overrides.find(prefix + name);
 
         return it == ml.kv_overrides.end() ? nullptr : &it->second;
     }
 
-    int64_t find_key(const std::string & name, bool required) const {
+    int64_t find_key(const char * name, bool required) const {
         const int64_t id = gguf_find_key(ml.metadata, (prefix + name).c_str());
 
         if (id < 0 && required) {
-            throw llama_lampe_error(format("LaMPE metadata %s%s is missing: convert the model again", prefix.c_str(), name.c_str()));
+            throw llama_lampe_error(format("LaMPE metadata %s%s is missing: convert the model again", prefix.c_str(), name));
         }
 
         return id;
@@ -295,53 +236,6 @@ static const char * lampe_why_not(const llama_model & model, const llama_hparams
     return all_swa ? "all of its layers see a sliding window only" : nullptr;
 }
 
-static void lampe_read_layers(const lampe_reader & reader, llama_lampe_params & params, uint32_t n_layer) {
-    const auto check_n = [](const std::string & name, size_t n, size_t n_expected, const char * of) {
-        if (n != n_expected) {
-            throw llama_lampe_error(format("LaMPE metadata %s has %zu values: it must have %zu, one for each %s", name.c_str(), n, n_expected, of));
-        }
-    };
-
-    // of a name, one value for each map
-    const auto check_maps = [&](const std::string & name, size_t n) {
-        if (params.n_layer_maps == 0) {
-            if (n < 1 || n > LLAMA_LAMPE_MAX_LAYER_MAPS) {
-                throw llama_lampe_error(format("LaMPE metadata %s has %zu values: it must have 1 to %d, one for each map", name.c_str(), n, LLAMA_LAMPE_MAX_LAYER_MAPS));
-            }
-            params.n_layer_maps = n;
-        }
-        check_n(name, n, params.n_layer_maps, "map");
-    };
-
-    const auto as_u32 = [](const std::string & name, int64_t val, int64_t max) {
-        if (val < 0 || val > max) {
-            throw llama_lampe_error(format("LaMPE metadata %s has %" PRId64 ": it must have whole numbers from 0 to %" PRId64, name.c_str(), val, max));
-        }
-        return (uint32_t) val;
-    };
-
-#define READ_MAPS(field, get, as) { \
-        const std::string name = LLAMA_LAMPE_LAYER_PREFIX #field; \
-        const auto vals = reader.get(name); \
-        check_maps(name, vals.size()); \
-        for (size_t i = 0; i < vals.size(); ++i) { \
-            params.layer_maps[i].field = as; \
-        } \
-    }
-#define READ_MAPS_U32(field) READ_MAPS(field, get_arr_int, as_u32(name, vals[i], UINT32_MAX))
-#define READ_MAPS_F64(field) READ_MAPS(field, get_arr_f64, vals[i])
-
-    LLAMA_LAMPE_LAYER_FIELDS(READ_MAPS_U32, READ_MAPS_F64)
-
-    const auto layer_map = reader.get_arr_int(LLAMA_LAMPE_LAYER_MAP);
-
-    check_n(LLAMA_LAMPE_LAYER_MAP, layer_map.size(), n_layer, "layer of the model");
-
-    for (uint32_t il = 0; il < n_layer; ++il) {
-        params.layer_map[il] = as_u32(LLAMA_LAMPE_LAYER_MAP, layer_map[il], params.n_layer_maps);
-    }
-}
-
 void llama_lampe_load_hparams(llama_model_loader & ml, const llama_model & model, llama_hparams & hparams) {
     llama_lampe_error_clear();
 
@@ -362,9 +256,8 @@ void llama_lampe_load_hparams(llama_model_loader & ml, const llama_model & model
 
     // the fields of other versions are not known
     reader.get_u32("version", params.version, true);
-    if (params.version != LLAMA_LAMPE_VERSION && params.version != LLAMA_LAMPE_VERSION_LAYERS) {
-        throw llama_lampe_error(format("LaMPE version is %u: this build reads the versions %d and %d",
-                    params.version, LLAMA_LAMPE_VERSION, LLAMA_LAMPE_VERSION_LAYERS));
+    if (params.version != LLAMA_LAMPE_VERSION) {
+        throw llama_lampe_error(format("LaMPE metadata has version %u, and this build reads version %d: convert the model again", params.version, LLAMA_LAMPE_VERSION));
     }
 
 #define READ_U32( name, required, ...) reader.get_u32(#name, params.name, required);
@@ -376,35 +269,16 @@ void llama_lampe_load_hparams(llama_model_loader & ml, const llama_model & model
 
 #define FIELD_NAME(name, ...) #name,
 
-    std::vector<std::string> names = {
+    reader.check_keys({
         LLAMA_LAMPE_FIELDS(params, FIELD_NAME, FIELD_NAME, FIELD_NAME, FIELD_NAME)
         "padding", // the converter fills up room with it
-    };
-
-    const bool has_layers = params.version == LLAMA_LAMPE_VERSION_LAYERS;
-
-    // version 1 as an override leaves out what the file says of single layers
-    if (has_layers || reader.is_override("version")) {
-#define LAYER_FIELD_NAME(name) names.push_back(LLAMA_LAMPE_LAYER_PREFIX #name);
-
-        LLAMA_LAMPE_LAYER_FIELDS(LAYER_FIELD_NAME, LAYER_FIELD_NAME)
-
-        names.push_back(LLAMA_LAMPE_LAYER_MAP);
-    }
-
-    reader.check_keys(names);
-
-    if (has_layers) {
-        lampe_read_layers(reader, params, hparams.n_layer_all);
-    }
+    });
 
     llama_lampe_params_check(params);
 
     if (const char * why = lampe_why_not(model, hparams)) {
         throw llama_lampe_error(format("LaMPE does not apply to this model (architecture %s): %s", arch.c_str(), why));
     }
-
-    llama_lampe_layers_check(params, hparams);
 
     hparams.lampe       = params;
     hparams.n_ctx_train = params.context_length;
@@ -413,11 +287,4 @@ void llama_lampe_load_hparams(llama_model_loader & ml, const llama_model & model
             LLAMA_LAMPE_METHODS[params.method], params.window, params.context_length, params.local_window, params.tail_window);
     LLAMA_LOG_INFO("%s: max_mapping_length = %g, slope = %g, offset = %g, length_policy = %s, length_step = %u\n", __func__,
             params.max_mapping_length, params.slope, params.offset, LLAMA_LAMPE_LENGTH_POLICIES[params.length_policy], params.length_step);
-
-    for (uint32_t i = 0; i < params.n_layer_maps; ++i) {
-        const auto & map = params.layer_maps[i];
-
-        LLAMA_LOG_INFO("%s: %d layers have local_window = %u, tail_window = %u, max_mapping_length = %g\n", __func__,
-                (int) std::count(std::begin(params.layer_map), std::end(params.layer_map), i + 1), map.local_window, map.tail_window, map.max_mapping_length);
-    }
 }

@@ -1,7 +1,6 @@
 #include "llama-lampe-impl.h"
 #include "llama-lampe-fields.h"
 
-#include "llama-hparams.h"
 #include "llama-impl.h"
 
 #include "ggml-lampe.h"
@@ -27,75 +26,17 @@ static void check_f64(const char * name, double value, double min, double max) {
     }
 }
 
-static void check_fields(const llama_lampe_params & params) {
+void llama_lampe_params_check(const llama_lampe_params & params) {
+    if (params.version != LLAMA_LAMPE_VERSION) {
+        throw llama_lampe_error(format("LaMPE version is %u: this build reads version %d", params.version, LLAMA_LAMPE_VERSION));
+    }
+
 #define CHECK_U32( name, required, ...) check_u32(#name, params.name, __VA_ARGS__);
 #define CHECK_F64( name, required, ...) check_f64(#name, params.name, __VA_ARGS__);
 #define CHECK_NAME(name, required, ...) check_u32(#name, params.name, 0, std::vector<const char *>{ __VA_ARGS__ }.size() - 1, false);
 #define CHECK_TEXT(...)
 
     LLAMA_LAMPE_FIELDS(params, CHECK_U32, CHECK_F64, CHECK_NAME, CHECK_TEXT)
-}
-
-llama_lampe_params llama_lampe_params_of_map(const llama_lampe_params & params, uint32_t i_map) {
-    llama_lampe_params res = params;
-
-    res.version      = LLAMA_LAMPE_VERSION;
-    res.n_layer_maps = 0;
-
-    std::fill(std::begin(res.layer_maps), std::end(res.layer_maps), llama_lampe_layer_map{});
-    std::fill(std::begin(res.layer_map),  std::end(res.layer_map),  0);
-
-    if (i_map > 0) {
-#define TAKE(name) res.name = params.layer_maps[i_map - 1].name;
-
-        LLAMA_LAMPE_LAYER_FIELDS(TAKE, TAKE)
-    }
-
-    return res;
-}
-
-void llama_lampe_params_check(const llama_lampe_params & params) {
-    check_fields(params);
-
-    if (params.n_layer_maps > LLAMA_LAMPE_MAX_LAYER_MAPS) {
-        throw llama_lampe_error(format("LaMPE has maps of %u groups of layers: it must be at most %d", params.n_layer_maps, LLAMA_LAMPE_MAX_LAYER_MAPS));
-    }
-    if (params.version != (params.n_layer_maps > 0 ? LLAMA_LAMPE_VERSION_LAYERS : LLAMA_LAMPE_VERSION)) {
-        throw llama_lampe_error(format("LaMPE version is %u: version %d has maps of single layers, and version %d has none",
-                    params.version, LLAMA_LAMPE_VERSION_LAYERS, LLAMA_LAMPE_VERSION));
-    }
-
-    std::array<bool, LLAMA_LAMPE_MAX_LAYER_MAPS + 1> used = {};
-
-    for (uint32_t i_map : params.layer_map) {
-        if (i_map > params.n_layer_maps) {
-            throw llama_lampe_error(format("LaMPE layer_map has %u: it must be at most %u, the number of maps", i_map, params.n_layer_maps));
-        }
-        used[i_map] = true;
-    }
-
-    for (uint32_t i_map = 1; i_map <= params.n_layer_maps; ++i_map) {
-        if (!used[i_map]) {
-            throw llama_lampe_error(format("LaMPE layer_map has no layer with map %u: leave that map out", i_map));
-        }
-        check_fields(llama_lampe_params_of_map(params, i_map));
-    }
-}
-
-void llama_lampe_layers_check(const llama_lampe_params & params, const llama_hparams & hparams) {
-    static_assert(LLAMA_LAMPE_MAX_LAYERS == LLAMA_MAX_LAYERS, "a map for each layer");
-
-    for (uint32_t il = 0; il < LLAMA_LAMPE_MAX_LAYERS; ++il) {
-        if (params.layer_map[il] == 0) {
-            continue;
-        }
-        if (il >= hparams.n_layer()) {
-            throw llama_lampe_error(format("LaMPE has a map for layer %u: this model has the layers 0 to %u", il, hparams.n_layer() - 1));
-        }
-        if (hparams.swa_type != LLAMA_SWA_TYPE_NONE && hparams.is_swa(il)) {
-            throw llama_lampe_error(format("LaMPE has a map for layer %u: this model's layer sees a sliding window only, whose positions stay as they are", il));
-        }
-    }
 }
 
 //

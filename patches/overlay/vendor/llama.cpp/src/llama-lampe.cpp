@@ -171,17 +171,6 @@ bool llama_lampe_get_plan(const llama_context * ctx, int32_t length, llama_lampe
     return true;
 }
 
-bool llama_lampe_get_plan_layer(const llama_context * ctx, int32_t il, int32_t length, llama_lampe_plan * plan) {
-    const auto * lampe = ctx->get_cparams().lampe;
-    if (!lampe || length < 1 || il < 0 || (uint32_t) il >= ctx->get_model().hparams.n_layer()) {
-        return false;
-    }
-
-    *plan = lampe->get_plan_layer(il, length);
-
-    return true;
-}
-
 bool llama_lampe_get_plan_seq(const llama_context * ctx, llama_seq_id seq_id, llama_lampe_plan * plan) {
     const auto * lampe = ctx->get_cparams().lampe;
 
