@@ -88,11 +88,16 @@ class MissingLibrary(LampeError):
 
 
 def _records(kind: str, data: bytes, name: str) -> Iterator[dict[str, Any]]:
-    with tempfile.TemporaryFile() as file:
-        file.write(data)
-        file.flush()
-        os.lseek(file.fileno(), 0, os.SEEK_SET)
-        process = _start(kind, file.fileno(), name)
+    try:
+        with tempfile.TemporaryFile() as file:
+            file.write(data)
+            file.flush()
+            os.lseek(file.fileno(), 0, os.SEEK_SET)
+            process = _start(kind, file.fileno(), name)
+    except OSError as error:
+        raise LampeError(f"cannot hand {name} to what reads it: {error.strerror}; a temporary file "
+                         "takes as much as the document: free some space, or name a folder with "
+                         "some in $TMPDIR") from None
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_hand_on, args=(process, lines), daemon=True).start()
     ended = False

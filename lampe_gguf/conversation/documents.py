@@ -144,6 +144,8 @@ def read_documents(
             raise UsageError("standard input (-) can be read only once")
         return [read_document(name) for name in listed]
     gathered = gather(names)
+    for closed in gathered.closed:
+        on_note(f"not read: {closed}")
     documents: list[Document] = []
     failed: list[LampeError] = []
     n_files = len(gathered.files)

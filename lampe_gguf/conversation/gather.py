@@ -8,7 +8,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..errors import LampeError, UsageError
 from ..shown import shown
@@ -34,11 +34,13 @@ class Gathered:
     """The files, and how many of the folders' were left: those hidden, and those without text.
 
     A hidden folder counts as one.
+    closed  folders within one that may not be looked into
     """
 
     files: list[Found]
     hidden: int = 0
     binary: int = 0
+    closed: list[str] = field(default_factory=list)
 
     def said(self) -> str | None:
         """A sentence about those, None where there are none."""
@@ -66,7 +68,7 @@ def gather(names: Iterable[str]) -> Gathered:
             _add_matches(found, name)
         else:
             found.files.append(Found(name, shown(name)))
-    return Gathered(_each_once(found.files), found.hidden, found.binary)
+    return replace(found, files=_each_once(found.files))
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
@@ -93,7 +95,7 @@ def _add_matches(found: Gathered, pattern: str) -> None:
 def _add_folder(found: Gathered, folder: str) -> None:
     before = len(found.files)
     hidden = binary = 0
-    for path in _walk(folder):
+    for path in _walk(folder, found.closed):
         inside = os.path.relpath(path, folder)
         if any(part.startswith(".") for part in inside.split(os.sep)):
             hidden += 1
@@ -114,12 +116,17 @@ def _add_folder(found: Gathered, folder: str) -> None:
         raise LampeError(f"the folder {shown(folder)} has no documents{inside}; give one that has")
 
 
-def _walk(folder: str) -> Iterator[str]:
-    """The files of a folder and of those in it, and hidden folders; no link to one is followed."""
+def _walk(folder: str, closed: list[str]) -> Iterator[str]:
+    """The files of a folder and of those in it, and hidden folders; no link to one is followed.
+
+    closed  gets a sentence for each folder in it that cannot be read
+    """
 
     def fail(error: OSError) -> None:
+        what = f"cannot read the folder {shown(error.filename)}: {error.strerror}"
         if error.filename == folder:
-            raise LampeError(f"cannot read the folder {shown(folder)}: {error.strerror}")
+            raise LampeError(what)
+        closed.append(what)
 
     for place, folders, files in os.walk(folder, onerror=fail):
         hidden = [each for each in folders if each.startswith(".")]

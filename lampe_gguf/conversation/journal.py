@@ -33,6 +33,7 @@ from .kept import (
     Conversation,
     check_version,
     fingerprint,
+    moment,
     reference,
     referred,
 )
@@ -336,15 +337,14 @@ def _replay(data: bytes, path: Path) -> tuple[Conversation, set[str], int]:
             value = json.loads(line)
             if number == 1:
                 check_version(value, str(path))
-                found.started = float(value["started"])
+                found.started = moment(value["started"])
             else:
                 _take(found, value, texts)
         except WRONG:
             if number < len(lines) or number == 1 or is_torn:
-                raise LampeError(
-                    f"the chat {path} is damaged in line {number}; what comes before is whole: "
-                    "keep those lines alone to go on from there"
-                ) from None
+                way = ("what comes before is whole: keep those lines alone to go on from there"
+                       if number > 2 else "there is nothing before it to go on from")
+                raise LampeError(f"the chat {path} is damaged in line {number}; {way}") from None
             end -= len(line) + 1
             is_torn = True
     if not lines:

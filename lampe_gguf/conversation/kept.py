@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -132,12 +133,23 @@ def from_json(value: Any, name: str) -> Conversation:
             referred(value["pending"], texts),
             None if value["unsent"] is None else str(value["unsent"]),
             Setting.from_json(value) if "model" in value else None,
-            float(value.get("started", 0.0)),
+            moment(value.get("started", 0.0)),
         )
     except WRONG:
         raise LampeError(
             f"{shown(name)} is no saved conversation; give a file that /save wrote"
         ) from None
+
+
+def moment(value: Any) -> float:
+    """Seconds since 1970, raises one of WRONG for what no clock shows."""
+    seconds = float(value)
+    try:
+        time.localtime(seconds)
+        time.gmtime(seconds)
+    except OSError as error:
+        raise ValueError(value) from error
+    return seconds
 
 
 def check_version(value: Mapping[str, Any], name: str) -> None:

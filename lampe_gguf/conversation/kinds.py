@@ -28,7 +28,9 @@ MIMETYPES = {
 PICTURES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"GIF8")
 MARKS = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16",
          b"\xfe\xff": "utf-16"}  # of the byte order, the longer ones first
-HTML = re.compile(rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype\s+html|html)\b",
+# a comment ends at the first "-->": else many of them would be divided in all ways that there are
+HTML = re.compile(rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--(?:(?!-->).)*-->\s*)*"
+                  rb"<(!doctype\s+html|html)\b",
                   re.IGNORECASE | re.DOTALL)
 BEGIN = 4096  # bytes at the start that tell a kind
 

@@ -13,7 +13,7 @@ from ..container import paths
 from ..errors import LampeError, UsageError
 from ..shown import shown
 from .journal import SUFFIX, TEXT, Journal, OnNote, is_journal, open_alone, read_journal
-from .kept import WRONG, Conversation, from_json
+from .kept import WRONG, Conversation, from_json, moment
 
 LAST = "last"
 LOCATION = "LAMPE_GGUF_CHATS"
@@ -98,7 +98,7 @@ def _entry(path: Path, last: float) -> Entry:
     except WRONG:
         damage = "is damaged"
     try:
-        started, values = float(values[0]["started"]), values[1:]
+        started, values = moment(values[0]["started"]), values[1:]
         said = [each for each in values if each["event"] == "said"]
         documents = [str(one["name"]) for each in values if each["event"] in ("said", "pending")
                      for one in each["documents"]]

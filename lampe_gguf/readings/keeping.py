@@ -71,8 +71,19 @@ class Readings:
         return cls() if given is True else cls(Path(given))
 
     def entries(self) -> list[Reading]:
-        """All that is kept, the one used last first."""
-        return self.store.entries()
+        """All that is kept, the one used last first; LampeError where the folder is unreadable."""
+        try:
+            return self.store.entries()
+        except OSError as error:
+            raise LampeError(f"cannot list the readings in {self.folder}: {error.strerror}; give "
+                             f"another folder by ${limit.FOLDER}, or change its permissions"
+                             ) from None
+
+    def found(self) -> list[Reading]:
+        """As entries(); none where the folder cannot be read, which keep() says."""
+        with contextlib.suppress(OSError):
+            return self.store.entries()
+        return []
 
     def remove(self, what: str) -> list[Reading]:
         """Remove the entry of an id, or "all"; those that were. UsageError where there is none."""
@@ -104,7 +115,7 @@ class Readings:
         if len(wanted) - has < self.least:
             return 0
         self.store.clean()
-        if not self.entries():
+        if not self.found():
             return 0
         key = _key(llm)
         for entry, n_same, its_tokens in self._candidates(llm, key, wanted):
@@ -142,7 +153,7 @@ class Readings:
             )
         except (OSError, LampeError) as error:
             self.on_note(f"what was read is not kept: {reason(error)}; the folder is "
-                         f"{self.folder}")
+                         f"{self.folder} (${limit.FOLDER} names another)")
             return None
         if not is_cuttable(llm):
             # what no window reaches any more is not in the file: go on from what others will have,
@@ -162,17 +173,25 @@ class Readings:
     ) -> list[tuple[Reading, int, list[int]]]:
         """Entries of a key, the tokens that each shares with a prompt and its own; best first."""
         found = []
-        for entry in self.entries() if key is not None else ():
+        for entry in self.found() if key is not None else ():
             if entry.key != key or entry.tokens > llm.n_ctx():
                 continue
             with self.store.opened(entry) as fd:
-                its_tokens = None if fd is None else state.tokens_in(fd, entry.bytes)
+                if fd is None:
+                    continue
+                its_tokens = state.tokens_in(fd, entry.bytes)
             if its_tokens is None or len(its_tokens) != entry.tokens:
+                self._remove_damaged(entry)
                 continue
             n_same = shared(its_tokens, wanted)
             if n_same == entry.tokens or is_cuttable(llm, entry.tokens):
                 found.append((entry, n_same, its_tokens.tolist()))
         return sorted(found, key=lambda each: -each[1])
+
+    def _remove_damaged(self, entry: Reading) -> None:
+        self.on_note(f"the kept reading {entry.id} is damaged; it is removed and read anew")
+        with contextlib.suppress(OSError):
+            self.store.remove(entry)
 
     def _load(
         self, llm: LampeLlama, entry: Reading, tokens: list[int], n_wanted: int
@@ -187,9 +206,7 @@ class Readings:
             if fd is None:
                 return False
             if not self.store.is_whole(entry, fd, verified):
-                self.on_note(f"the kept reading {entry.id} is damaged; it is removed and read anew")
-                with contextlib.suppress(OSError):
-                    self.store.remove(entry)
+                self._remove_damaged(entry)
                 return False
             # the very file that was looked at, whatever its name is of by now
             same = Path(f"/proc/self/fd/{fd}")

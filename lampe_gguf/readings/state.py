@@ -91,10 +91,14 @@ def read_state(llm: LampeLlama, path: str | os.PathLike[str], tokens: Sequence[i
 
 def tokens_in(fd: int, size: int) -> npt.NDArray[np.int32] | None:
     """The tokens of an open file of `size` bytes, None where it cannot be a state."""
-    magic, version, count = np.frombuffer(os.pread(fd, HEAD, 0).ljust(HEAD, b"\0"), "<u4").tolist()
-    if (magic, version) != (MAGIC, VERSION) or HEAD + 4 * count > size:
+    try:
+        head = os.pread(fd, HEAD, 0).ljust(HEAD, b"\0")
+        magic, version, count = np.frombuffer(head, "<u4").tolist()
+        if (magic, version) != (MAGIC, VERSION) or HEAD + 4 * count > size:
+            return None
+        data = os.pread(fd, 4 * count, HEAD)
+    except OSError:  # a bad sector
         return None
-    data = os.pread(fd, 4 * count, HEAD)
     return np.frombuffer(data, "<i4") if len(data) == 4 * count else None
 
 

@@ -14,16 +14,18 @@ import json
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ..container import paths
 from ..container.atomic import NewFiles
 from ..container.copying import write_all
 from ..container.leftovers import remove_leftovers
-from ..errors import LampeError
+from ..errors import LampeError, UsageError
 from .checksum import checksum
 
 FORMAT = 1
@@ -70,10 +72,13 @@ class Store:
         self.folder = folder
 
     def entries(self) -> list[Reading]:
-        """All of them, the one used last first. What is no entry is left out."""
+        """All of them, the one used last first. What is no entry is left out.
+
+        None where there is no folder; OSError where it cannot be read.
+        """
         try:
             names = [name for name in os.listdir(self.folder) if name.endswith(FACTS)]
-        except OSError:
+        except FileNotFoundError:
             return []
         found = [entry for name in names if (entry := self._facts(name.removesuffix(FACTS)))]
         return sorted(found, key=lambda entry: -entry.used)
@@ -94,8 +99,8 @@ class Store:
         Whoever removes it meanwhile removes the name alone.
         """
         fd = None
-        with contextlib.suppress(OSError):
-            fd = os.open(self.path(entry), os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        with contextlib.suppress(OSError, UsageError):
+            fd = paths.open_regular(self.path(entry))
         try:
             yield fd
         finally:
@@ -186,17 +191,18 @@ class Store:
             os.chmod(self.folder, 0o700)  # made by hand, or by a careless copy
 
     def _facts(self, number: str) -> Reading | None:
-        """An entry whose facts are whole, and whose state is there at its length."""
+        """An entry whose facts are whole, and whose state is there."""
         if not _is_id(number):
             return None
         path = self.folder / (number + FACTS)
         try:
-            with open(path, "rb") as file:
+            with open(paths.open_regular(path), "rb") as file:
                 data = file.read(MOST_FACTS)
                 used = os.fstat(file.fileno()).st_mtime
-            if os.stat(self.folder / (number + STATE)).st_size <= 0:
-                return None
-        except OSError:
+            state = os.stat(self.folder / (number + STATE))
+        except (OSError, UsageError):  # which is for a pipe: reading would wait for ever
+            return None
+        if not stat.S_ISREG(state.st_mode) or not state.st_size:
             return None
         return _decode(data, number, used)
 

@@ -172,7 +172,7 @@ class Slots:
             os.close(target)
 
     def _entries(self) -> list[Reading]:
-        return [entry for entry in self._readings.entries() if entry.key == self._key]
+        return [entry for entry in self._readings.found() if entry.key == self._key]
 
     def _act(self, slot: int, action: str, name: str) -> None:
         self._ask(f"/slots/{slot}?action={action}", {"filename": name})

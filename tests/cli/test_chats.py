@@ -179,3 +179,21 @@ def test_a_disk_that_takes_no_more_is_said_once(model: Path, book: Path, place: 
     assert done.stderr.count("from here on it is not kept") == 1, done.stderr
     assert len(answers(done.stdout)) == 5
     assert [turn.line for turn in read_journal(only(place)).turns] == ["one"]
+
+
+@pytest.mark.parametrize("started", ["1e300", "NaN", '"x"'])
+def test_a_time_that_no_clock_shows_is_damage(
+    place: Path, tmp_path: Path, started: str
+) -> None:
+    head = f'{{"format": "lampe-gguf chat", "version": 1, "started": {started}'
+    place.mkdir()
+    (place / "a.jsonl").write_text(head + "}\n")
+    assert "(is damaged)" in call("chats").stdout
+    for option in (["--show", "a"], ["--show", "a", "--json"]):
+        done = call("chats", *option)
+        assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+        assert "is damaged in line 1; there is nothing before it to go on from" in done.stderr
+    saved = tmp_path / "saved.json"
+    saved.write_text(head + ', "documents": {}, "turns": [], "pending": [], "unsent": null}')
+    done = call("chats", "--show", saved)
+    assert done.returncode == 1 and "is no saved conversation" in done.stderr

@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 from conftest import PROGRAM, call, tiny_config
 from made_documents import LOCKED_PDF, archive, docx, epub, odt, paragraph, pdf
+from time_limit import time_limit
 
 from lampe_gguf import Document, LampeError
 from lampe_gguf.conversation import aside, extract
 from lampe_gguf.conversation.documents import CITE, as_message, read_document
+from lampe_gguf.conversation.kinds import kind_of
 
 TABLE = (f"<w:tbl><w:tr><w:tc>{paragraph('tea')}</w:tc><w:tc>{paragraph('2')}</w:tc></w:tr>"
          f"<w:tr><w:tc>{paragraph('milk')}</w:tc><w:tc>{paragraph('3')}</w:tc></w:tr></w:tbl>")
@@ -247,3 +249,24 @@ def test_ask_and_chat_say_what_they_read(tiny: Callable[..., Path], tmp_path: Pa
             [*PROGRAM, "ask", str(model), "?", "--doc", "-", "--max-tokens", "2"],
             stdin=file, capture_output=True, text=True)
     assert piped.returncode == 0 and "standard input: 2 pages" in piped.stderr
+
+
+def test_many_comments_before_a_text_cost_no_time(tmp_path: Path) -> None:
+    for data, kind in ((b"<!-- a -->\n" * 300 + b"# Hi", "text"),
+                       (b"<!-- a --> <!-- <b> -->\n" * 20 + b"<!DOCTYPE html>", "html"),
+                       (b"<!--" * 1000, "text")):
+        with time_limit(10):
+            assert kind_of(data, "notes.md") == kind
+
+
+def test_a_disk_without_room_for_a_copy_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(aside.tempfile, "TemporaryFile", full)
+    path = tmp_path / "a.html"
+    path.write_text("<html>text</html>")
+    with pytest.raises(LampeError, match=r"a\.html .*No space left on device; .*\$TMPDIR"):
+        Document.read(path)

@@ -115,3 +115,20 @@ def test_a_folder_for_ask_and_a_library(tiny: Callable[..., Path], folder: Path)
     assert done.returncode == 0 and "not read: cut.pdf is damaged" in done.stderr
     done = call("chat", model, "--max-tokens", 2, stdin=f"/doc {folder}\n?\n")
     assert "docs goes along with your next message" in done.stdout
+
+
+def test_a_folder_within_that_is_closed_is_said(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if os.path.basename(path) == "sub":  # a mode does not stop root
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    notes: list[str] = []
+    found = read_documents([str(folder)], to_ask=True, on_note=notes.append)
+    assert [each.name for each in found] == IN_ORDER[:-1]
+    assert notes[0] == f"not read: cannot read the folder {folder}/sub: Permission denied"

@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 from conftest import tiny_config
 from reading_models import NEXT, TOKENS
+from time_limit import time_limit
 
 from lampe_gguf.backend.llama import LampeLlama
-from lampe_gguf.errors import UsageError
+from lampe_gguf.errors import LampeError, UsageError
 from lampe_gguf.readings import limit, store
 from lampe_gguf.readings.keeping import Readings
 from lampe_gguf.readings.store import Reading, Store
@@ -208,7 +209,8 @@ def test_a_full_disk_loses_the_entry_alone(
     else:
         monkeypatch.setattr(os, "fsync", refuse)
     assert kept.keep(llm) is None
-    assert said == [f"what was read is not kept: the disk is full; the folder is {kept.folder}"]
+    assert said == [f"what was read is not kept: the disk is full; the folder is {kept.folder} "
+                    "($LAMPE_GGUF_CACHE names another)"]
     assert sorted(os.listdir(path.parent)) == before
     llm.eval(NEXT)
 
@@ -325,3 +327,47 @@ def test_the_state_is_what_the_server_restores(tiny: Tiny, kept: Readings) -> No
             for i in range(len(TOKENS))] == TOKENS
     assert json.loads(path.with_suffix(".json").read_text())["facts"]["documents"] == ["a text"]
     assert tiny_config().effective() == kept.entries()[0].key["lampe"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes of Unix")
+def test_what_is_no_file_is_no_entry(tiny: Tiny, kept: Readings) -> None:
+    llm, path, said = read(tiny, kept)
+    facts_path = path.with_suffix(".json")
+    facts_path.unlink()
+    os.mkfifo(facts_path)
+    with time_limit(10):  # who opens it waits for its other end
+        assert kept.entries() == []
+    assert kept.load(LampeLlama(llm.model_path, n_ctx=512), TOKENS) == 0
+    assert not facts_path.exists()
+    for make in (os.mkdir, os.mkfifo):
+        assert kept.remove("all") == [] and (entry := kept.keep(llm)) is not None
+        path = kept.store.path(entry)
+        path.unlink()
+        make(path)
+        assert kept.load(LampeLlama(llm.model_path, n_ctx=512), TOKENS) == 0
+        assert kept.entries() == []
+    assert said == []
+
+
+def test_a_state_without_its_tokens_is_removed(tiny: Tiny, kept: Readings) -> None:
+    llm, path, said = read(tiny, kept)
+    path.write_bytes(path.read_bytes()[:100])
+    assert kept.load(LampeLlama(llm.model_path, n_ctx=512), TOKENS) == 0
+    assert kept.entries() == [] and not path.exists()
+    assert len(said) == 1 and "is damaged; it is removed and read anew" in said[0]
+
+
+def test_a_folder_that_cannot_be_read_is_not_an_empty_one(tiny: Tiny, tmp_path: Path) -> None:
+    place = tmp_path / "kept"
+    place.write_text("a file")
+    said: list[str] = []
+    kept = Readings(place, 10**9, least=16, on_note=said.append)
+    for look in (kept.entries, lambda: kept.remove("all")):
+        with pytest.raises(LampeError, match=r"cannot list .*: Not a directory; .*_CACHE"):
+            look()
+    llm = LampeLlama(tiny(), n_ctx=512)
+    assert kept.load(llm, TOKENS) == 0
+    llm.eval(TOKENS)
+    assert kept.keep(llm) is None
+    assert said == [f"what was read is not kept: Not a directory; the folder is {place} "
+                    "($LAMPE_GGUF_CACHE names another)"]
