@@ -5,6 +5,8 @@ from __future__ import annotations
 
 def run() -> None:
     """Entry point of the installed program."""
-    from .main import run as start
-
+    try:
+        from .main import run as start
+    except KeyboardInterrupt:  # Ctrl-C before there is anything to stop
+        raise SystemExit(130) from None
     start()

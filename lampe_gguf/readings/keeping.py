@@ -93,13 +93,15 @@ class Readings:
             if not entries:
                 raise UsageError(f"there is no reading {shown(what)}; 'lampe-gguf readings' lists "
                                  "those that there are")
+        stayed: list[str] = []
         for entry in entries:
             try:
                 self.store.remove(entry)
             except OSError as error:
-                raise LampeError(f"cannot remove {self.store.path(entry)}: {error.strerror}"
-                                 ) from None
+                stayed.append(f"{self.store.path(entry)}: {error.strerror}")
         self.store.clean()
+        if stayed:
+            raise LampeError(f"cannot remove {', '.join(stayed)}")
         return entries
 
     def load(self, llm: LampeLlama, tokens: Sequence[int]) -> int:

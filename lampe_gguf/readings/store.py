@@ -74,12 +74,14 @@ class Store:
     def entries(self) -> list[Reading]:
         """All of them, the one used last first. What is no entry is left out.
 
-        None where there is no folder; OSError where it cannot be read.
+        None where there is no folder; OSError where it cannot be read, or is another user's: a
+        checksum is no signature.
         """
         try:
             names = [name for name in os.listdir(self.folder) if name.endswith(FACTS)]
         except FileNotFoundError:
             return []
+        self._require_own()
         found = [entry for name in names if (entry := self._facts(name.removesuffix(FACTS)))]
         return sorted(found, key=lambda entry: -entry.used)
 
@@ -187,8 +189,13 @@ class Store:
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             os.mkdir(self.folder, 0o700)
+        self._require_own()
         if os.stat(self.folder).st_mode & 0o077:
             os.chmod(self.folder, 0o700)  # made by hand, or by a careless copy
+
+    def _require_own(self) -> None:
+        if hasattr(os, "getuid") and os.stat(self.folder).st_uid != os.getuid():
+            raise OSError(errno.EPERM, "it belongs to another user")
 
     def _facts(self, number: str) -> Reading | None:
         """An entry whose facts are whole, and whose state is there."""

@@ -99,6 +99,17 @@ def test_a_state_ends_where_another_question_begins(tiny: Tiny, template: str | 
         assert question.strip()[:3] not in text[-3:] or not question.strip()
 
 
+def test_what_another_program_has_kept_meanwhile_is_not_kept_again(
+    tiny: Tiny, kept: Readings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tiny(lampe=long_config())
+    ask(path, "Who?", BOOK, max_tokens=1, readings=kept)
+    before = kept.entries()
+    monkeypatch.setattr(Readings, "load", lambda *_: 0)  # it was not there yet
+    again = ask(path, "Who?", BOOK, max_tokens=1, readings=kept)
+    assert again.kept_tokens == 0 and [each.id for each in kept.entries()] == [before[0].id]
+
+
 def test_short_documents_are_not_worth_an_entry(tiny: Tiny, kept: Readings) -> None:
     path = tiny(lampe=long_config())
     ask(path, "Who?", "A short text.", max_tokens=1, readings=kept)

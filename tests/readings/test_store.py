@@ -371,3 +371,32 @@ def test_a_folder_that_cannot_be_read_is_not_an_empty_one(tiny: Tiny, tmp_path: 
     assert kept.keep(llm) is None
     assert said == [f"what was read is not kept: Not a directory; the folder is {place} "
                     "($LAMPE_GGUF_CACHE names another)"]
+
+
+def test_a_folder_of_another_user_is_not_believed(
+    tiny: Tiny, kept: Readings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llm, _, said = read(tiny, kept)
+    monkeypatch.setattr(os, "getuid", lambda: os.geteuid() + 1)
+    assert kept.load(LampeLlama(llm.model_path, n_ctx=512), TOKENS) == 0
+    with pytest.raises(LampeError, match="it belongs to another user; give another folder"):
+        kept.entries()
+    assert kept.keep(llm) is None and "it belongs to another user" in said[0]
+
+
+def test_one_that_stays_keeps_no_other_from_being_removed(
+    tiny: Tiny, kept: Readings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llm, stays, _ = read(tiny, kept)
+    kept.keep(llm)
+    remove = os.unlink
+
+    def refuse(path: Path) -> None:
+        if path == stays:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        remove(path)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    with pytest.raises(LampeError, match=f"cannot remove {stays}: Permission denied"):
+        kept.remove("all")
+    assert [entry.id for entry in kept.entries()] == [stays.stem]
