@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import LampeError
-from . import api, programs
+from . import api, programs, variant
 
 
 @dataclass(frozen=True)
 class Report:
     """What was found; `problem` is None where all is right.
 
+    build   "native: ..." or "portable: ...", what of the processor's backend was loaded
+    variant the variant of a portable build that was, as "icelake"; None of a native build
     server  the path of llama-server, or how to get it
     page    "yes", or how llama-server gets its page
     """
@@ -26,6 +28,8 @@ class Report:
     devices: list[str] = field(default_factory=list)
     cpu_features: list[str] = field(default_factory=list)
     path: str | None = None
+    build: str | None = None
+    variant: str | None = None
     server: str | None = None
     page: str | None = None
 
@@ -42,6 +46,11 @@ def examine() -> Report:
     except LampeError as error:
         problem = str(error)
     devices = _devices()
+    processor = next((device for device, name, _ in devices if name == "CPU"), None)
+    folder = os.path.dirname(api.library_path())
+    build, loaded = _build(folder, processor)
+    if problem is None and processor is None:
+        problem = f"no library in {folder} suits this processor; {api.how_to_install()}"
     return Report(
         ok=problem is None,
         problem=problem,
@@ -50,8 +59,26 @@ def examine() -> Report:
         devices=[f"{name}: {description}" for _, name, description in devices],
         cpu_features=_cpu_features(module),
         path=None if problem else _path(devices),
+        build=build,
+        variant=loaded,
         **_server(),
     )
+
+
+def _build(folder: str, processor: int | None) -> tuple[str | None, str | None]:
+    """What kind of build it is, and the variant that runs."""
+    there = variant.variants_in(folder)
+    library = None
+    if processor is not None:
+        library = variant.loaded_library(_library("ggml-base"), processor)
+    found = variant.variant_of(library) if library else None
+    if there:
+        kind = f"portable: {found or 'none'} of {len(there)} variants"
+    elif found is not None:
+        kind = "native: compiled for the processor that built it"
+    else:
+        return None, None
+    return kind, found or None
 
 
 def _server() -> dict[str, str]:
@@ -93,6 +120,7 @@ def _devices() -> list[tuple[int, str, str]]:
     ggml.ggml_backend_dev_get.restype = ctypes.c_void_p
     ggml.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
     found: list[tuple[int, str, str]] = []
+    api.llama_cpp().llama_backend_init()  # loads those that are libraries of their own
     for function in ("name", "description"):
         getattr(base, f"ggml_backend_dev_{function}").restype = ctypes.c_char_p
         getattr(base, f"ggml_backend_dev_{function}").argtypes = [ctypes.c_void_p]
