@@ -1,9 +1,11 @@
 #pragma once
 
 // Where this library lies. The processor's variants, which are libraries of their own in a portable
-// build, lie beside it, whichever program loaded it: Python, a frozen app, llama-server.
+// build, lie beside it, whichever program loaded it: Python, a frozen app, llama-server. Links are
+// followed: frozen apps load libraries through some.
 
 #include <filesystem>
+#include <system_error>
 
 #ifdef _WIN32
 #    define WIN32_LEAN_AND_MEAN
@@ -39,6 +41,8 @@ static inline std::filesystem::path ggml_lampe_library_folder(const void * insid
     if (dladdr(inside, &info) == 0 || info.dli_fname == nullptr) {
         return {};
     }
-    return std::filesystem::path(info.dli_fname).parent_path();
+    std::error_code failed;
+    const auto real = std::filesystem::canonical(info.dli_fname, failed);
+    return (failed ? std::filesystem::path(info.dli_fname) : real).parent_path();
 #endif
 }
