@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import os
 import struct
 from pathlib import Path
 from typing import Any

@@ -200,3 +200,13 @@ def test_the_patches_let_the_libraries_be_found_beside_ggml_alone() -> None:
     assert "search_paths.push_back(own)" in text
     header = PATCHES / "overlay/vendor/llama.cpp/ggml/src/ggml-lampe-folder.h"
     assert "canonical" in header.read_text()  # a frozen app loads ggml through a link
+
+
+def test_the_wheels_of_other_systems_are_made_of_the_same_switches() -> None:
+    tomllib = pytest.importorskip("tomllib")
+    text = (CHECKOUT / "tools" / "cibuildwheel.toml").read_text(encoding="utf-8")
+    config = tomllib.loads(text)["tool"]["cibuildwheel"]
+    for environment in (config["environment"], config["macos"]["environment"]):
+        given = set(environment["CMAKE_ARGS"].split())
+        assert {flag for flag in portable.FLAGS if flag.startswith("-DGGML_")} <= given
+    assert set(config) >= {"linux", "macos", "windows"} and "NOTHING OF THIS FILE HAS RUN" in text

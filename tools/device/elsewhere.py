@@ -3,14 +3,19 @@
 
     python3 tools/device/elsewhere.py install FOLDER [--release trixie] [--model FILE]
     python3 tools/device/elsewhere.py frozen FOLDER [--release trixie] [--model FILE]
+    python3 tools/device/elsewhere.py integrations FOLDER [--model FILE]
+    python3 tools/device/elsewhere.py stock FOLDER [--model FILE]
 
 FOLDER is what `backend.py wheel --into FOLDER` made. `install` makes a virtual environment in the
 other release, installs lampe-gguf with `pip install --find-links FOLDER`, converts SmolLM2 and asks
 about a text beyond its window. `frozen` makes a one-folder app of a program of ten lines with
-PyInstaller here, and runs it in a release that has not even Python.
+PyInstaller here, and runs it in a release that has not even Python. `integrations` has LangChain,
+LlamaIndex and Haystack run the wheel on a converted model, here. `stock` installs upstream's own
+llama-cpp-python over it, as another package's wish may, and says what lampe-gguf does then.
 
-Needs root, and Debian's debootstrap; the releases are kept in the cache. Each runs in a root of its
-own with this machine's /proc, and leaves nothing mounted.
+The first two need root, and Debian's debootstrap; the releases are kept in the cache. Each runs in
+a root of its own with this machine's /proc, and leaves nothing mounted. `stock` builds upstream's
+code, which takes minutes.
 """
 
 from __future__ import annotations
@@ -19,17 +24,23 @@ import argparse
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from patched import build
 from patched.places import CHECKOUT, best_python, cache_dir, venv_python
 from patched.report import Failure, guarded, run
 from patched.sdist import explain_pip
 from patched.smollm2 import smollm2
 
 PYINSTALLER = "pyinstaller>=6.10"
+# LlamaIndex asks pkg_resources, which later setuptools lack
+INTEGRATIONS = ("langchain-community", "llama-index-llms-llama-cpp", "llama-cpp-haystack",
+                "setuptools<81")
+INTEGRATIONS_SIDE = CHECKOUT / "tools" / "device" / "integrations_side.py"
 # ten lines, as an app would have them
 PROGRAM = '''\
 import sys
@@ -121,32 +132,70 @@ def install(options: argparse.Namespace) -> None:
 
 def freeze(options: argparse.Namespace) -> None:
     """A one-folder app of PROGRAM, run where there is no Python."""
-    build = cache_dir() / "frozen"
-    python = venv_python(build / "v")
+    place = cache_dir() / "frozen"
+    python = venv_python(place / "v")
     if not python.exists():
-        shutil.rmtree(build, ignore_errors=True)
-        run([best_python(), "-m", "venv", build / "v"], "Making a virtual environment")
+        shutil.rmtree(place, ignore_errors=True)
+        run([best_python(), "-m", "venv", place / "v"], "Making a virtual environment")
     run([python, "-m", "pip", "install", "--quiet", "--upgrade", "--find-links", options.folder,
          "lampe-gguf", PYINSTALLER], "Installing lampe-gguf and PyInstaller", explain=explain_pip)
-    program = build / "app.py"
+    program = place / "app.py"
     program.write_text(PROGRAM, encoding="utf-8")
-    run([python, "-m", "PyInstaller", "--noconfirm", "--clean", "--distpath", build / "dist",
-         "--workpath", build / "work", "--specpath", build, program], "Freezing the app")
+    run([python, "-m", "PyInstaller", "--noconfirm", "--clean", "--distpath", place / "dist",
+         "--workpath", place / "work", "--specpath", place, program], "Freezing the app")
     root = make_root(options.release, "", "plain")
     lay_inside(root, options.folder, options.model)
-    shutil.copytree(build / "dist" / "app", root / "root" / "app", symlinks=True)
-    size = sum(path.stat().st_size for path in (build / "dist" / "app").rglob("*")
+    shutil.copytree(place / "dist" / "app", root / "root" / "app", symlinks=True)
+    size = sum(path.stat().st_size for path in (place / "dist" / "app").rglob("*")
                if path.is_file() and not path.is_symlink())
     print(f"the app takes {size / 1e6:.0f} MB")
     print(inside(root, NO_COMPILER + "if command -v python3; then exit 3; fi; cd /root; "
                  "app/app model.gguf book.txt", "Running the app in " + options.release))
 
 
+def fresh_venv(name: str, folder: Path, *packages: str) -> Path:
+    """A virtual environment in the cache with lampe-gguf from the folder; its interpreter."""
+    place = cache_dir() / name
+    shutil.rmtree(place, ignore_errors=True)
+    python = venv_python(place)
+    run([best_python(), "-m", "venv", place], "Making a virtual environment")
+    run([python, "-m", "pip", "install", "--quiet", "--find-links", folder, "lampe-gguf",
+         *packages], "Installing lampe-gguf", explain=explain_pip)
+    return python
+
+
+def integrate(options: argparse.Namespace) -> None:
+    """LangChain, LlamaIndex and Haystack, which load the model with their own classes."""
+    python = fresh_venv("integrations", options.folder, *INTEGRATIONS)
+    converted = cache_dir() / "integrations" / "model.lampe.gguf"
+    run([python, "-m", "lampe_gguf.cli", "convert", options.model, converted],
+        "Converting the model")
+    print(run([python, INTEGRATIONS_SIDE, converted], "Trying them"))
+
+
+def with_stock(options: argparse.Namespace) -> None:
+    """Upstream's own build, which another package's wish has put over ours."""
+    python = fresh_venv("beside-stock", options.folder)
+    stock, _ = build.build_wheel(build.Variant(stock=True))
+    print(run([python, "-m", "pip", "install", "--force-reinstall", "--no-deps", "--no-index",
+               stock], "Installing stock over it").splitlines()[-1])
+    for arguments in (["doctor"], ["ask", str(options.model), "Who are you?"]):
+        command = [str(python), "-m", "lampe_gguf.cli", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True)
+        print(f"lampe-gguf {arguments[0]}: exit code {done.returncode}\n"
+              f"{done.stdout}{done.stderr}")
+        if done.returncode != 1:
+            raise Failure("lampe-gguf did not refuse the other build.")
+
+
+WAYS = {"install": install, "frozen": freeze, "integrations": integrate, "stock": with_stock}
+
+
 def main() -> int:
     """Run what was asked for; returns 0 where it did what people expect."""
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("install", "frozen"))
+    parser.add_argument("what", choices=tuple(WAYS))
     parser.add_argument("folder", type=Path, help="the folder of wheels, with its page")
     parser.add_argument("--release", default="trixie", help="of Debian (default: trixie)")
     parser.add_argument("--model", type=Path, help="another model (default: SmolLM2)")
@@ -155,7 +204,7 @@ def main() -> int:
     if not (options.folder / "index.html").is_file():
         raise Failure(f"{options.folder} has no page; make it with 'backend.py wheel --into'.")
     options.model = options.model or smollm2()
-    (install if options.what == "install" else freeze)(options)
+    WAYS[options.what](options)
     return 0
 
 
