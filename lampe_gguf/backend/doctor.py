@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import logging
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,6 +107,18 @@ def device_memory() -> dict[str, int]:
     return found
 
 
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """llama.cpp says what it loads; llama-cpp-python hands that on to standard error."""
+    logger = logging.getLogger("llama-cpp-python")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _library(name: str) -> Any:
     """One of ggml's own: llama_cpp declares little of them. None where there is none."""
     folder = os.path.dirname(api.library_path())
@@ -120,7 +135,8 @@ def _devices() -> list[tuple[int, str, str]]:
     ggml.ggml_backend_dev_get.restype = ctypes.c_void_p
     ggml.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
     found: list[tuple[int, str, str]] = []
-    api.llama_cpp().llama_backend_init()  # loads those that are libraries of their own
+    with _silence():
+        api.llama_cpp().llama_backend_init()  # loads those that are libraries of their own
     for function in ("name", "description"):
         getattr(base, f"ggml_backend_dev_{function}").restype = ctypes.c_char_p
         getattr(base, f"ggml_backend_dev_{function}").argtypes = [ctypes.c_void_p]

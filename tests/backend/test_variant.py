@@ -94,3 +94,14 @@ def test_a_wheel_without_the_server_says_so_without_a_checkout(
     monkeypatch.setattr(api, "is_checkout", lambda: False)
     with pytest.raises(LampeError, match="without llama-none; install a wheel that was made"):
         programs.find_program("llama-none")
+
+
+def test_what_is_loaded_is_not_said_and_logging_stays_as_it_was() -> None:
+    import logging
+
+    logger = logging.getLogger("llama-cpp-python")
+    before = logger.level
+    with pytest.raises(ValueError), doctor._silence():
+        assert logger.level == logging.CRITICAL
+        raise ValueError
+    assert logger.level == before

