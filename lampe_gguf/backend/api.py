@@ -308,6 +308,18 @@ def get_path_reason(context: Context) -> str:
     return reason.decode()
 
 
+def why_no_backend() -> str:
+    """Why nothing can compute here, "" where something can: once llama.cpp has been initialised.
+
+    A portable build has a library for each set of instructions, which are looked for then.
+    """
+    count = getattr(llama_cpp()._lib, "ggml_backend_reg_count", None)
+    if count is None or count():
+        return ""
+    folder = Path(library_path()).parent
+    return f"no library in {folder} suits this processor; {how_to_install()}"
+
+
 def is_quantized(kind: int) -> bool:
     """Whether a type of numbers (GGML_TYPE_*) is a quantised one."""
     function = llama_cpp()._lib.ggml_is_quantized

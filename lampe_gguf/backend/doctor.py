@@ -53,7 +53,7 @@ def examine() -> Report:
     folder = os.path.dirname(api.library_path())
     build, loaded = _build(folder, processor)
     if problem is None and processor is None:
-        problem = f"no library in {folder} suits this processor; {api.how_to_install()}"
+        problem = api.why_no_backend() or f"{folder} has no backend for the processor"
     return Report(
         ok=problem is None,
         problem=problem,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_model import make_tiny_model
 
 from lampe_gguf.backend import api, doctor, variant
 from lampe_gguf.errors import LampeError
@@ -67,10 +68,28 @@ def test_windows_is_asked_in_its_own_way(monkeypatch: pytest.MonkeyPatch, known:
 def test_a_build_without_a_library_for_this_processor_is_no_good(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    library = api.llama_cpp()._lib
     monkeypatch.setattr(doctor, "_devices", lambda: [])
+    assert "no backend for the processor" in (doctor.examine().problem or "")
+    monkeypatch.setattr(library, "ggml_backend_reg_count", lambda: 0)
     found = doctor.examine()
     assert not found.ok and found.problem is not None
     assert "suits this processor; run " in found.problem
+
+
+def test_a_model_says_so_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from lampe_gguf import LampeLlama
+
+    library = api.llama_cpp()._lib
+    monkeypatch.setattr(library, "ggml_backend_reg_count", lambda: 0)
+    model = make_tiny_model(tmp_path / "model.gguf")
+
+    def cannot(*arguments: Any, **options: Any) -> None:
+        raise ValueError(f"Failed to load model from file: {model}")
+
+    monkeypatch.setattr("llama_cpp.Llama.__init__", cannot)
+    with pytest.raises(LampeError, match="suits this processor; run "):
+        LampeLlama(model)
 
 
 @pytest.mark.parametrize("checkout, words", [
