@@ -12,8 +12,9 @@ speed alone over OpenMP's, both as the median of the rounds.
   openmp-passive  OMP_WAIT_POLICY=passive: they sleep at once
   openmp-N        GOMP_SPINCOUNT=N: they look N times before
   openmp-less     as it is, one thread less
-  pool            ggml's own threads, which look for 100 us, then sleep (GGML_LAMPE_SPIN)
-  pool-N          which look for N us; -1 never sleeps, as upstream's do
+  pool            ggml's own threads, which look for at most 200 us, less where that is in vain,
+                  and then sleep (GGML_LAMPE_SPIN)
+  pool-N          which look for N us at most; -1 never sleeps, as upstream's do
   pool-kept-N     threads that stay between two graphs, attached to the context, polling level N
   pool-less       ggml's own, one thread less
 
@@ -52,9 +53,10 @@ from lampe_gguf.backend.cores import usable_cores
 from lampe_gguf.cli.progress import Progress
 from lampe_gguf.errors import LampeError
 
+BATCH = 512  # tokens that a run reads
 SIDE = Path(__file__).with_name("bench_threads_side.py")
 BUSY = "while True:\n    sum(range(1000))\n"
-LENGTHS = (1024, 16384)
+LENGTHS = "1024,16384"
 VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "GGML_LAMPE_SPIN", "LLAMA_CPP_LIB_PATH")
 # what is wanted of the default: `kept` at least, `alone` at least
 LEAST_KEPT, LEAST_ALONE = 0.4, 0.98
@@ -78,7 +80,7 @@ WAYS = {
     "openmp-less": Way(less=1),
     "pool": Way(pool=True),
     "pool-0": Way({"GGML_LAMPE_SPIN": "0"}, pool=True),
-    "pool-20": Way({"GGML_LAMPE_SPIN": "20"}, pool=True),
+    "pool-50": Way({"GGML_LAMPE_SPIN": "50"}, pool=True),
     "pool-1000": Way({"GGML_LAMPE_SPIN": "1000"}, pool=True),
     "pool--1": Way({"GGML_LAMPE_SPIN": "-1"}, pool=True),
     "pool-kept-0": Way(pool=True, poll=0),
@@ -119,13 +121,14 @@ def busy(count: int) -> Iterator[None]:
             each.wait()
 
 
-def side(way: Way, pool: Path, model: Path, threads: int, states: Path) -> dict[str, float]:
-    """One run of a way: seconds of reading and writing, by what was done."""
+def side(way: Way, pool: Path, model: Path, threads: int, lengths: list[int],
+         states: Path) -> dict[str, float]:
+    """One run of a way: tokens per second of reading and writing, by what was done."""
     env = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     env.update(way.env)
     if way.pool:
         env["LLAMA_CPP_LIB_PATH"] = str(pool)
-    options = {"model": str(model), "lengths": LENGTHS, "threads": max(1, threads - way.less),
+    options = {"model": str(model), "lengths": lengths, "threads": max(1, threads - way.less),
                "poll": way.poll, "states": str(states)}
     done = subprocess.run([sys.executable, SIDE, json.dumps(options)], env=env, text=True,
                           capture_output=True)
@@ -139,19 +142,19 @@ def side(way: Way, pool: Path, model: Path, threads: int, states: Path) -> dict[
 Speeds = dict[tuple[str, bool, str], list[float]]  # by way, whether beside another, and what
 
 
-def measure(names: list[str], pool: Path, model: Path, threads: int, rounds: int,
-            others: int) -> Speeds:
+def measure(names: list[str], pool: Path, model: Path, threads: int, lengths: list[int],
+            rounds: int, others: int) -> Speeds:
     """Every way alone and beside the busy process, in turns."""
     states = cache_dir() / "threads" / "states"
     states.mkdir(parents=True, exist_ok=True)
     speeds: Speeds = defaultdict(list)
-    side(WAYS[names[0]], pool, model, threads, states)  # reads what all runs begin with
+    side(WAYS[names[0]], pool, model, threads, lengths, states)  # reads what all runs begin with
     with Progress("measuring", rounds * len(names) * 2, "runs") as progress:
         for number in range(rounds):
             for name in names[number % len(names):] + names[:number % len(names)]:
                 for beside in (False, True):
                     with busy(others if beside else 0):
-                        found = side(WAYS[name], pool, model, threads, states)
+                        found = side(WAYS[name], pool, model, threads, lengths, states)
                     for what, speed in found.items():
                         speeds[name, beside, what].append(speed)
                     progress.advance(1)
@@ -195,6 +198,8 @@ def show(rows: list[dict[str, Any]]) -> str:
 
 @tool(__doc__)
 @click.argument("model", type=click.Path(exists=True, path_type=Path), required=False)
+@click.option("--lengths", default=LENGTHS, show_default=True, metavar="N,N",
+              help="Tokens in the context, ascending, each above 512.")
 @click.option("--rounds", type=COUNT, default=5, help="Turns that every way takes.")
 @click.option("--threads", type=COUNT, help="Default: one for each core.")
 @click.option("--busy", "others", type=COUNT, default=1, help="Processes to share with.")
@@ -203,17 +208,22 @@ def show(rows: list[dict[str, Any]]) -> str:
 @click.option("--portable", type=click.Path(exists=True, path_type=Path), metavar="DIR",
               help="The libraries of a portable wheel, for ggml's own threads.")
 @click.option("--json", "file", type=click.Path(path_type=Path), help="The rows as JSON, too.")
-def main(model: Path | None, rounds: int, threads: int | None, others: int, only: str | None,
-         portable: Path | None, file: Path | None) -> None:
+def main(model: Path | None, lengths: str, rounds: int, threads: int | None, others: int,
+         only: str | None, portable: Path | None, file: Path | None) -> None:
     names = only.split(",") if only else list(WAYS)
     for name in names:
         if name not in WAYS:
             raise click.BadParameter(f"there is no way {name!r}; choose from {', '.join(WAYS)}",
                                      param_hint="--only")
+    wanted = [int(each) if each.isdigit() else 0 for each in lengths.split(",")]
+    if wanted != sorted(set(wanted)) or wanted[0] <= BATCH:
+        raise click.BadParameter(f"{lengths!r} are no ascending numbers above {BATCH}",
+                                 param_hint="--lengths")
     needs_pool = any(WAYS[name].pool for name in names)
     pool = portable or (pool_libraries() if needs_pool else Path())
     threads = threads or usable_cores() or os.cpu_count() or 1
-    speeds = measure(names, pool.resolve(), model or model_path(), threads, rounds, others)
+    speeds = measure(names, pool.resolve(), model or model_path(), threads, wanted, rounds,
+                     others)
     rows = summary(speeds, names[0])
     print(f"{threads} threads, {rounds} rounds, backend {api.version()}")
     print(show(rows))

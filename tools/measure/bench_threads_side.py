@@ -15,10 +15,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from bench_threads import BATCH
+
 from lampe_gguf.backend import api
 from lampe_gguf.bench.side import open_side, read
 
-BATCH = 512
 WRITTEN = 24
 
 

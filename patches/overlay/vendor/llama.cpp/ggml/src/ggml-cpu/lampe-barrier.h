@@ -3,8 +3,10 @@
 // How one of ggml's own threads waits for the others between two steps of a graph (OpenMP's have
 // their own way). It looks for a while, since the others mostly come within microseconds, and then
 // sleeps: where another process has one of the cores, the thread that all wait for needs this one.
+// How long it looks follows from what came of it: half as long after it was in vain, down to not at
+// all, and twice as long after it was not.
 //
-// $GGML_LAMPE_SPIN  microseconds to look before sleeping; 0 sleeps at once, -1 never sleeps
+// $GGML_LAMPE_SPIN  microseconds to look at most before sleeping; 0 sleeps at once, -1 never sleeps
 
 #include <stdlib.h>
 
@@ -25,7 +27,10 @@
 #    include <sched.h>
 #endif
 
-#define LAMPE_BARRIER_SPIN   100 // microseconds
+#define LAMPE_BARRIER_SPIN   200 // microseconds at most
+#define LAMPE_BARRIER_LEAST   16 // and at least, where it looks at all
+#define LAMPE_BARRIER_MOST   (1 << 30)
+#define LAMPE_BARRIER_PROBE   32 // waits, one of which looks all the same
 #define LAMPE_BARRIER_ROUNDS  64 // looks between two looks at the clock
 
 static inline int lampe_barrier_spin(void) {
@@ -57,16 +62,21 @@ static inline void lampe_barrier_sleep(atomic_int * value, int was) {
 
 // Waits until `value` is no longer `was`; `sleepers` counts those that do so asleep.
 static inline void lampe_barrier_wait(atomic_int * value, int was, atomic_int * sleepers) {
-    const int spin = lampe_barrier_spin();
+    static atomic_int budget = LAMPE_BARRIER_MOST; // microseconds, of all threads
+    static atomic_int n_waits;
+    const int most = lampe_barrier_spin();
+    const int kept = atomic_load_explicit(&budget, memory_order_relaxed);
+    int spin = kept < most ? kept : most;
+    if (spin == 0 && most > 0 && atomic_fetch_add_explicit(&n_waits, 1, memory_order_relaxed) % LAMPE_BARRIER_PROBE == 0) {
+        spin = LAMPE_BARRIER_LEAST; // is it worth it again?
+    }
     int64_t start = 0;
     for (int round = 1; atomic_load_explicit(value, memory_order_relaxed) == was; round++) {
         if (spin != 0) {
             ggml_thread_cpu_relax();
-        }
-        if (spin < 0 || (spin > 0 && round % LAMPE_BARRIER_ROUNDS != 0)) {
-            continue;
-        }
-        if (spin > 0) {
+            if (spin < 0 || round % LAMPE_BARRIER_ROUNDS != 0) {
+                continue;
+            }
             const int64_t now = ggml_time_us();
             start = start ? start : now;
             if (now - start < spin) {
@@ -79,7 +89,11 @@ static inline void lampe_barrier_wait(atomic_int * value, int was, atomic_int * 
             lampe_barrier_sleep(value, was);
         }
         atomic_fetch_add_explicit(sleepers, -1, memory_order_seq_cst);
+        atomic_store_explicit(&budget, spin < 2*LAMPE_BARRIER_LEAST ? 0 : spin/2, memory_order_relaxed);
         return;
+    }
+    if (spin > 0 && spin < most) {
+        atomic_store_explicit(&budget, 2*spin, memory_order_relaxed);
     }
 }
 
