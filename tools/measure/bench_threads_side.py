@@ -15,10 +15,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from bench_threads import BATCH
-
 from lampe_gguf.backend import api
 from lampe_gguf.bench.side import open_side, read
 
@@ -68,8 +64,8 @@ def begin(llm: Any, tokens: list[int], file: Path) -> None:
 
 def main() -> None:
     options = json.loads(sys.argv[1])
-    lengths, threads = options["lengths"], options["threads"]
-    llm = open_side("lampe", options["model"], n_ctx=lengths[-1] + BATCH, n_batch=BATCH,
+    lengths, threads, batch = options["lengths"], options["threads"], options["batch"]
+    llm = open_side("lampe", options["model"], n_ctx=lengths[-1] + batch, n_batch=batch,
                     n_threads=threads, n_threads_batch=threads)
     if options["poll"] is not None:
         attach_pool(llm, threads, options["poll"])
@@ -78,10 +74,10 @@ def main() -> None:
     found = {}
     name = f"{Path(options['model']).stem}-{api.version()}"
     for length in lengths:
-        begin(llm, tokens[: length - BATCH], Path(options["states"]) / f"{name}-{length}.state")
+        begin(llm, tokens[: length - batch], Path(options["states"]) / f"{name}-{length}.state")
         start = time.perf_counter()
-        read(llm, tokens[length - BATCH : length])
-        found[f"reading at {length:,}"] = BATCH / (time.perf_counter() - start)
+        read(llm, tokens[length - batch : length])
+        found[f"reading at {length:,}"] = batch / (time.perf_counter() - start)
         llm.eval(tokens[length : length + 1])
         start = time.perf_counter()
         for token in tokens[length + 1 : length + WRITTEN]:
