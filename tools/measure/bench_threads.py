@@ -128,8 +128,8 @@ def side(way: Way, pool: Path, model: Path, threads: int, lengths: list[int],
     env.update(way.env)
     if way.pool:
         env["LLAMA_CPP_LIB_PATH"] = str(pool)
-    options = {"model": str(model), "lengths": lengths, "batch": BATCH, "threads": max(1, threads - way.less),
-               "poll": way.poll, "states": str(states)}
+    options = {"model": str(model), "lengths": lengths, "batch": BATCH,
+               "threads": max(1, threads - way.less), "poll": way.poll, "states": str(states)}
     done = subprocess.run([sys.executable, SIDE, json.dumps(options)], env=env, text=True,
                           capture_output=True)
     if done.returncode:
