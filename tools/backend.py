@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from patched import build, parts, sdist, series, trial
+from patched import build, folder, parts, portable, sdist, series, trial, zig
 from patched.devices import DEVICES
 from patched.places import PATCHES, patched_version
 from patched.refresh import refresh
@@ -88,6 +88,16 @@ def _rebuild(options: argparse.Namespace) -> int:
     return 0
 
 
+def _wheel(options: argparse.Namespace) -> int:
+    parts.remember(options)
+    made = portable.make(options.machine, discard=options.discard)
+    print(f"{made}, {made.stat().st_size / 1e6:.1f} MB")
+    if options.into:
+        page = folder.publish(Path(options.into), made)
+        print(f"{page}: pip install --find-links {page.parent} lampe-gguf")
+    return 0
+
+
 def _where(options: argparse.Namespace) -> int:
     if options.stock:
         print(build.stock_folder(options.device))
@@ -103,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     def command(name: str, what: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=what, description=what)
         added.set_defaults(run=globals()[f"_{name}"], device="cpu", stock=False)
-        if name not in ("check", "try"):
+        if name not in ("check", "try", "wheel"):
             group = added.add_mutually_exclusive_group()
             for device in DEVICES:
                 group.add_argument(
@@ -130,6 +140,16 @@ def _parser() -> argparse.ArgumentParser:
                       help="a new patch for upstream files that no patch holds yet")
     back.add_argument("--into", metavar="PATCH", help="an existing patch for those files")
     command("rebuild", "Compile patches/ and the edits in the tree; copy what changed into .venv.")
+    wheel = command("wheel", "Make the wheel that runs on every processor of a kind, and needs no "
+                    "compiler where it is installed.")
+    wheel.add_argument("--machine", choices=tuple(zig.TARGETS), default="x86_64",
+                       help="the kind of processor (default: x86_64)")
+    wheel.add_argument("--into", metavar="DIR",
+                       help="a folder for it, for a wheel of lampe-gguf and for a page that pip "
+                            "takes as --find-links")
+    wheel.add_argument("--discard", action="store_true",
+                       help="drop edits made in the tree, and pack the wheel anew")
+    parts.add_options(wheel)
     place = command("where", "Print the folder of the source tree to edit.")
     place.add_argument("--stock", action="store_true",
                        help="the folder of the stock build, for PYTHONPATH")

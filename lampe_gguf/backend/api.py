@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from pathlib import Path
 from typing import Any
 
 from ..errors import LampeError
@@ -15,7 +16,10 @@ from ..method.config import LampeConfig
 from ..method.fields import LENGTH_POLICIES, METHODS
 from ..method.positions import Plan
 
+PACKAGE = Path(__file__).parents[1]
 SETUP_COMMAND = "python3 tools/bootstrap.py setup"
+
+WHEEL_COMMAND = "pip install --force-reinstall --no-deps --find-links FOLDER"
 
 ABI_VERSION = 4  # of the C API that this module speaks; llama_lampe_version() tells the library's
 
@@ -102,6 +106,31 @@ def to_plan(plan: LampePlan) -> Plan:
     )
 
 
+def how_to_install(package: Path = PACKAGE) -> str:
+    """What to do where the patched backend is missing, for a sentence: "run ..."."""
+    if is_checkout(package):
+        return f"run {SETUP_COMMAND}, which builds and installs the one that belongs to it"
+    return (f"run {WHEEL_COMMAND} \"{_required()}\", where FOLDER is where lampe-gguf's own wheel "
+            "came from")
+
+
+def is_checkout(package: Path = PACKAGE) -> bool:
+    """Whether this package lies beside the tools that build the backend."""
+    return (package.parent / "tools" / "bootstrap.py").is_file()
+
+
+def _required() -> str:
+    """What the installed lampe-gguf asks for: a wheel of it names one build of the backend."""
+    from importlib import metadata
+
+    try:
+        wanted = metadata.requires("lampe-gguf") or []
+    except metadata.PackageNotFoundError:
+        wanted = []
+    return next((each for each in wanted if each.startswith("llama-cpp-python")),
+                "llama-cpp-python")
+
+
 @functools.cache
 def llama_cpp() -> Any:
     """The module llama_cpp.llama_cpp, or LampeError with the one command to run."""
@@ -109,17 +138,17 @@ def llama_cpp() -> Any:
         import llama_cpp.llama_cpp as module
     except ImportError as error:
         raise LampeError(
-            f"llama-cpp-python is not installed here ({error}); run {SETUP_COMMAND}"
+            f"llama-cpp-python is not installed here ({error}); {how_to_install()}"
         ) from None
     except (OSError, RuntimeError, AttributeError) as error:
         raise LampeError(
-            f"llama-cpp-python cannot load its library ({error}); run {SETUP_COMMAND}"
+            f"llama-cpp-python cannot load its library ({error}); {how_to_install()}"
         ) from None
     return module
 
 
 def version() -> str:
-    """Version of the installed llama-cpp-python, e.g. "0.3.36+lampe.1"."""
+    """Version of the installed llama-cpp-python, e.g. "0.3.36+lampe016"."""
     from importlib import metadata
 
     try:
@@ -158,12 +187,11 @@ def require_patched() -> None:
     if found == 0:
         raise LampeError(
             f"the installed llama-cpp-python {version()} is not the LaMPE build; "
-            f"run {SETUP_COMMAND}, which builds and installs it"
+            f"{how_to_install()}"
         )
     raise LampeError(
         f"the installed llama-cpp-python {version()} speaks version {found} of LaMPE's C API and "
-        f"this lampe-gguf version {ABI_VERSION}; run {SETUP_COMMAND}, which builds and installs "
-        "the one that belongs to it"
+        f"this lampe-gguf version {ABI_VERSION}; {how_to_install()}"
     )
 
 
@@ -278,6 +306,18 @@ def get_path_reason(context: Context) -> str:
         return "the backend is not the patched one"
     reason: bytes = _library().llama_lampe_get_path_reason(context)
     return reason.decode()
+
+
+def why_no_backend() -> str:
+    """Why nothing can compute here, "" where something can: once llama.cpp has been initialised.
+
+    A portable build has a library for each set of instructions, which are looked for then.
+    """
+    count = getattr(llama_cpp()._lib, "ggml_backend_reg_count", None)
+    if count is None or count():
+        return ""
+    folder = Path(library_path()).parent
+    return f"no library in {folder} suits this processor; {how_to_install()}"
 
 
 def is_quantized(kind: int) -> bool:

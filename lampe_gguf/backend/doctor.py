@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import logging
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import LampeError
-from . import api, programs
+from . import api, programs, variant
 
 
 @dataclass(frozen=True)
 class Report:
     """What was found; `problem` is None where all is right.
 
+    build   "native: ..." or "portable: ...", what of the processor's backend was loaded
+    variant the variant of a portable build that was, as "icelake"; None of a native build
     server  the path of llama-server, or how to get it
     page    "yes", or how llama-server gets its page
     """
@@ -26,6 +31,8 @@ class Report:
     devices: list[str] = field(default_factory=list)
     cpu_features: list[str] = field(default_factory=list)
     path: str | None = None
+    build: str | None = None
+    variant: str | None = None
     server: str | None = None
     page: str | None = None
 
@@ -42,6 +49,11 @@ def examine() -> Report:
     except LampeError as error:
         problem = str(error)
     devices = _devices()
+    processor = next((device for device, name, _ in devices if name == "CPU"), None)
+    folder = os.path.dirname(api.library_path())
+    build, loaded = _build(folder, processor)
+    if problem is None and processor is None:
+        problem = api.why_no_backend() or f"{folder} has no backend for the processor"
     return Report(
         ok=problem is None,
         problem=problem,
@@ -50,8 +62,26 @@ def examine() -> Report:
         devices=[f"{name}: {description}" for _, name, description in devices],
         cpu_features=_cpu_features(module),
         path=None if problem else _path(devices),
+        build=build,
+        variant=loaded,
         **_server(),
     )
+
+
+def _build(folder: str, processor: int | None) -> tuple[str | None, str | None]:
+    """What kind of build it is, and the variant that runs."""
+    there = variant.variants_in(folder)
+    library = None
+    if processor is not None:
+        library = variant.loaded_library(_library("ggml-base"), processor)
+    found = variant.variant_of(library) if library else None
+    if there:
+        kind = f"portable: {found or 'none'} of {len(there)} variants"
+    elif found is not None:
+        kind = "native: compiled for the processor that built it"
+    else:
+        return None, None
+    return kind, found or None
 
 
 def _server() -> dict[str, str]:
@@ -77,6 +107,18 @@ def device_memory() -> dict[str, int]:
     return found
 
 
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """llama.cpp says what it loads; llama-cpp-python hands that on to standard error."""
+    logger = logging.getLogger("llama-cpp-python")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _library(name: str) -> Any:
     """One of ggml's own: llama_cpp declares little of them. None where there is none."""
     folder = os.path.dirname(api.library_path())
@@ -93,6 +135,8 @@ def _devices() -> list[tuple[int, str, str]]:
     ggml.ggml_backend_dev_get.restype = ctypes.c_void_p
     ggml.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
     found: list[tuple[int, str, str]] = []
+    with _silence():
+        api.llama_cpp().llama_backend_init()  # loads those that are libraries of their own
     for function in ("name", "description"):
         getattr(base, f"ggml_backend_dev_{function}").restype = ctypes.c_char_p
         getattr(base, f"ggml_backend_dev_{function}").argtypes = [ctypes.c_void_p]

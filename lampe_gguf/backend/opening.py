@@ -102,7 +102,7 @@ def failure(llm: Any, error: Exception, path: str) -> BaseException:
             pass
     except LampeError as found:
         return found
-    return LampeError(reason(message, path))
+    return LampeError(api.why_no_backend() or reason(message, path))
 
 
 def _in_template(error: Exception) -> bool:

@@ -21,9 +21,10 @@ def find_program(name: str) -> Path:
     if path.is_file():
         return path
     api.require_patched()
+    what = (f"run {BUILD_SERVER}, without --no-server and with no LAMPE_GGUF_SERVER in the "
+            "environment" if api.is_checkout() else "install a wheel that was made with it")
     raise LampeError(
-        f"the installed llama-cpp-python {api.version()} was built without {name}; run "
-        f"{BUILD_SERVER}, without --no-server and with no LAMPE_GGUF_SERVER in the environment"
+        f"the installed llama-cpp-python {api.version()} was built without {name}; {what}"
     )
 
 
@@ -35,4 +36,5 @@ def why_no_page() -> str:
     except (metadata.PackageNotFoundError, ValueError):
         made = {}
     why = made.get("no_page", "the installed build does not say that it has one")
-    return f"{why}; then run {BUILD_SERVER}" if why else ""
+    then = f"then run {BUILD_SERVER}" if api.is_checkout() else "another wheel may have it"
+    return f"{why}; {then}" if why else ""

@@ -37,6 +37,8 @@ def command(architectures: bool, as_json: bool) -> int:
         out(f"backend    {shown(report.version or 'none')}")
         if report.library:
             out(f"library    {shown(report.library)}")
+        if report.build:
+            out(f"build      {shown(report.build)}")
         for device in report.devices:
             out(f"device     {shown(device)}")
         if report.cpu_features:

@@ -21,6 +21,7 @@ from ..errors import LampeError, UsageError
 from . import record
 from .copying import copy_range, write_all
 from .leftovers import hidden_path, hold, look, remove_leftovers
+from .positioned import BINARY, RENAMES_OPEN_FILES
 
 
 @dataclasses.dataclass(eq=False)
@@ -123,7 +124,7 @@ class NewFiles:
         return output
 
     def _open(self, output: _Output, mode: int) -> int:
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | BINARY | getattr(os, "O_CLOEXEC", 0)
         while True:
             fd = os.open(output.hidden, flags, mode)
             if hold(fd, output.hidden):
@@ -141,6 +142,8 @@ class NewFiles:
                 for output in self.outputs:
                     _back_up(output)
                 self._write_records()
+            if not RENAMES_OPEN_FILES:
+                self._let_go()
             for output in self.outputs:
                 check_target(output.target, self.force)
                 output.is_due = True
@@ -151,6 +154,11 @@ class NewFiles:
         for directory in {output.target.parent for output in self.outputs}:
             record.sync_directory(directory)
         _insist(self._clear)
+
+    def _let_go(self) -> None:
+        """Close what is to get another name, where a system wants that; nothing is held then."""
+        for output in self.outputs:
+            _close(output)
 
     def _write_records(self) -> None:
         for directory in {output.target.parent for output in self.outputs}:
@@ -182,6 +190,9 @@ class NewFiles:
             _unlink(each.hidden)  # the next run has nothing to finish
 
     def _clear(self) -> None:
+        if not RENAMES_OPEN_FILES:
+            for output in (*self.outputs, *self.records):
+                _close(output)
         for output in self.outputs:
             is_replaced = output.is_due and not os.path.lexists(output.hidden)
             _unlink(output.hidden)
@@ -240,7 +251,7 @@ def _copy(target: Path, output: _Output) -> None:
         return
     with open(target, "rb") as old:
         status = os.fstat(old.fileno())
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | BINARY | getattr(os, "O_CLOEXEC", 0)
         if output.backup_fd is not None:
             os.close(output.backup_fd)
         fd = output.backup_fd = os.open(output.backup, flags, stat.S_IMODE(status.st_mode))
@@ -290,4 +301,9 @@ def _explain(error: OSError, target: Path) -> LampeError:
         )
     if error.errno == errno.ENOENT and not os.path.isdir(directory):
         return LampeError(f"there is no directory {directory}; make it or give another output path")
+    if error.errno == errno.EACCES and not RENAMES_OPEN_FILES:
+        return LampeError(
+            f"cannot write {target}: a program has it open, or it may not be written; close that, "
+            "or give another output path"
+        )
     return LampeError(f"cannot write {target}: {error.strerror}; give another output path")

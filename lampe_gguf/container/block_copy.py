@@ -8,6 +8,7 @@ import errno
 import mmap
 import os
 import struct
+import sys
 from collections.abc import Callable
 
 BLOCK = 4096  # of file systems, and of what disks take directly
@@ -60,6 +61,8 @@ def copy_blocks(
 
 
 def _share(source: int, source_offset: int, target: int, target_offset: int, count: int) -> bool:
+    if sys.platform != "linux":
+        return False  # the number means something else there
     try:
         import fcntl
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from ..errors import LampeError
 from .block_copy import BLOCK, LEAST, copy_blocks
+from .positioned import read_at, write_at
 
 OnProgress = Callable[[int], None]  # called with the number of bytes just written
 
@@ -33,7 +34,7 @@ def write_all(fd: int, data: bytes, offset: int) -> None:
     """Write all of `data` at `offset`; the kernel may take it in pieces."""
     view = memoryview(data)
     while view:
-        written = os.pwrite(fd, view, offset)
+        written = write_at(fd, view, offset)
         view, offset = view[written:], offset + written
 
 
@@ -98,7 +99,7 @@ def _copy_plain(
                     raise
             use_kernel = copied > 0  # 0 before the end: a file system that only claims to copy
         if not copied:
-            data = os.pread(source, min(size, BUFFER), source_offset + done)
+            data = read_at(source, min(size, BUFFER), source_offset + done)
             if not data:
                 raise LampeError(
                     "the input file became shorter while it was read; try again once nothing "

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import os
 import struct
 from pathlib import Path
 from typing import Any
 
 from ..errors import LampeError
+from .positioned import read_at
 
 MAGIC = b"GGUF"
 MAX_KEY_LENGTH = 65535  # the format's own limit
@@ -122,7 +122,7 @@ class Cursor:
     def _fill(self, count: int, what: str) -> None:
         self.base, self.buffer, self.at = self.offset, self.buffer[self.at :], 0
         while len(self.buffer) < count:
-            chunk = os.pread(self.fd, max(self.CHUNK, count), self.base + len(self.buffer))
+            chunk = read_at(self.fd, max(self.CHUNK, count), self.base + len(self.buffer))
             if not chunk:
                 raise self.error(f"it became shorter while {what} was read")
             self.buffer += chunk

@@ -16,13 +16,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from . import record
+from .positioned import BINARY
 
 try:
     import fcntl
 except ImportError:  # Windows: no locks, and nothing is removed
     fcntl = None  # type: ignore[assignment]
 
-_LOOK = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_LOOK = os.O_RDONLY | BINARY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 def hidden_path(directory: Path, suffix: str = ".tmp") -> Path:

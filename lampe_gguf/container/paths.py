@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 from ..errors import LampeError, UsageError
+from .positioned import BINARY
 
 
 def status(path: Path) -> os.stat_result | None:
@@ -45,7 +46,7 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
     """
     flags |= getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     # without O_NONBLOCK, opening a FIFO would wait for someone at its other end
-    fd = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+    fd = os.open(path, flags | BINARY | getattr(os, "O_NONBLOCK", 0), 0o666)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise UsageError(f"{path} is not a regular file; give another path")

@@ -33,6 +33,7 @@ from .format import (
 )
 from .format import ValueType as ValueType
 from .format import padded as padded
+from .positioned import BINARY, read_at
 
 VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32
@@ -104,7 +105,7 @@ class GGUFFile:
         self._check_data()
 
     def _read_preamble(self) -> None:
-        start = os.pread(self.fd, len(MAGIC) + 4, 0)
+        start = read_at(self.fd, len(MAGIC) + 4, 0)
         if not start:
             raise LampeError(f"{self.path} is empty; fetch or make the file again")
         if start.startswith(b"version "):
@@ -218,7 +219,7 @@ class GGUFFile:
 
 def _open(path: Path) -> int:
     # without O_NONBLOCK, a FIFO would wait for someone to write into it
-    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+    flags = os.O_RDONLY | BINARY | getattr(os, "O_NONBLOCK", 0)
     try:
         return os.open(path, flags)
     except OSError as error:

@@ -15,6 +15,8 @@ import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from .positioned import read_at
+
 SUFFIX = ".set"
 NAME = re.compile(r"\.lampe-gguf-[0-9a-f]{16}\.set")
 HIDDEN = re.compile(r"\.lampe-gguf-[0-9a-f]{16}\.tmp")
@@ -59,7 +61,7 @@ def encode(entries: list[Entry]) -> bytes:
 def read(fd: int) -> list[Entry]:
     """What a record holds; [] for one that was not written to its end: no rename has begun then."""
     try:
-        entries = [Entry(**each) for each in json.loads(os.pread(fd, MOST_BYTES, 0))]
+        entries = [Entry(**each) for each in json.loads(read_at(fd, MOST_BYTES, 0))]
         for each in entries:
             if not HIDDEN.fullmatch(each.hidden) or each.target in ("", ".", ".."):
                 return []

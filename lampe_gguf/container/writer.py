@@ -9,6 +9,7 @@ from ..errors import LampeError
 from .block_copy import BLOCK
 from .copying import OnProgress, copy_range, reserve, write_all
 from .format import MAGIC, SCALARS, U32, U64, KeyValue, ValueType, padded
+from .positioned import read_at
 from .reader import GGUFFile
 
 
@@ -130,7 +131,7 @@ def _form(pair: KeyValue) -> tuple[str, ValueType, int]:
 
 def _holds(file: GGUFFile, pair: KeyValue, data: bytes) -> bool:
     length = pair.end - pair.offset
-    return length == len(data) and os.pread(file.fd, length, pair.offset) == data
+    return length == len(data) and read_at(file.fd, length, pair.offset) == data
 
 
 def _runs(pairs: Sequence[KeyValue]) -> list[tuple[int, int]]:

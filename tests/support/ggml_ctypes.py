@@ -1,8 +1,9 @@
 """Just enough of ggml through ctypes to run one attention operator on NumPy arrays.
 
 The libraries are those of the installed llama_cpp; LAMPE_GGML_LIB_DIR names another folder with
-libggml-base and libggml-cpu in it (a development or sanitizer build). ggml_device.py runs the
-same on other devices.
+libggml-base and libggml-cpu in it (a development or sanitizer build). Of a portable build the
+variant that suits this processor is taken, or the one that LAMPE_GGML_VARIANT names.
+ggml_device.py runs the same on other devices.
 """
 
 from __future__ import annotations
@@ -73,10 +74,32 @@ def library_dir() -> Path:
     return Path(spec.origin).parent / "lib"
 
 
-def _load(folder: Path, name: str) -> ctypes.CDLL:
-    pattern = {"darwin": f"lib{name}.dylib", "win32": f"{name}.dll"}.get(
+def _named(name: str) -> str:
+    return {"darwin": f"lib{name}.dylib", "win32": f"{name}.dll"}.get(
         sys.platform, f"lib{name}.so"
     )
+
+
+def cpu_library(folder: Path) -> str:
+    """Name of the processor's library: "ggml-cpu", or "ggml-cpu-icelake" of a portable build.
+
+    libggml-base must be loaded.
+    """
+    if variant := os.environ.get("LAMPE_GGML_VARIANT"):
+        return f"ggml-cpu-{variant}"
+    if (folder / _named("ggml-cpu")).exists():
+        return "ggml-cpu"
+    best, found = 0, "ggml-cpu"
+    start, end = _named("ggml-cpu-*").split("*")
+    for path in sorted(folder.glob(_named("ggml-cpu-*"))):
+        score = ctypes.CDLL(str(path)).ggml_backend_score()
+        if score > best:
+            best, found = score, f"ggml-cpu-{path.name[len(start):-len(end)]}"
+    return found
+
+
+def _load(folder: Path, name: str) -> ctypes.CDLL:
+    pattern = _named(name)
     path = folder / pattern
     if not path.exists():
         raise FileNotFoundError(f"no {pattern} in {folder}")
@@ -89,7 +112,7 @@ class Ggml:
     def __init__(self, folder: Path | None = None) -> None:
         folder = folder or library_dir()
         self.base = _load(folder, "ggml-base")
-        self.cpu = _load(folder, "ggml-cpu")
+        self.cpu = _load(folder, cpu_library(folder))
         self.has_lampe_attn = hasattr(self.base, "ggml_lampe_attn")
 
         i64, size, i32, f32 = ctypes.c_int64, ctypes.c_size_t, ctypes.c_int, ctypes.c_float

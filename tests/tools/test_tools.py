@@ -108,7 +108,7 @@ def test_refresh_gives_back_what_was_edited(source: Sdist, patches: Path, tmp_pa
     edited = (root / "vendor/llama.cpp/a.c").read_text().replace("line 20\n", "line twenty\n")
     (root / "vendor/llama.cpp/a.c").write_text(edited)
     (root / "vendor/llama.cpp/more.c").write_text("int more;\n")
-    (root / "llama_cpp/__init__.py").write_text('__version__ = "0.3.36+lampe.7"\n')
+    (root / "llama_cpp/__init__.py").write_text('__version__ = "0.3.36+lampe007"\n')
     done = refresh(source, patches, root)
     assert set(done.written) == {"0001-line.patch", "overlay/vendor/llama.cpp/more.c"}
     files = patched_files(source, patches)
@@ -157,24 +157,24 @@ def test_a_wheel_holds_its_record_and_libraries_are_replaced_in_place(
     (tree.build / "bin").mkdir(parents=True)
     library = tree.build / "bin" / "libllama.so"
     library.write_bytes(b"one")
-    wheel = wheels.pack(tree, "0.3.36+lampe.9", "abc", tmp_path / "out")
+    wheel = wheels.pack(tree, "0.3.36+lampe009", "abc", tmp_path / "out")
     site = tmp_path / "site"
     wheels.unpack(wheel, site)
-    info = site / "llama_cpp_python-0.3.36+lampe.9.dist-info"
-    assert "Version: 0.3.36+lampe.9\nSummary: y" in (info / "METADATA").read_text()
+    info = site / "llama_cpp_python-0.3.36+lampe009.dist-info"
+    assert "Version: 0.3.36+lampe009\nSummary: y" in (info / "METADATA").read_text()
     for row in (info / "RECORD").read_text().splitlines():
         name, digest, size = row.split(",")
         data = (site / name).read_bytes()
         hashed = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
         assert name.endswith("RECORD") or (digest, size) == (f"sha256={hashed}", str(len(data)))
-    assert wheels.installed_key(site, "0.3.36+lampe.9") == "abc"
-    assert wheels.copy_over(tree, site, "0.3.36+lampe.9") == []
+    assert wheels.installed_key(site, "0.3.36+lampe009") == "abc"
+    assert wheels.copy_over(tree, site, "0.3.36+lampe009") == []
     library.write_bytes(b"two")
     with (site / "llama_cpp/lib/libllama.so").open("rb") as loaded:
-        changed = wheels.copy_over(tree, site, "0.3.36+lampe.9")
+        changed = wheels.copy_over(tree, site, "0.3.36+lampe009")
         assert loaded.read() == b"one"  # a process that has it loaded goes on
     assert changed == ["llama_cpp/lib/libllama.so"]
-    assert wheels.installed_key(site, "0.3.36+lampe.9") == "edited"
+    assert wheels.installed_key(site, "0.3.36+lampe009") == "edited"
 
 
 def test_only_what_changes_gets_a_new_time(

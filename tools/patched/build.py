@@ -32,15 +32,18 @@ _KEPT_WHEELS = 4
 @dataclass(frozen=True)
 class Variant:
     """One of the builds: for which device, and whether it is upstream's own code (with the
-    patches that mend it, or it would crash on some machines); and whether llama-server comes
-    along."""
+    patches that mend it, or it would crash on some machines); whether llama-server comes along;
+    and for which machine, where it runs on all processors of that kind ("x86_64")."""
 
     device: str = "cpu"
     stock: bool = False
     wanted: parts.Parts = parts.NOTHING
+    portable: str = ""
 
     @property
     def name(self) -> str:
+        if self.portable:
+            return f"portable-{self.portable}"
         return f"{'stock' if self.stock else 'lampe'}-{self.device}"
 
     @property
@@ -53,7 +56,8 @@ class Variant:
         return f"{kind} llama.cpp" + ("" if self.device == "cpu" else f" with {self.device}")
 
 
-def _page(variant: Variant) -> pages.Page:
+def page_of(variant: Variant) -> pages.Page:
+    """The page of the server, or why it has none."""
     if not variant.wanted.server:
         return pages.Page(None)
     if not variant.wanted.page:
@@ -92,7 +96,8 @@ def _prune(folder: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _lay(tree: Tree, variant: Variant, *, discard: bool = False, keep: bool = False) -> None:
+def lay_tree(tree: Tree, variant: Variant, *, discard: bool = False, keep: bool = False) -> None:
+    """Bring a tree to the pinned source with patches/ laid onto it, as Tree.lay says."""
     source = sources.fetch()
     tree.open(source)
     wanted = patched_files(source, PATCHES, fixes_only=variant.stock)
@@ -104,7 +109,7 @@ def _lay(tree: Tree, variant: Variant, *, discard: bool = False, keep: bool = Fa
 def build_wheel(variant: Variant, *, discard: bool = False) -> tuple[Path, str]:
     """The wheel of a variant and its key, from the cache where nothing changed."""
     tools = compiling.find_toolchain(variant.device)
-    page = _page(variant)
+    page = page_of(variant)
     key = input_key(variant, tools, page.key)
     home = cache_dir() / "wheels" / variant.name
     cached = _wheel_in(home / key)
@@ -116,7 +121,7 @@ def build_wheel(variant: Variant, *, discard: bool = False) -> tuple[Path, str]:
     if page.why_not:
         print(f"llama-server without its page: {page.why_not}", file=sys.stderr, flush=True)
     with locked_tree(variant.name) as tree:
-        _lay(tree, variant, discard=discard)
+        lay_tree(tree, variant, discard=discard)
         pages.lay(page, tree)
         compiling.compile_tree(tree, tools, variant.device, variant.label, server=server)
         made = wheels.pack(tree, variant.version, key, home / key, server=server,
@@ -163,9 +168,9 @@ def rebuild(device: str = "cpu", *, python: Path | None = None) -> list[str]:
     variant = Variant(device, wanted=parts.chosen())
     tools = compiling.find_toolchain(device)
     server = variant.wanted.server
-    page = _page(variant)
+    page = page_of(variant)
     with locked_tree(variant.name) as tree:
-        _lay(tree, variant, keep=True)
+        lay_tree(tree, variant, keep=True)
         pages.lay(page, tree)
         compiling.compile_tree(tree, tools, device, variant.label, server=server)
         site = wheels.site_packages(python or venv_python())
@@ -176,7 +181,7 @@ def edited_tree(device: str = "cpu") -> Path:
     """The patched source tree with its edits, brought up to date with patches/ elsewhere."""
     variant = Variant(device)
     with locked_tree(variant.name) as tree:
-        _lay(tree, variant, keep=True)
+        lay_tree(tree, variant, keep=True)
         return tree.src
 
 

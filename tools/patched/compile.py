@@ -47,13 +47,20 @@ SERVER_PROGRAMS = ("llama-server", "llama-fit-params")
 
 @dataclass(frozen=True)
 class Toolchain:
-    """The programs of a build; `ccache` is None where there is none."""
+    """The programs of a build; `ccache` is None where there is none.
+
+    flags       for CMake, which come after this module's own
+    portable    what is made runs on other processors too: which one this is makes no difference,
+                and the compiler is Clang under another name
+    """
 
     compiler: Path
     compiler_version: str
     cmake: Path
     ninja: Path
     ccache: Path | None
+    flags: tuple[str, ...] = ()
+    portable: bool = False
 
 
 def find_program(name: str) -> Path | None:
@@ -81,6 +88,11 @@ def find_toolchain(device: str) -> Toolchain:
     """Every program that the build needs; raises Failure with the missing one named."""
     require(device)
     compiler, version = find_compiler()
+    return Toolchain(compiler, version, *find_builders())
+
+
+def find_builders() -> tuple[Path, Path, Path | None]:
+    """cmake, ninja and, where it is there, ccache; raises Failure with the missing one named."""
     found = {name: find_program(name) for name in ("cmake", "ninja")}
     for name, path in found.items():
         if path is None:
@@ -88,7 +100,7 @@ def find_toolchain(device: str) -> Toolchain:
                 f"{name} is missing; 'python3 tools/bootstrap.py setup' installs it in .venv."
             )
     assert found["cmake"] and found["ninja"]
-    return Toolchain(compiler, version, found["cmake"], found["ninja"], find_program("ccache"))
+    return found["cmake"], found["ninja"], find_program("ccache")
 
 
 def cmake_flags(device: str) -> list[str]:
@@ -126,8 +138,9 @@ def fingerprint(tools: Toolchain, device: str) -> str:
     """A hash of everything but the sources that decides what the compiler produces."""
     parts = [
         *cmake_flags(device),
+        *tools.flags,
         tools.compiler_version,
-        processor(),
+        "" if tools.portable else processor(),
         platform.machine(),
         *(os.environ.get(name, "") for name in ("CFLAGS", "CXXFLAGS", "LDFLAGS", "CUDACXX")),
     ]
@@ -143,7 +156,11 @@ def _environment(tools: Toolchain, tree: Tree) -> dict[str, str]:
         env["CCACHE_BASEDIR"] = str(tree.root)
         env["CCACHE_SLOPPINESS"] = "time_macros"
         # -march=native means another thing on another processor.
-        env["CCACHE_NAMESPACE"] = hashlib.sha256(processor().encode()).hexdigest()[:16]
+        name = hashlib.sha256(processor().encode()).hexdigest()[:16]
+        env["CCACHE_NAMESPACE"] = "portable" if tools.portable else name
+        if tools.portable:
+            env["CCACHE_COMPILERTYPE"] = "clang"
+            env["CCACHE_COMPILERCHECK"] = f"string:{tools.compiler_version}"
     return env
 
 
@@ -173,7 +190,7 @@ def compile_tree(
         tree.build.mkdir()
         command: list[str | Path] = [tools.cmake, "-Wno-dev", "-G", "Ninja", "-S", tree.src]
         command += ["-B", tree.build, f"-DCMAKE_MAKE_PROGRAM={tools.ninja}"]
-        command += [*_as_options(_SERVER_FLAGS), *cmake_flags(device)]
+        command += [*_as_options(_SERVER_FLAGS), *cmake_flags(device), *tools.flags]
         if tools.ccache:
             languages = ["C", "CXX", "CUDA"] if device == "cuda" else ["C", "CXX"]
             command += [f"-DCMAKE_{each}_COMPILER_LAUNCHER={tools.ccache}" for each in languages]

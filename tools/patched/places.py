@@ -41,9 +41,14 @@ def best_python() -> Path:
 
 
 def patched_version(patches: Path = PATCHES) -> str:
-    """Version of the patched build, 0.3.36+lampe.N, with N read from patches/VERSION."""
-    number = (patches / "VERSION").read_text(encoding="utf-8").strip()
-    return f"{UPSTREAM_VERSION}+lampe.{number}"
+    """Version of the patched build, 0.3.36+lampe016, with the number read from patches/VERSION.
+
+    "==0.3.36" is content with it, and it comes after 0.3.36, so that pip prefers it. No dot after
+    the third number: LlamaIndex takes a version apart at its dots, into three. Three digits, as
+    words of a version are compared letter by letter.
+    """
+    number = int((patches / "VERSION").read_text(encoding="utf-8"))
+    return f"{UPSTREAM_VERSION}+lampe{number:03d}"
 
 
 STOCK_VERSION = f"{UPSTREAM_VERSION}+stock"

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sysconfig
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from .compile import SERVER_PROGRAMS
@@ -57,28 +58,43 @@ def _metadata(tree: Tree, version: str) -> bytes:
     return f"{head}\nVersion: {version}\n{rest.partition(chr(10))[2]}".encode()
 
 
+@dataclass(frozen=True)
+class Portable:
+    """What a wheel for many processors says of itself: the platform part of its name, the
+    variants of the CPU backend in it, the compiler."""
+
+    platform: str
+    variants: tuple[str, ...]
+    compiler: str
+
+
 def platform_tag() -> str:
     """The platform part of the wheel's name; the code runs on this machine's processor only."""
     return sysconfig.get_platform().replace("-", "_").replace(".", "_")
 
 
 def pack(
-    tree: Tree, version: str, key: str, folder: Path, *, server: bool = False, no_page: str = ""
+    tree: Tree, version: str, key: str, folder: Path, *, server: bool = False, no_page: str = "",
+    portable: Portable | None = None,
 ) -> Path:
     """Write the wheel of a compiled tree into `folder` and return its path.
 
     `key`, the hash of everything it was made from, goes into lampe-build.json; so does `no_page`,
-    why the server has none ('' where it has one).
+    why the server has none ('' where it has one), and which variants a portable wheel has.
     """
     info = f"{UPSTREAM}-{version}.dist-info"
-    tag = f"py3-none-{platform_tag()}"
+    tag = f"py3-none-{portable.platform if portable else platform_tag()}"
     files = package_files(tree, server=server)
     contents = {name: path.read_bytes() for name, path in files.items()}
     contents[f"{info}/METADATA"] = _metadata(tree, version)
     contents[f"{info}/WHEEL"] = (
         f"Wheel-Version: 1.0\nGenerator: lampe-gguf\nRoot-Is-Purelib: false\nTag: {tag}\n"
     ).encode()
-    made = {"key": key, "version": version, "server": server, "no_page": no_page}
+    made: dict[str, object] = {
+        "key": key, "version": version, "server": server, "no_page": no_page}
+    if portable:
+        made["variants"] = list(portable.variants)
+        made["compiler"] = portable.compiler
     contents[f"{info}/{RECORD_NAME}"] = json.dumps(made).encode()
     for source, name in _LICENCES.items():
         contents[f"{info}/licenses/{name}"] = (tree.src / source).read_bytes()

