@@ -373,9 +373,7 @@ def test_a_folder_that_cannot_be_read_is_not_an_empty_one(tiny: Tiny, tmp_path: 
                     "($LAMPE_GGUF_CACHE names another)"]
 
 
-def test_a_folder_of_another_user_is_not_believed(
-    tiny: Tiny, kept: Readings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_users_folder(tiny: Tiny, kept: Readings, monkeypatch: pytest.MonkeyPatch) -> None:
     llm, _, said = read(tiny, kept)
     monkeypatch.setattr(os, "getuid", lambda: os.geteuid() + 1)
     assert kept.load(LampeLlama(llm.model_path, n_ctx=512), TOKENS) == 0
