@@ -57,7 +57,8 @@ def test_what_comes_before_the_installation_needs_none(name: str) -> None:
 
 def test_one_argument_library() -> None:
     early = {"tools/bootstrap.py", "tools/backend.py", "tools/device/cross.py",
-             "tools/device/on_device.py", "tools/device/sanitize.py",
+             "tools/device/elsewhere.py", "tools/device/on_device.py",
+             "tools/device/processors.py", "tools/device/sanitize.py",
              "tools/device/server_clients.py", "tools/device/server_tests.py",
              "tools/device/upstream_tests.py"}
     assert {*EARLY} == early
