@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import lampe_gguf.cli
 from lampe_gguf.cli import stopping as module
 from lampe_gguf.cli.stopping import SIGNALS, answering, interrupt, stopping
 
@@ -135,3 +136,14 @@ def test_however_often_ctrl_c_is_pressed_it_stops_once(
         time.sleep(pause)
     _, said = process.communicate(timeout=60)
     assert (process.returncode, said.strip()) == (130, "stopped")
+
+
+def test_ctrl_c_while_python_still_loads_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Loading:
+        def __getattr__(self, name: str) -> object:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "lampe_gguf.cli.main", Loading())
+    with pytest.raises(SystemExit) as ended:
+        lampe_gguf.cli.run()
+    assert ended.value.code == 130

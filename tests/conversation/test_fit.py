@@ -106,6 +106,7 @@ def test_ask_cuts_where_it_is_told_to(tiny: Callable[..., Path], tmp_path: Path)
     assert done.returncode == 1 and "--fit newest or --fit spread" in done.stderr
     done = call("read", model, "--doc", book, "--readings-max", "1G")  # has no such option
     assert done.returncode == 1 and "or give less text" in done.stderr
+    assert "--fit" not in done.stderr
     done = call("ask", model, "?", "--doc", book, "--max-tokens", 2, "--fit", "spread", "--json")
     assert done.returncode == 0 and "book.txt: kept " in done.stderr
     said = json.loads(done.stdout)["documents"][0]

@@ -385,14 +385,14 @@ def test_another_users_folder(tiny: Tiny, kept: Readings, monkeypatch: pytest.Mo
 def test_one_that_stays_keeps_no_other_from_being_removed(
     tiny: Tiny, kept: Readings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    llm, stays, _ = read(tiny, kept)
+    llm, _, _ = read(tiny, kept)
     kept.keep(llm)
-    remove = os.unlink
+    stays = kept.store.path(kept.entries()[0])  # the one that is tried first
 
     def refuse(path: Path) -> None:
         if path == stays:
             raise PermissionError(errno.EACCES, "Permission denied")
-        remove(path)
+        os.remove(path)
 
     monkeypatch.setattr(os, "unlink", refuse)
     with pytest.raises(LampeError, match=f"cannot remove {stays}: Permission denied"):
