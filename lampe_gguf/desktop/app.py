@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from PySide6.QtCore import QSocketNotifier, QThreadPool
 from PySide6.QtWidgets import QApplication
 
-from lampe_gguf import Session
+from lampe_gguf import Readings, Session
 
 from .desk import Desk
 from .memory import ORGANISATION, Memory
@@ -37,7 +37,7 @@ class Wishes:
     n_ctx: int | None = None
     threads: int | None = None
     use_lampe: bool = True
-    readings: object = True
+    readings: Readings | bool = True
     max_tokens: int = 1024
     temperature: float = 0.2
     seed: int | None = None
@@ -50,8 +50,8 @@ def make_window(wishes: Wishes) -> Window:
     memory = Memory(wishes.settings)
     session = Session(n_ctx=wishes.n_ctx, threads=wishes.threads, use_lampe=wishes.use_lampe,
                       readings=wishes.readings)
-    desk = Desk(session, Relay(), max_tokens=wishes.max_tokens, temperature=wishes.temperature,
-                seed=wishes.seed)
+    desk = Desk(session, Relay(), needs_lampe=wishes.use_lampe,
+                max_tokens=wishes.max_tokens, temperature=wishes.temperature, seed=wishes.seed)
     window = Window(desk, memory)
     model = wishes.model or memory.text("model")
     if model:

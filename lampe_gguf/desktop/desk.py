@@ -44,6 +44,7 @@ class Desk(QObject):
 
     changed   the model, the conversations or the documents may be others
     turned    another conversation is the current one
+    returned  a line that nobody came to answer: it is to be written again
     began     a line of a Talk is being answered; `wrote` more of it, `ended` it is over
     working   a Progress, a sentence, or None where nothing runs
     noted     a sentence, its kind, and the ways out: (what a button says, what it does)
@@ -51,17 +52,19 @@ class Desk(QObject):
 
     changed = Signal()
     turned = Signal()
+    returned = Signal(str)
     began = Signal(object)
     wrote = Signal(object, str)
     ended = Signal(object)
     working = Signal(object)
     noted = Signal(str, str, list)
 
-    def __init__(self, session: Session, relay: Relay, *, max_tokens: int = 256,
-                 temperature: float = 0.2, seed: int | None = None) -> None:
+    def __init__(self, session: Session, relay: Relay, *, needs_lampe: bool = True,
+                 max_tokens: int = 256, temperature: float = 0.2, seed: int | None = None) -> None:
         super().__init__()
         self.session = session
         self.relay = relay
+        self._needs_lampe = needs_lampe  # else models that LaMPE refuses are opened, too
         self._sampling: dict[str, Any] = {
             "max_tokens": max_tokens, "temperature": temperature, "seed": seed}
         self._running: dict[int, tuple[Request[Any], str]] = {}
@@ -69,7 +72,7 @@ class Desk(QObject):
         self.doing = ""  # to the model
         self.talks: list[Talk] = []
         self.chats: list[ChatEntry] = []
-        self.reading: tuple[Talk, int, int] | None = None  # tokens read, all of them
+        self.reading: tuple[Talk, int, int] | None = None  # tokens in the context, now and then
         self._is_listing = self._list_again = False
         self.current = self._new_talk()
 
@@ -97,7 +100,7 @@ class Desk(QObject):
         """Look at a model's header, and open it where LaMPE can extend it."""
 
         def end(event: Any) -> None:
-            if isinstance(event, Finished) and event.result.refusal is None:
+            if isinstance(event, Finished) and not (event.result.refusal and self._needs_lampe):
                 self._load(path, event.result)
             elif isinstance(event, Finished):
                 self._model_failed(path, str(event.result.refusal))
@@ -114,6 +117,7 @@ class Desk(QObject):
             self.doing = ""
             if isinstance(event, Finished):
                 self.examined = None
+                self._count_again()
             elif isinstance(event, Failed):
                 self._model_failed(path, str(event.error))
             else:
@@ -130,6 +134,12 @@ class Desk(QObject):
         self.examined, self.doing = None, ""
         self.noted.emit(f"Stopped: {file_name(path)} is not open.", INFO,
                         [("Open it", lambda: self.open(path))])
+
+    def _count_again(self) -> None:
+        """Tokens are the model's: those of another one are others."""
+        for talk in self.talks:
+            if talk.dialogue.pending:
+                self._start(talk.dialogue.recount(), "Counting the tokens", self._said)
 
     # -- conversations --
 
@@ -157,7 +167,10 @@ class Desk(QObject):
 
     def _resumed(self, event: Any) -> None:
         if isinstance(event, Finished):
-            self._turn(self._new_talk(event.result))
+            talk = self._new_talk(event.result)
+            if talk.dialogue.pending and self.opened is not None:
+                self._start(talk.dialogue.recount(), "Counting the tokens", self._said)
+            self._turn(talk)
         elif isinstance(event, Failed):
             self.noted.emit(str(event.error), ERROR, [])
 
@@ -211,7 +224,7 @@ class Desk(QObject):
                 if isinstance(event, (Finished, Failed, Stopped)):
                     self._is_listing = False
                     self.changed.emit()
-                    if self._list_again:
+                    if self._list_again or isinstance(event, Stopped):
                         self._list_again = False
                         self.list_chats()
 
@@ -270,6 +283,8 @@ class Desk(QObject):
         if self.reading is not None and self.reading[0] is talk:
             self.reading = None
         self.ended.emit(talk)
+        if answer is None and talk.dialogue.unsent is None:
+            self.returned.emit(talk.line)
         if isinstance(event, Failed):
             self.noted.emit(str(event.error), ERROR, self._ways(talk))
         elif answer is None:
@@ -304,7 +319,8 @@ class Desk(QObject):
         progress = next((each for each in reversed(events) if isinstance(each, Progress)), None)
         if progress is not None:
             if talk is not None and progress.stage == "reading":
-                self.reading = (talk, progress.done, progress.total)
+                before = talk.lies_before(progress.total)
+                self.reading = (talk, before + progress.done, before + progress.total)
             self.working.emit(progress)
         text = "".join(each.text for each in events if isinstance(each, Token))
         if text and talk is not None:

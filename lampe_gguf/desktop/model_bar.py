@@ -16,9 +16,10 @@ HOW = "Ctrl+O opens one: a converted file, or any GGUF"
 
 def reach(found: Opened | Examined) -> str:
     """How far it reads, and with what."""
+    window = "window not said" if found.window is None else f"window {found.window:,} tokens"
     if found.config is None:
-        return f"window {found.window:,} tokens, LaMPE off"
-    return f"window {found.window:,} tokens, reads up to {found.context_length:,}"
+        return f"{window}, LaMPE off"
+    return f"{window}, reads up to {found.config.context_length:,}"
 
 
 def source(found: Opened | Examined) -> str:

@@ -70,8 +70,8 @@ class _Rows(QAbstractListModel):
 class _Painter(QStyledItemDelegate):
     def sizeHint(self, option: QStyleOptionViewItem, index: Index) -> QSize:
         row = index.data(Qt.ItemDataRole.UserRole)
-        bold = QFontMetrics(_bold(option.font)).height()  # type: ignore[attr-defined]
-        plain = option.fontMetrics.height()  # type: ignore[attr-defined]
+        bold = QFontMetrics(_bold(option.font)).height()
+        plain = option.fontMetrics.height()
         return QSize(80, bold + plain * (len(row.shown) if row else 0) + 2 * PADDING)
 
     def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: Index) -> None:
@@ -81,23 +81,23 @@ class _Painter(QStyledItemDelegate):
             return
         bare = QStyleOptionViewItem(option)
         self.initStyleOption(bare, index)
-        bare.text = ""  # type: ignore[attr-defined]
+        bare.text = ""
         style = view.style()
         style.drawControl(style.ControlElement.CE_ItemViewItem, bare, painter, view)
-        state = option.state  # type: ignore[attr-defined]
+        state = option.state
         is_chosen = bool(state & style.StateFlag.State_Selected)
-        palette = option.palette  # type: ignore[attr-defined]
+        palette = option.palette
         role = QPalette.ColorRole
         ink = palette.color(role.HighlightedText if is_chosen else role.Text)
         quiet = ink if is_chosen else palette.color(role.PlaceholderText)
         painter.save()
-        whole: QRect = option.rect  # type: ignore[attr-defined]
+        whole: QRect = option.rect
         if row.mark and row.mark in view.colours:
             painter.fillRect(whole.left(), whole.top() + PADDING, BAR,
                              whole.height() - 2 * PADDING, view.colours[row.mark])
         left = whole.left() + BAR + PADDING
         place = QRect(left, whole.top() + PADDING, whole.right() - PADDING - left, 0)
-        font = option.font  # type: ignore[attr-defined]
+        font = option.font
         for number, text in enumerate([row.title, *row.shown]):
             painter.setFont(font if number else _bold(font))
             painter.setPen(quiet if number else ink)

@@ -95,8 +95,9 @@ class Window(QMainWindow):
         column = QVBoxLayout(centre)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.transcript, 1)
-        for each in (self.map, self.notice, self.activity, self.composer):
-            column.addWidget(each)
+        below: list[QWidget] = [self.map, self.notice, self.activity, self.composer]
+        for part in below:
+            column.addWidget(part)
         self.splitter = QSplitter(Qt.Orientation.Horizontal)
         self.splitter.setHandleWidth(10)
         self.splitter.setChildrenCollapsible(False)
@@ -129,6 +130,7 @@ class Window(QMainWindow):
         desk = self.desk
         desk.changed.connect(self._show)
         desk.turned.connect(self._turned)
+        desk.returned.connect(self._return)
         desk.began.connect(self._began)
         desk.wrote.connect(self._wrote)
         desk.ended.connect(self._ended)
@@ -189,13 +191,12 @@ class Window(QMainWindow):
     def _show_map(self) -> None:
         talk = self.desk.current
         opened = self.desk.opened
-        stretches = list(talk.dialogue.stretches)
         length = full = talk.dialogue.used
         reading = self.desk.reading
         if reading is not None and reading[0] is talk:
             length, full = reading[1], reading[2]
-        self.map.show_context(opened.config if opened is not None else None, stretches, length,
-                              full)
+        config = opened.config if opened is not None else None
+        self.map.show_context(config, talk.stretches, length, full)
 
     def _turned(self) -> None:
         """Another conversation: its transcript is written from its beginning."""
@@ -214,6 +215,11 @@ class Window(QMainWindow):
     def _began(self, talk: Talk) -> None:
         if talk is self.desk.current:
             self._turned()
+
+    def _return(self, line: str) -> None:
+        self._turned()
+        if not self.composer.line.toPlainText():
+            self.composer.put(line)
 
     def _wrote(self, talk: Talk, text: str) -> None:
         if talk is self.desk.current:

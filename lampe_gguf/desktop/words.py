@@ -57,7 +57,9 @@ def progress(event: Progress) -> str:
     """What is being done, how far, how fast, and how long it still takes."""
     name, unit = STAGES.get(event.stage, (event.stage.capitalize(), ""))
     said = [name]
-    if event.total and event.unit == "bytes":
+    if event.unit == "%":
+        said[0] += f": {event.done} %"
+    elif event.total and event.unit == "bytes":
         said[0] += f": {size(event.done)} of {size(event.total)}"
     elif event.total:
         said[0] += f": {event.done:,} of {event.total:,} {unit or event.unit}"
