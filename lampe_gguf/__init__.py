@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .conversation.chat import Chat as Chat
     from .conversation.documents import Document as Document
     from .conversation.prompt import plain_text as plain_text
+    from .conversation.shelf import Entry as ChatEntry  # noqa: F401
+    from .conversation.turn import Turn as Turn
     from .convert import convert_gguf as convert_gguf
     from .errors import FieldError as FieldError
     from .errors import LampeError as LampeError
@@ -35,6 +37,20 @@ if TYPE_CHECKING:
     from .model.presets import default_config as default_config
     from .model.presets import preset as preset
     from .readings.keeping import Readings as Readings
+    from .session.dialogue import Dialogue as Dialogue
+    from .session.events import Event as Event
+    from .session.events import Failed as Failed
+    from .session.events import Finished as Finished
+    from .session.events import Note as Note
+    from .session.events import Progress as Progress
+    from .session.events import Stopped as Stopped
+    from .session.events import Token as Token
+    from .session.found import Answered as Answered
+    from .session.found import Counted as Counted
+    from .session.found import Examined as Examined
+    from .session.found import Opened as Opened
+    from .session.request import Request as Request
+    from .session.session import Session as Session
     from .strip import strip_gguf as strip_gguf
 
 # exported name -> (module, name there). A function never has its module's name: importing the
@@ -54,6 +70,22 @@ _EXPORTS = {
     "ask": ("conversation.ask", "ask"),
     "Chat": ("conversation.chat", "Chat"),
     "Document": ("conversation.documents", "Document"),
+    "ChatEntry": ("conversation.shelf", "Entry"),
+    "Turn": ("conversation.turn", "Turn"),
+    "Session": ("session.session", "Session"),
+    "Dialogue": ("session.dialogue", "Dialogue"),
+    "Request": ("session.request", "Request"),
+    "Event": ("session.events", "Event"),
+    "Progress": ("session.events", "Progress"),
+    "Token": ("session.events", "Token"),
+    "Note": ("session.events", "Note"),
+    "Finished": ("session.events", "Finished"),
+    "Stopped": ("session.events", "Stopped"),
+    "Failed": ("session.events", "Failed"),
+    "Opened": ("session.found", "Opened"),
+    "Examined": ("session.found", "Examined"),
+    "Counted": ("session.found", "Counted"),
+    "Answered": ("session.found", "Answered"),
     "Readings": ("readings.keeping", "Readings"),
     "plain_text": ("conversation.prompt", "plain_text"),
     "perplexity": ("evaluate.perplexity", "perplexity"),

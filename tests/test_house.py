@@ -29,9 +29,10 @@ FLOORS = (
     ("backend",),
     ("convert", "strip", "inspect", "plot", "readings"),
     ("conversation", "serving"),
-    ("evaluate",),
+    ("evaluate", "session"),
     ("attention", "calibration", "bench", "huggingface"),
-    ("__init__",),  # the public names: the command line may use them, nothing below may
+    ("__init__",),  # the public names: those above may use them, nothing below may
+    ("desktop",),
     ("cli",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -57,7 +58,7 @@ WRITERS = {
 } | {f"{PACKAGE}.model.encoding"}
 
 MOST_LINES = 400
-MOST_ENTRIES = 23
+MOST_ENTRIES = 25
 
 
 @dataclass(frozen=True)
@@ -335,7 +336,7 @@ BREAKS = [
     (rooms_say_what_they_are_for, empty, "no docstring"),
     (rooms_say_what_they_are_for, lambda root: (root / PACKAGE / "cli/__init__.py").unlink(),
      "no __init__.py"),
-    (the_listing_is_a_table_of_contents, entries, "more than 23"),
+    (the_listing_is_a_table_of_contents, entries, "more than 25"),
 ]
 
 

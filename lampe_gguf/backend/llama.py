@@ -20,6 +20,7 @@ from . import api, opening
 from .calls import Calls, guarded
 from .calls import Cancelled as Cancelled
 from .cores import usable_cores
+from .quiet import quiet
 from .worker import run_aside
 
 if TYPE_CHECKING:
@@ -151,15 +152,16 @@ class LampeLlama(Llama):  # type: ignore[misc]
 
         def load() -> None:
             try:
-                super(LampeLlama, self).__init__(
-                    path,
-                    n_ctx=n_ctx,
-                    n_batch=n_batch,
-                    flash_attn=flash_attn,
-                    verbose=verbose,
-                    kv_overrides=overrides or None,
-                    **options,
-                )
+                with quiet(not verbose):
+                    super(LampeLlama, self).__init__(
+                        path,
+                        n_ctx=n_ctx,
+                        n_batch=n_batch,
+                        flash_attn=flash_attn,
+                        verbose=verbose,
+                        kv_overrides=overrides or None,
+                        **options,
+                    )
             except Exception as error:
                 raise opening.failure(self, error, path) from None
             self._model.__class__ = Model

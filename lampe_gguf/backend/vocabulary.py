@@ -12,6 +12,7 @@ from ..errors import LampeError
 from ..model.choose import ModelFile
 from . import api
 from .native_path import NativePath
+from .quiet import quiet
 
 
 @contextmanager
@@ -27,9 +28,10 @@ def vocabulary(path: str | os.PathLike[str]) -> Iterator[Any]:
     params = module.llama_model_default_params()
     params.vocab_only = True
     try:
-        model = internals.LlamaModel(
-            path_model=NativePath(os.fsdecode(path)), params=params, verbose=False
-        )
+        with quiet():
+            model = internals.LlamaModel(
+                path_model=NativePath(os.fsdecode(path)), params=params, verbose=False
+            )
     except ValueError as error:
         raise LampeError(str(error)) from None
     try:

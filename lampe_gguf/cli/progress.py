@@ -124,7 +124,9 @@ def progress_line(label: str, unit: str) -> Iterator[Callable[[int, int], None]]
 
     def show(done: int, total: int) -> None:
         nonlocal bar
-        if bar is None or bar.total != total or done <= bar.done:
+        if not total:  # nothing is known yet
+            return
+        if bar is None or bar.total != total or done < bar.done:
             bar = Progress(label, total, unit)
         bar.advance(done - bar.done)
         if done >= total:

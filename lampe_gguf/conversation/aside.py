@@ -48,14 +48,20 @@ def extract(
 
     kind         as kinds.py has it, not "text"
     name         as it is to be shown
-    on_progress  called with (pages or chapters, all of them)
+    on_progress  called with (pages or chapters, all of them; 0: not known yet), several times a
+                 second, so that what it raises stops the reading soon
     """
     require_libraries(kind, name)
     pages: list[str] = []
     n_pages: int | None = None
     left_out: tuple[str, ...] = ()
     total = 0
-    for record in _records(kind, data, name):
+
+    def waiting() -> None:
+        if on_progress is not None:
+            on_progress(len(pages), total)
+
+    for record in _records(kind, data, name, waiting):
         total = record.get("of", total)
         if "text" in record:
             number, text = record.get("page"), record["text"]
@@ -87,7 +93,9 @@ class MissingLibrary(LampeError):
     """No document of its kind can be read: not a fault of the document."""
 
 
-def _records(kind: str, data: bytes, name: str) -> Iterator[dict[str, Any]]:
+def _records(
+    kind: str, data: bytes, name: str, waiting: Callable[[], None]
+) -> Iterator[dict[str, Any]]:
     try:
         with tempfile.TemporaryFile() as file:
             file.write(data)
@@ -102,7 +110,7 @@ def _records(kind: str, data: bytes, name: str) -> Iterator[dict[str, Any]]:
     threading.Thread(target=_hand_on, args=(process, lines), daemon=True).start()
     ended = False
     try:
-        while line := _next(lines, name):
+        while line := _next(lines, name, waiting):
             with contextlib.suppress(ValueError):  # of a process that broke off within a line
                 record = json.loads(line)
                 ended = "end" in record or "error" in record
@@ -133,12 +141,15 @@ def _hand_on(process: subprocess.Popen[bytes], lines: queue.SimpleQueue[bytes]) 
     lines.put(b"")
 
 
-def _next(lines: queue.SimpleQueue[bytes], name: str) -> bytes:
+def _next(
+    lines: queue.SimpleQueue[bytes], name: str, waiting: Callable[[], None]
+) -> bytes:
     """The next line, b"" at the end; waits in short pieces, between which Ctrl-C comes through."""
     latest = time.monotonic() + MOST_SECONDS
     while True:
         with contextlib.suppress(queue.Empty):
             return lines.get(timeout=0.1)
+        waiting()
         if time.monotonic() > latest:
             raise LampeError(f"{name} was not read in {MOST_SECONDS:.0f} s, nor a page of it; save "
                              "it as plain text, or give a part of it")

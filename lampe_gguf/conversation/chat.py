@@ -9,35 +9,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..container import paths
+from ..backend.calls import Cancelled
 from ..container.atomic import write_file
 from ..errors import LampeError
-from ..shown import shown
 from . import shelf
-from .documents import Document, read_documents
+from .commands import obey
+from .documents import Document
 from .journal import Journal, OnNote
 from .kept import Conversation, as_json
 from .length import count_up_to
 from .prompt import Message, chat_tokens
 from .reply import ContextFull, Reply
 from .setting import Model, Setting, differences, model_of, values_of
-from .sources import find_sources
+from .sources import Source, find_sources
 from .turn import Turn, messages_of
 
 if TYPE_CHECKING:
     from ..backend.llama import LampeLlama
     from ..readings.keeping import Readings
-
-COMMANDS = """\
-/doc FILE   read a document, or a folder of them, to talk about it
-/stats      how much of the context is used, and how it is mapped
-/drop [N]   forget the oldest turns (as many as needed, or N) and keep their documents
-/drop doc   forget the documents and keep what was said
-/reset      forget everything
-/retry      send the line again that could not be answered
-/save FILE  save the conversation, for --resume FILE
-/quit       leave (so does Ctrl-D)
-Ctrl-C stops an answer and drops a line; at an empty prompt it leaves."""
 
 Show = Callable[[str], None]
 
@@ -148,7 +137,7 @@ class Chat:
         """
         if self.journal is None:
             self.journal = Journal(shelf.folder(), on_note, self.started)
-            self._note()
+            self.note()
 
     @property
     def setting(self) -> Setting | None:
@@ -165,7 +154,12 @@ class Chat:
             pass
         return self._setting
 
-    def _note(self) -> None:
+    @property
+    def last_setting(self) -> Setting | None:
+        """With what the conversation was had last; None before there was a model."""
+        return self._setting
+
+    def note(self) -> None:
         """Have the journal say what the conversation is now."""
         if self.journal is None or (setting := self.setting) is None:
             return
@@ -185,74 +179,40 @@ class Chat:
         """Do what one line says; False when it ends the conversation. Raises LampeError."""
         line = line.strip()
         if line.startswith("/"):
-            goes_on = self._command(*line.split(maxsplit=1))
-            self._note()
+            goes_on = obey(self, *line.split(maxsplit=1))
+            self.note()
             return goes_on
         if line:
             self.answer(line)
         return True
-
-    def _command(self, name: str, argument: str = "") -> bool:
-        if name in ("/quit", "/exit"):
-            return False
-        if name == "/doc":
-            self._read(argument)
-        elif name == "/stats":
-            self.show(self.stats() + "\n")
-        elif name == "/reset":
-            self.turns.clear()
-            self.pending.clear()
-            self.llm.reset()
-            self.used, self.last_rate = 0, 0.0
-            self.show("forgotten\n")
-        elif name == "/drop":
-            self._drop(argument)
-        elif name == "/retry":
-            if self.unsent is None:
-                raise LampeError("there is no line that was not answered")
-            self.answer(self.unsent)
-        elif name == "/save":
-            if not argument:
-                raise LampeError("name the file: /save FILE")
-            if paths.exists(Path(argument)):
-                raise LampeError(f"{argument} exists already; name another file")
-            self.save(Path(argument))
-            self.show(f"saved {shown(argument)}\n")
-        elif name == "/help":
-            self.show(COMMANDS + "\n")
-        else:
-            raise LampeError(f"there is no command {name}; /help lists them")
-        return True
-
-    def _read(self, name: str) -> None:
-        if not name:
-            raise LampeError("name the document: /doc FILE")
-        notes: list[str] = []
-        documents = read_documents([name], to_ask=True, on_note=notes.append)
-        named = documents[0].name if len(documents) == 1 else shown(name)
-        holds = self.llm.n_ctx()
-        count = count_up_to(self.llm._model, [each.text for each in documents], holds)
-        if count.is_too_long:
-            part = float(f"{holds * count.characters / 2:.2g}")
-            raise LampeError(
-                f"{named} has about {count.tokens:,} tokens and the context holds "
-                f"{holds:,}; give a part of it, of about {part:,.0f} characters, or start again "
-                "with a larger --n-ctx"
-            )
-        self.pending += documents
-        for note in notes:
-            self.show(f"{note}\n")
-        self.show(f"{named} goes along with your next message\n")
 
     def answer(self, line: str) -> str:
         """Say a line and give the answer; Ctrl-C ends it early and keeps what there is of it.
 
         Raises LampeError, with the ways out, where the context has no room; the line is kept.
         """
+        reply = self.say(line, self.show)
+        if reply.is_stopped:
+            self.show(" [stopped]")
+        room = self.llm.n_ctx() - reply.prompt_tokens
+        if self.max_tokens > room == reply.answer_tokens:
+            self.show(" [the context is full: /drop makes room]")
+        self.show("\n")
+        for source in self.sources(reply.text):
+            self.show(f"[{source.said()}]\n")
+        return reply.text
+
+    def say(self, line: str, on_text: Show) -> Reply:
+        """Say a line, whose answer becomes a turn; on_text is called with it as it comes.
+
+        Raises as answer() does, and Cancelled where the model's call was cancelled before anything
+        was written: the line is kept, as where the context has no room. What was written by then
+        is a turn. Ctrl-C always leaves one.
+        """
         self._refuse_long(line)
         turn = Turn(tuple(self.pending), line)
         was_full, self.unsent = self.unsent is not None, line
-        self._note()  # before the answer: whatever ends the program, the line is not lost
+        self.note()  # before the answer: whatever ends the program, the line is not lost
         reply = Reply(
             self.llm, [*self.messages, turn.message], self.max_tokens, self.temperature, self.seed,
             documents=turn.documents, readings=self.readings,
@@ -260,17 +220,17 @@ class Chat:
         stream = iter(reply)
         try:
             for text in stream:
-                self.show(text)
+                on_text(text)
         except KeyboardInterrupt:
-            self.show(" [stopped]")
+            reply.is_stopped = True
+        except Cancelled:
+            if not reply.text:
+                raise
+            reply.is_stopped = True
         except ContextFull as error:
             raise self._full(error.needed, was_full) from None
         finally:
             stream.close()
-        room = self.llm.n_ctx() - reply.prompt_tokens
-        if self.max_tokens > room == reply.answer_tokens:
-            self.show(" [the context is full: /drop makes room]")
-        self.show("\n")
         if reply.answer_tokens > 1:
             self.last_rate = (reply.answer_tokens - 1) / max(1e-9, reply.seconds_answering)
         # an answer that was stopped is part of what was said
@@ -278,11 +238,13 @@ class Chat:
         self.pending.clear()
         self.unsent = None
         self.used = self.llm.n_tokens
-        self._note()
+        self.note()
+        return reply
+
+    def sources(self, answer: str) -> list[Source]:
+        """Where words of the last answer stand in the documents of the conversation."""
         read = [each for said in self.turns for each in said.documents]
-        for source in find_sources(reply.text, read, line):
-            self.show(f"[{source.said()}]\n")
-        return reply.text
+        return find_sources(answer, read, self.turns[-1].line)
 
     def _refuse_long(self, line: str) -> None:
         """LampeError for a line that fits into no context of this chat; one that is kept stays."""
@@ -295,7 +257,7 @@ class Chat:
 
     def _full(self, needed: int, again: bool) -> LampeError:
         """The ways out for the line that is kept; in few words where they were said before."""
-        n_drop = self._n_to_drop()
+        n_drop = self.n_to_drop()
         if n_drop is not None:
             way = f"/drop forgets the oldest {n_drop} of {len(self.turns)} turns"
         elif self.pending or any(turn.documents for turn in self.turns):
@@ -310,30 +272,25 @@ class Chat:
             "everything, then /retry sends it; or start again with a larger --n-ctx"
         )
 
-    def _drop(self, argument: str) -> None:
-        if argument in ("doc", "docs"):
-            n_documents = len(self.pending) + sum(len(turn.documents) for turn in self.turns)
-            if not n_documents:
-                raise LampeError("there is no document to forget")
-            self.turns = [replace(turn, documents=()) for turn in self.turns]
-            self.pending.clear()
-            self._show_dropped(f"forgot {n_documents} document(s)")
-            return
-        if not self.turns:
-            raise LampeError("there is no turn to forget; /drop doc forgets documents")
-        if argument and not (argument.isdecimal() and 0 < int(argument) <= len(self.turns)):
-            raise LampeError(
-                f"/drop takes a number of turns, 1 to {len(self.turns)}, or doc for the documents"
-            )
-        n_needed = None if self.unsent is None else self._n_to_drop()
-        n = int(argument) if argument else max(1, n_needed or 0)
+    def drop(self, n: int) -> None:
+        """Forget the oldest n turns, and keep their documents."""
         self.turns, self.pending = self._without(n)
-        self._show_dropped(f"forgot the oldest {n} turn(s)")
-
-    def _show_dropped(self, what: str) -> None:
         self.used = self._count(self.messages)
-        kept = "; /retry sends your line" if self.unsent is not None else ""
-        self.show(f"{what}, {self.used:,} tokens are left{kept}\n")
+
+    def drop_documents(self) -> int:
+        """Forget the documents and keep what was said; how many there were."""
+        n_documents = len(self.pending) + sum(len(turn.documents) for turn in self.turns)
+        self.turns = [replace(turn, documents=()) for turn in self.turns]
+        self.pending.clear()
+        self.used = self._count(self.messages)
+        return n_documents
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.turns.clear()
+        self.pending.clear()
+        self.llm.reset()
+        self.used, self.last_rate = 0, 0.0
 
     def _without(self, n: int) -> tuple[list[Turn], list[Document]]:
         """Turns and pending documents without the oldest n turns, whose documents stay."""
@@ -344,7 +301,7 @@ class Chat:
         turns[0] = replace(turns[0], documents=documents + turns[0].documents)
         return turns, list(self.pending)
 
-    def _n_to_drop(self) -> int | None:
+    def n_to_drop(self) -> int | None:
         """The fewest turns without which the unsent line fits, None where it never does.
 
         With room for an answer of some length, or at least for one at all.

@@ -188,11 +188,11 @@ Text = str | os.PathLike[str] | Document
 
 def as_documents(
     texts: Text | Sequence[Text], *, to_ask: bool = False,
-    on_note: Callable[[str], None] = lambda text: None,
+    on_note: Callable[[str], None] = lambda text: None, on_progress: OnProgress | None = None,
 ) -> list[Document]:
     """Texts as a library's caller gives them, a str under a name; raises as read_documents does.
 
-    to_ask, on_note  as in read_documents
+    to_ask, on_note, on_progress  as in read_documents
     """
     listed = [texts] if isinstance(texts, (str, os.PathLike, Document)) else list(texts)
     found: list[Document] = []
@@ -202,7 +202,8 @@ def as_documents(
         if isinstance(each, Document):
             found.append(each)
         else:
-            found += read_documents([os.fspath(each)], to_ask=to_ask, on_note=on_note)
+            found += read_documents([os.fspath(each)], to_ask=to_ask, on_note=on_note,
+                                    on_progress=on_progress)
     return found
 
 

@@ -65,6 +65,7 @@ class Reply:
     readings: Readings | None = None
 
     text: str = ""
+    is_stopped: bool = False  # set by who stops it
     prompt_tokens: int = 0
     answer_tokens: int = 0
     seconds_reading: float = 0.0

@@ -48,6 +48,12 @@ class Entry:
     turns          that have an answer
     first_line     what the user said first, "" for nothing yet
     damage         a sentence about what is wrong with the journal, "" where nothing is
+
+    >>> from lampe_gguf import ChatEntry, Session
+    >>> with Session() as session:
+    ...     entries = session.chats().result()
+    >>> all(isinstance(each, ChatEntry) for each in entries)
+    True
     """
 
     id: str

@@ -12,7 +12,13 @@ from .prompt import Message
 
 @dataclass(frozen=True)
 class Turn:
-    """What the user said, with the documents that went along, and the answer."""
+    """What the user said, with the documents that went along, and the answer.
+
+    >>> from lampe_gguf import Document, Turn
+    >>> turn = Turn((Document("a letter", "Dear Sir"),), "Who is it to?", "To a man.")
+    >>> turn.line, turn.documents[0].name
+    ('Who is it to?', 'a letter')
+    """
 
     documents: tuple[Document, ...]
     line: str

@@ -1,0 +1,1 @@
+"""A model in threads of its own, for programs with windows."""
