@@ -14,7 +14,7 @@ from lampe_gguf import ChatEntry
 from .labels import paragraph
 from .rows import Row, RowList
 from .talk import Talk
-from .words import joined, moment, one_line, some
+from .words import file_name, joined, moment, one_line, some
 
 NEW = "New conversation"
 EMPTY = "What you ask is kept here, and can be gone on with."
@@ -22,7 +22,7 @@ EMPTY = "What you ask is kept here, and can be gone on with."
 
 def title_of(line: str, documents: Sequence[str]) -> str:
     """What a conversation is called: by what was said first, else by its documents."""
-    return one_line(line) or ", ".join(documents) or NEW
+    return one_line(line) or ", ".join(map(file_name, documents)) or NEW
 
 
 class ChatList(QWidget):

@@ -36,6 +36,8 @@ from .talk import Talk, figures
 from .words import file_name
 
 End = Callable[[Any], None]
+NO_LAMPE = ("LaMPE cannot extend this model: {}; open another one, or start with --no-lampe to read "
+            "within its window")
 STOPPED_UNSENT = "Stopped before there was an answer; the question is kept."
 
 
@@ -74,6 +76,7 @@ class Desk(QObject):
         self.chats: list[ChatEntry] = []
         self.reading: tuple[Talk, int, int] | None = None  # tokens in the context, now and then
         self._is_listing = self._list_again = False
+        self._notes: list[str] = []  # about the documents that are being added
         self.current = self._new_talk()
 
     def close(self, then: Callable[[], None]) -> None:
@@ -103,7 +106,7 @@ class Desk(QObject):
             if isinstance(event, Finished) and not (event.result.refusal and self._needs_lampe):
                 self._load(path, event.result)
             elif isinstance(event, Finished):
-                self._model_failed(path, str(event.result.refusal))
+                self._model_failed(path, NO_LAMPE.format(event.result.refusal))
             elif isinstance(event, Failed):
                 self._model_failed(path, str(event.error))
             else:
@@ -234,12 +237,20 @@ class Desk(QObject):
 
     def add(self, paths: Sequence[str | Path | Document]) -> None:
         """Add files, folders or texts to the conversation."""
-        what = file_name(paths[0]) if len(paths) == 1 and not isinstance(paths[0], Document) \
-            else "the documents"
-        self._start(self.current.dialogue.add(paths), f"Opening {what}", self._added)
+        texts = [each if isinstance(each, Document) else Path(each) for each in paths]
+        first = texts[0]
+        what = file_name(first) if isinstance(first, Path) and len(texts) == 1 else "the documents"
+        self._start(self.current.dialogue.add(texts), f"Opening {what}", self._added)
 
     def _added(self, event: Any) -> None:
-        if isinstance(event, Failed):
+        notes, self._notes = self._notes, []
+        if isinstance(event, Finished):
+            # the panel says what was read; what was not, is to be said
+            known = {each.document.said() for each in event.result if not each.document.left_out
+                     and not each.document.replaced}
+            if more := [note for note in notes if note not in known]:
+                self.noted.emit("\n".join(more), INFO, [])
+        elif isinstance(event, Failed):
             self.noted.emit(str(event.error), ERROR, [])
         elif isinstance(event, Stopped):
             self.noted.emit("Stopped: the documents were not added.", INFO, [])
@@ -265,7 +276,8 @@ class Desk(QObject):
 
     def _ask(self, talk: Talk, line: str, begin: Callable[[], Request[Answered]]) -> None:
         talk.line, talk.written = line, ""
-        talk.documents = tuple(each.document.name for each in talk.dialogue.pending)
+        talk.documents = tuple(file_name(each.document.name)
+                               for each in talk.dialogue.pending)
 
         def end(event: Any) -> None:
             self._answered(talk, event)
@@ -328,7 +340,9 @@ class Desk(QObject):
             self.wrote.emit(talk, text)
             self.working.emit("Writing the answer")
         for event in events:
-            if isinstance(event, Note):
+            if isinstance(event, Note) and request.kind == "add":
+                self._notes.append(event.text)
+            elif isinstance(event, Note):
                 self.noted.emit(event.text, INFO, [])
             elif isinstance(event, (Finished, Stopped, Failed)):
                 self._running.pop(id(request), None)

@@ -12,7 +12,7 @@ from lampe_gguf import Counted, Document
 
 from .labels import paragraph
 from .rows import Row, RowList
-from .words import duration, joined, percent, some
+from .words import duration, file_name, joined, percent, some
 
 EMPTY = ("Drop documents anywhere on this window, or press Ctrl+D: text, Markdown, PDF, Word, "
          "OpenDocument, EPUB, HTML, and folders of these.")
@@ -77,11 +77,13 @@ class Documents(QWidget):
         seconds  how long so many tokens take to read, None where that is not known yet
         """
         state = "being read" if is_reading else "for the next question"
-        rows = [Row(each.document, each.document.name,
+        rows = [Row(each.document, file_name(each.document.name),
                     (held(each.document, each.tokens),
-                     costs(each.tokens, each.share, seconds), state), mark="accent")
+                     costs(each.tokens, each.share, seconds), state,
+                     *each.document.left_out), mark="accent")
                 for each in pending]
-        rows += [Row(document, document.name, (held(document, tokens), "read"))
+        rows += [Row(document, file_name(document.name), (held(document, tokens), "read",
+                                                            *document.left_out))
                  for document, tokens in read]
         self._pending = set() if is_reading else {id(each.document) for each in pending}
         self.list.show_rows(rows)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lampe_gguf import LampeConfig, Plan, relative_position
 
-from .words import one_line, percent, some
+from .words import file_name, percent, some
 
 LOCAL, MIDDLE, TAIL = "local", "middle", "tail"
 TALK = "talk"  # what is no document: questions, answers, and what the template puts between
@@ -90,5 +90,5 @@ def sentences(made: Sequence[Part], found: Sequence[Grain]) -> list[str]:
             tokens = sum(part.end - part.begin for part in mine if part.grain == name)
             if tokens:
                 shares.append(f"{percent(tokens / total)} {name}")
-        said.append(f"{one_line(label)}: {', '.join(shares)}.")
+        said.append(f"{file_name(label)}: {', '.join(shares)}.")
     return said

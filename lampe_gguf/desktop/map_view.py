@@ -16,7 +16,7 @@ from lampe_gguf import LampeConfig
 
 from .grains import LOCAL, MIDDLE, TAIL, TALK, Grain, Part, grains, parts, sentences
 from .theme import LIGHT_THEME, Theme
-from .words import one_line, some
+from .words import file_name, some
 
 SIDE = 12  # pixels left and right of the bars
 TOP = 10  # above and below all
@@ -80,7 +80,7 @@ class MapView(QWidget):
     def event(self, event: QEvent) -> bool:
         if event.type() == QEvent.Type.ToolTip and isinstance(event, QHelpEvent):
             x = event.pos().x()
-            here = [f"{one_line(part.label) or TALK}: {part.grain}" for part in self.parts
+            here = [f"{_name(part.label)}: {part.grain}" for part in self.parts
                     if self._x(part.begin) <= x <= self._x(part.end)]
             QToolTip.showText(event.globalPos(), "\n".join([*here[:1], *self.sentences()]), self)
             return True
@@ -111,7 +111,7 @@ class MapView(QWidget):
         for label, tokens in [*self._stretches, ("", self._full)]:
             end = min(self._full, begin + tokens)
             room = self._x(end) - self._x(begin) - 6
-            name = one_line(label) if label else TALK
+            name = _name(label)
             if room > metrics.horizontalAdvance("nn…"):
                 painter.drawText(
                     QRectF(self._x(begin) + 3, TOP - 3, room, metrics.height()),
@@ -177,3 +177,7 @@ class MapView(QWidget):
         if self._config is not None:
             said += f"; the model was trained on {self._config.window:,}"
         return said
+
+
+def _name(label: str) -> str:
+    return file_name(label) if label else TALK

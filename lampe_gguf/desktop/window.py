@@ -202,8 +202,8 @@ class Window(QMainWindow):
         """Another conversation: its transcript is written from its beginning."""
         talk = self.desk.current
         self.notice.clear()
-        turns = [Said(turn.line, tuple(each.name for each in turn.documents), turn.answer,
-                      talk.figures.get(number, ""))
+        turns = [Said(turn.line, tuple(file_name(each.name) for each in turn.documents),
+                      turn.answer, talk.figures.get(number, ""))
                  for number, turn in enumerate(talk.dialogue.turns)]
         if talk.is_asking:
             turns.append(Said(talk.line, talk.documents, talk.written))

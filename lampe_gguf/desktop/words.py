@@ -100,5 +100,6 @@ def moment(seconds: float) -> str:
 
 
 def file_name(path: str | os.PathLike[str]) -> str:
-    """The last part of a path, made safe to show."""
-    return one_line(os.path.basename(os.fspath(path))) or "the file"
+    """The last part of a path, made safe to show; a name that is no path as it is."""
+    name = one_line(os.fspath(path))
+    return os.path.basename(name.rstrip("/\\")) or name or "the file"
