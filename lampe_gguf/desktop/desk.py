@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from PySide6.QtCore import QObject, Signal
+from PySide6.QtCore import QObject, QTimer, Signal
 
 from lampe_gguf import (
     Answered,
@@ -38,6 +38,7 @@ from .words import file_name
 End = Callable[[Any], None]
 NO_LAMPE = ("LaMPE cannot extend this model: {}; open another one, or start with --no-lampe to read "
             "within its window")
+AGAIN, TRIES = 200, 15  # milliseconds between tries to remove a conversation, and how many
 STOPPED_UNSENT = "Stopped before there was an answer; the question is kept."
 
 
@@ -202,9 +203,19 @@ class Desk(QObject):
                 self.turned.emit()
             self._let_go(talk)
         if chat:
-            self._start(self.session.remove_chat(chat), "Removing the conversation", self._said)
+            self._remove_chat(chat, TRIES if talk is not None else 1)
         self.list_chats()
         self.changed.emit()
+
+    def _remove_chat(self, chat: str, tries: int) -> None:
+        def end(event: Any) -> None:
+            if isinstance(event, Failed) and tries > 1:
+                QTimer.singleShot(AGAIN, self, lambda: self._remove_chat(chat, tries - 1))
+            else:
+                self._said(event)
+
+        # a conversation that was open here is let go when the model's thread comes to it
+        self._start(self.session.remove_chat(chat), "Removing the conversation", end)
 
     def _said(self, event: Any) -> None:
         if isinstance(event, Failed):

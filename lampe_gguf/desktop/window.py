@@ -46,6 +46,7 @@ from .words import file_name, one_line
 TITLE = "lampe-gguf"
 SIZE = (1140, 780)
 WIDTHS = [230, 600, 290]
+MIDDLE = 240  # pixels that the conversation has at least; lists have what their buttons take
 MODELS = "Models (*.gguf);;All files (*)"
 MARKDOWN = "Markdown (*.md)"
 PASTED = "pasted text"
@@ -104,7 +105,8 @@ class Window(QMainWindow):
         for number, each in enumerate((self.chats, centre, self.documents)):
             self.splitter.addWidget(each)
             self.splitter.setStretchFactor(number, int(number == 1))
-            each.setMinimumWidth(280 if number == 1 else 150)
+            if number == 1:
+                each.setMinimumWidth(MIDDLE)
         self.splitter.setSizes(WIDTHS)
         whole = QWidget()
         rows = QVBoxLayout(whole)
@@ -149,7 +151,7 @@ class Window(QMainWindow):
         line.recalled.connect(self._recall)
         line.dropped.connect(desk.add)
         line.pasted.connect(lambda text: desk.add([Document(PASTED, text)]))
-        QGuiApplication.styleHints().colorSchemeChanged.connect(lambda *_: self.put_theme_on())
+        QGuiApplication.styleHints().colorSchemeChanged.connect(self.put_theme_on)
 
     # -- what is shown --
 
