@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .conversation.chat import Chat as Chat
     from .conversation.documents import Document as Document
     from .conversation.prompt import plain_text as plain_text
-    from .conversation.shelf import Entry as ChatEntry  # noqa: F401
+    from .conversation.shelf import ChatEntry as ChatEntry
     from .conversation.turn import Turn as Turn
     from .convert import convert_gguf as convert_gguf
     from .errors import FieldError as FieldError
@@ -70,7 +70,7 @@ _EXPORTS = {
     "ask": ("conversation.ask", "ask"),
     "Chat": ("conversation.chat", "Chat"),
     "Document": ("conversation.documents", "Document"),
-    "ChatEntry": ("conversation.shelf", "Entry"),
+    "ChatEntry": ("conversation.shelf", "ChatEntry"),
     "Turn": ("conversation.turn", "Turn"),
     "Session": ("session.session", "Session"),
     "Dialogue": ("session.dialogue", "Dialogue"),

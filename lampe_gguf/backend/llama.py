@@ -96,6 +96,7 @@ class LampeLlama(Llama):  # type: ignore[misc]
     """
 
     n_tokens: int  # in the context, as llama_cpp.Llama counts them
+    input_ids: npt.NDArray[np.intc]  # [n_ctx]
     model_params = opening.ModelParams()
 
     def __init__(
@@ -180,9 +181,18 @@ class LampeLlama(Llama):  # type: ignore[misc]
             raise
         finally:
             self._loading.end()
+        self._match_context()
         self._ctx.__class__ = Context
         self._ctx.calls = self._calls
         api.set_abort_flag(self._ctx.ctx, self._calls.abort)
+
+    def _match_context(self) -> None:
+        """Room for as many tokens as the context holds, which is rounded up from what was asked."""
+        n_ctx = self.n_ctx()
+        if len(self.input_ids) < n_ctx:
+            self.input_ids = np.ndarray((n_ctx,), dtype=np.intc)
+            if self._logits_all:
+                self.scores = np.ndarray((n_ctx, self._n_vocab), dtype=np.single)
 
     def __enter__(self) -> LampeLlama:
         return self

@@ -40,7 +40,7 @@ def folder() -> Path:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ChatEntry:
     """One of the chats that are kept.
 
     started, last  seconds since 1970: when it began, and when its journal was written to
@@ -67,7 +67,7 @@ class Entry:
     damage: str = ""
 
 
-def entries() -> list[Entry]:
+def entries() -> list[ChatEntry]:
     """All chats that are kept, the one that was written to last first."""
     found = [_entry(path, last) for path, last in _journals()]
     return sorted(found, key=lambda each: each.last, reverse=True)
@@ -90,7 +90,7 @@ def _journals() -> list[tuple[Path, float]]:
         ) from None
 
 
-def _entry(path: Path, last: float) -> Entry:
+def _entry(path: Path, last: float) -> ChatEntry:
     """An entry without reading through the documents' texts."""
     values = []
     damage = ""
@@ -110,14 +110,14 @@ def _entry(path: Path, last: float) -> Entry:
                      for one in each["documents"]]
         models = [each["model"] for each in values if each["event"] == "opened"]
         model = str(models[-1]["name"] or os.path.basename(models[-1]["path"])) if models else ""
-        return Entry(
+        return ChatEntry(
             path.name.removesuffix(SUFFIX), str(path), started, last, model,
             list(dict.fromkeys(documents)),
             sum(each["event"] == "answered" for each in values),
             str(said[0]["line"]) if said else "", damage,
         )
     except WRONG:
-        return Entry(path.name.removesuffix(SUFFIX), str(path), last, last, "", [], 0, "",
+        return ChatEntry(path.name.removesuffix(SUFFIX), str(path), last, last, "", [], 0, "",
                      damage or "is damaged")
 
 
@@ -226,7 +226,7 @@ def as_markdown(found: Conversation, name: str) -> str:
     return "\n".join(lines)
 
 
-def as_dict(entry: Entry) -> dict[str, object]:
+def as_dict(entry: ChatEntry) -> dict[str, object]:
     """For JSON; times as ISO 8601 has them."""
     return {**asdict(entry), "started": _iso(entry.started), "last": _iso(entry.last)}
 
@@ -240,7 +240,7 @@ def when(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
-def as_table(found: list[Entry]) -> str:
+def as_table(found: list[ChatEntry]) -> str:
     """Chats for people, one a line."""
     rows = [("id", "last used", "turns", "documents", "model", "first line")]
     for each in found:

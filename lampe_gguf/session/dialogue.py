@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from ..conversation import shelf
@@ -15,11 +16,11 @@ from ..conversation.kept import Conversation
 from ..conversation.length import count_tokens, count_up_to
 from ..conversation.prompt import chat_tokens
 from ..conversation.setting import differences
-from ..conversation.turn import Turn
+from ..conversation.turn import Turn, messages_of
 from ..errors import LampeError
 from ..method.fields import MAX_LENGTH
 from ..readings.keeping import n_shared
-from .events import Progress, Stopped
+from .events import Event, Failed, Progress, Stopped
 from .found import Answered, Counted
 from .request import Request
 
@@ -37,7 +38,8 @@ class Dialogue:
     turns      what was said, each with its documents and its answer
     unsent     the line that has no answer: it was stopped before there was any, or it failed
     used       tokens of the context that the conversation takes, as of the last answer
-    stretches  what lies in the context, in order: (a document's name, or "" for talk, tokens)
+    stretches  what lies in the context, in order: (a document's name, or "" for talk, tokens); once
+               reading begins, with the line that is asked and its documents
     model      path of the model that it was had with before, "" for a new one
 
     >>> from lampe_gguf import Document, Session
@@ -64,10 +66,11 @@ class Dialogue:
                           seed=seed, turns=list(found.turns), unsent=found.unsent,
                           journal=journal, readings=session.readings)
         self._chat.started = found.started or self._chat.started
-        session.chats_open.append(self._chat)
+        session.take(self, self._chat)
         self._lock = threading.Lock()
         self._tokens: dict[Document, int] = {}
-        self._request: Request[Any] | None = None
+        self._requests: weakref.WeakSet[Request[Any]] = weakref.WeakSet()
+        self._request: Request[Any] | None = None  # under way
         self.pending: tuple[Counted, ...] = tuple(map(Counted, found.pending))
         self.turns: tuple[Turn, ...] = tuple(found.turns)
         self.unsent: str | None = found.unsent
@@ -104,16 +107,25 @@ class Dialogue:
         return self._session.files.submit("add", job)
 
     def recount(self) -> Request[tuple[Counted, ...]]:
-        """Count the tokens of the pending documents again, for another model say."""
+        """Count tokens again, for another model or after `Session.resume`; gives the pending ones.
+
+        `used` and `stretches` are those of the conversation then, though nothing of it is read.
+        """
         def job(request: Request[tuple[Counted, ...]]) -> tuple[Counted, ...]:
-            counted = self._session.count(request, [each.document for each in self.pending])
+            said = [each for turn in self.turns for each in turn.documents]
+            pending = [each.document for each in self.pending]
+            counted = self._session.count(request, [*said, *pending])
             by_document = {each.document: each for each in counted}
             with self._lock:
                 self._tokens.clear()
                 self._know(counted)
                 self.pending = tuple(by_document.get(each.document, each)
                                      for each in self.pending)
-                return self.pending
+            model = self._session.vocabulary()
+            if model is not None and self.turns:
+                used = len(chat_tokens(model, messages_of(self.turns)))
+                self.stretches, self.used = self._stretches(model, self.turns, used), used
+            return self.pending
 
         return self._session.files.submit("recount", job)
 
@@ -142,7 +154,7 @@ class Dialogue:
             chat.seed = chat.seed if seed is None else seed
             return self._answer(request, line)
 
-        return self._session.computing.submit("ask", job)
+        return self._submit("ask", job, line)
 
     def retry(self) -> Request[Answered]:
         """Say the unsent line again; LampeError where there is none."""
@@ -151,7 +163,22 @@ class Dialogue:
                 raise LampeError("there is no line without an answer")
             return self._answer(request, self.unsent)
 
-        return self._session.computing.submit("retry", job)
+        return self._submit("retry", job, self.unsent)
+
+    def _submit(
+        self, kind: str, job: Callable[[Request[Answered]], Answered | Stopped], line: str | None
+    ) -> Request[Answered]:
+        request = self._session.computing.submit(kind, job)
+        self._requests.add(request)
+
+        def ended(event: Event) -> None:
+            nothing = isinstance(event, Failed) or (
+                isinstance(event, Stopped) and event.result is None)
+            if nothing and self.unsent is None:  # it may never have begun
+                self.unsent = line
+
+        request.listen(ended)
+        return request
 
     def drop(self, n: int = 1) -> Request[None]:
         """Forget the oldest n turns; their documents stay, with the oldest that is left."""
@@ -182,17 +209,18 @@ class Dialogue:
                              self._chat.started)
         return shelf.as_markdown(found, self.title or "A conversation")
 
-    def close(self) -> None:
-        """Let go of the journal, which another program can have then; `resume` goes on."""
+    def close(self) -> Request[None]:
+        """Stop what it asked, and let go of the journal, which another program can have then."""
         chat = self._chat
+        for request in list(self._requests):
+            request.cancel()
 
         def job(request: Request[None]) -> None:
             if chat.journal is not None:
                 chat.journal.close()
-            self._session.chats_open.remove(chat)
+            self._session.let_go(self, chat)
 
-        if chat in self._session.chats_open:  # once
-            self._session.computing.submit("close", job)
+        return self._session.computing.submit("close", job)
 
     def _know(self, counted: Sequence[Counted]) -> None:
         self._tokens |= {each.document: each.tokens for each in counted
@@ -209,7 +237,8 @@ class Dialogue:
             needed = self._needed(request, holder.model(request), line)
             llm = chat.llm = holder.model(request, needed)
             self._begin(request)
-            llm.progress = request.progress("reading", "tokens")
+            llm.progress = request.progress("reading", "tokens",
+                                            lambda done: llm.n_tokens - done)
             if chat.readings is not None:
                 chat.readings.on_note = request.note
                 chat.readings.on_progress = request.progress("restoring", "bytes")
@@ -217,6 +246,10 @@ class Dialogue:
             with request.stopped_by(llm.cancel):
                 reply = chat.say(line, request.token)
         finally:
+            if chat.llm is not None:
+                chat.llm.progress = None
+            if chat.readings is not None:
+                chat.readings.on_note, chat.readings.on_progress = _unheard, None
             with self._lock:
                 self._request = None
         if not reply.kept_tokens:
@@ -253,7 +286,14 @@ class Dialogue:
         """What can only be done once there is a model."""
         chat = self._chat
         if self._keep and chat.journal is None:
-            chat.keep(self._note)
+            mine = weakref.WeakMethod(self._note)  # a session that nobody holds must be able to go
+
+            def tell(text: str) -> None:
+                note = mine()
+                if note is not None:
+                    note(text)
+
+            chat.keep(tell)
         now = chat.setting
         if self._then is not None and now is not None:
             for note in differences(self._then, now):
@@ -272,23 +312,34 @@ class Dialogue:
         prompt = chat_tokens(llm._model, [*chat.messages, Turn(tuple(chat.pending), line).message])
         n_before = n_shared(llm, prompt)
         n_new = len(prompt) - n_before
+        asked = (*chat.turns, Turn(tuple(chat.pending), line))
+        self.stretches = self._stretches(llm._model, asked, len(prompt))
         request.say(Progress("reading", 0, n_new, "tokens", None,
-                             self._session.holder.pace.seconds(n_new, n_before)))
+                             self._session.holder.pace.seconds(n_new, n_before), n_before))
         return n_before
 
     def _publish(self, llm: LampeLlama) -> None:
         """Put in place what others see."""
         chat = self._chat
         self.turns, self.unsent, self.used = tuple(chat.turns), chat.unsent, chat.used
-        stretches: list[tuple[str, int]] = []
-        for turn in self.turns:
+        self.stretches = self._stretches(llm._model, self.turns, self.used)
+
+    def _stretches(
+        self, model: Any, turns: Sequence[Turn], used: int
+    ) -> tuple[tuple[str, int], ...]:
+        """What lies where in a context of `used` tokens; model as in count_tokens."""
+        found: list[tuple[str, int]] = []
+        for turn in turns:
             for document in turn.documents:
                 if document not in self._tokens:
-                    self._tokens[document] = count_tokens(llm._model, document.text)
-                stretches.append((document.name, self._tokens[document]))
-            stretches.append(("", count_tokens(llm._model, turn.line + turn.answer)))
-        if stretches:  # what the chat template adds belongs to the talk
-            rest = self.used - sum(tokens for _, tokens in stretches)
-            stretches[-1] = ("", max(0, stretches[-1][1] + rest))
-        self.stretches = tuple(stretches)
+                    self._tokens[document] = count_tokens(model, document.text)
+                found.append((document.name, self._tokens[document]))
+            found.append(("", count_tokens(model, turn.line + turn.answer)))
+        if found:  # what the chat template adds belongs to the talk
+            rest = used - sum(tokens for _, tokens in found)
+            found[-1] = ("", max(0, found[-1][1] + rest))
+        return tuple(found)
 
+
+def _unheard(text: str) -> None:
+    """What nobody waits for."""

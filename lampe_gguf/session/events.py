@@ -24,12 +24,13 @@ class Event:
 class Progress(Event):
     """How far a stage of the work is.
 
-    stage  "loading" the model ("%"), "opening" documents (pages, or files where there are several),
-           "counting" their tokens (characters), "restoring" what was read before (bytes),
-           "reading" (tokens)
-    total  0 where it is not known
-    rate   units a second, None where it is too early to say
-    eta    seconds that are left of this stage, None likewise
+    stage   "loading" the model ("%"), "opening" documents (pages, or files where there are
+            several), "counting" their tokens (characters), "restoring" what was read before
+            (bytes), "reading" (tokens)
+    total   0 where it is not known
+    rate    units a second, None where it is too early to say
+    eta     seconds that are left of this stage, None likewise
+    before  of "reading": tokens that the context holds already, before the first of these
 
     >>> from lampe_gguf import Progress
     >>> at = Progress("reading", 512, 2048, "tokens", 128.0, 12.0)
@@ -43,6 +44,7 @@ class Progress(Event):
     unit: str
     rate: float | None = None
     eta: float | None = None
+    before: int = 0
 
 
 @dataclass(frozen=True)

@@ -189,6 +189,8 @@ class Request(Generic[T]):
                 self._changed.notify_all()
             for listener in listeners:
                 _call(listener, event)
+            if is_end:  # they may hold who holds this
+                self._listeners.clear()
 
     def note(self, text: str) -> None:
         """Tell of a sentence."""
@@ -198,9 +200,12 @@ class Request(Generic[T]):
         """Tell of a piece of the answer."""
         self.say(Token(text))
 
-    def progress(self, stage: str, unit: str) -> Callable[[int, int], None]:
+    def progress(
+        self, stage: str, unit: str, before: Callable[[int], int] = lambda done: 0
+    ) -> Callable[[int, int], None]:
         """A function of (done, total) that tells of progress, often enough for the eye.
 
+        before  called with done, for Progress.before
         It raises Cancelled where the work was cancelled. A total that is another begins anew.
         """
         pace = _Pace()
@@ -208,7 +213,8 @@ class Request(Generic[T]):
         def show(done: int, total: int) -> None:
             self.check()
             if pace.is_due(done, total):
-                self.say(Progress(stage, done, total, unit, *pace.outlook(done, total)))
+                self.say(Progress(stage, done, total, unit, *pace.outlook(done, total),
+                                  before(done)))
 
         return show
 

@@ -64,8 +64,9 @@ class Session:
         self._vocabulary = _Vocabulary()
         self._asked_for: str | os.PathLike[str] | None = None  # the model to be open
         self._use_lampe = use_lampe
-        self.chats_open: list[Chat] = []  # whose journals are to be closed
-        self.computing = Worker("computing", partial(_let_go, self.holder, self.chats_open))
+        self._chats: list[Chat] = []  # whose journals are to be closed
+        self._dialogues: weakref.WeakSet[Dialogue] = weakref.WeakSet()
+        self.computing = Worker("computing", partial(_let_go, self.holder, self._chats))
         self.files = Worker("files", self._vocabulary.close)
         _workers.update((self.computing, self.files))
         # nobody holds it any more: the threads end
@@ -129,13 +130,17 @@ class Session:
 
         return self.files.submit("resume", job)
 
-    def chats(self) -> Request[list[shelf.Entry]]:
+    def chats(self) -> Request[list[shelf.ChatEntry]]:
         """The conversations that are kept, the one used last first."""
         return self.files.submit("chats", lambda request: shelf.entries())
 
     def remove_chat(self, id: str) -> Request[None]:
-        """Remove a kept conversation, by its whole id."""
-        return self.files.submit("remove", lambda request: shelf.remove(id))
+        """Remove a kept conversation, by its whole id; where it is this session's, it is closed."""
+        mine = [each for each in list(self._dialogues) if each.id == id]
+        for dialogue in mine:
+            dialogue.close()
+        worker = self.computing if mine else self.files  # behind the closing
+        return worker.submit("remove", lambda request: shelf.remove(id))
 
     def seconds_to_read(self, n_tokens: int) -> float | None:
         """About how long the model takes to read so many tokens; None while that is not known."""
@@ -157,6 +162,22 @@ class Session:
         if wait:
             for worker in workers:
                 worker.join()
+
+    def take(self, dialogue: Dialogue, chat: Chat) -> None:
+        """A dialogue was begun, whose journal is to be closed when the session is."""
+        self._dialogues.add(dialogue)
+        self._chats.append(chat)
+
+    def let_go(self, dialogue: Dialogue, chat: Chat) -> None:
+        """It is closed."""
+        self._dialogues.discard(dialogue)
+        if chat in self._chats:
+            self._chats.remove(chat)
+
+    def vocabulary(self) -> Any:
+        """That of the model, as the internal LlamaModel, for the thread of files; None: none."""
+        file = self._counted_with()
+        return None if file is None else self._vocabulary.of(file)
 
     def count(self, request: Request[Any], documents: Sequence[Document]) -> tuple[Counted, ...]:
         """The tokens of documents; for the thread of files, which need not wait for the other."""
@@ -212,11 +233,12 @@ class _Vocabulary:
         self._file = self._model = None
 
 
-def _let_go(holder: Holder, chats: Sequence[Chat]) -> None:
+def _let_go(holder: Holder, chats: list[Chat]) -> None:
     holder.close()
     for chat in chats:
         if chat.journal is not None:
             chat.journal.close()
+    chats.clear()
 
 
 def _close(workers: Sequence[Worker]) -> None:

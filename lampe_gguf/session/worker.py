@@ -13,6 +13,7 @@ from .events import ENDS, Failed, Finished, Stopped
 from .request import Request
 
 T = TypeVar("T")
+LETS_GO = ("close", "remove")  # takes no time, and would leave a journal locked
 CLOSED = "the session is closed; begin another"
 
 
@@ -53,21 +54,22 @@ class Worker:
         request.say(Failed(LampeError(CLOSED)))
         return request
 
-    def cancel(self) -> None:
-        """Cancel what is done and what waits."""
+    def cancel(self, *, everything: bool = False) -> None:
+        """Cancel what is done and what waits; what lets go of files only with `everything`."""
         with self._changed:
             requests = [request for request, _ in self._queue]
             if self._current is not None:
                 requests.append(self._current)
         for request in requests:
-            request.cancel()
+            if everything or request.kind not in LETS_GO:
+                request.cancel()
 
     def close(self) -> None:
         """Take no more requests, and cancel those that there are; the thread ends by itself."""
         with self._changed:
             self._closing = True
             self._changed.notify()
-        self.cancel()
+        self.cancel(everything=True)
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait for the thread's end; True where it has ended. In the thread itself: False."""
@@ -84,6 +86,7 @@ class Worker:
                     break
                 self._current, job = self._queue.popleft()
             _carry_out(self._current, job)
+            del job  # it may hold who holds this
             with self._changed:
                 self._current = None
         self._on_end()

@@ -356,3 +356,10 @@ def test_an_unknown_kind_of_rope_scaling_is_refused(tiny: Tiny) -> None:
     # upstream ends the process
     path = tiny("unknown.gguf", extra={"llama.rope.scaling.type": "cubic"})
     assert "unknown RoPE scaling type: 'cubic'" in load(path)
+
+
+def test_there_is_room_for_all_that_a_rounded_context_holds(tiny: Tiny) -> None:
+    with LampeLlama(tiny(), n_ctx=300, logits_all=True) as llm:
+        assert llm.n_ctx() == 512
+        llm.eval([3] * 500)
+        assert llm.n_tokens == 500 and len(llm.scores) == 512
