@@ -28,7 +28,7 @@ class Wishes:
 
     model, documents     to open at once; without a model, the last one is opened
     settings             a file for what is remembered; "" for the user's own
-    readings             as Session has it
+    readings             as Session has it; None keeps nothing
     interrupted          a socket that becomes readable when the program is to end, None for none
     """
 
@@ -37,7 +37,7 @@ class Wishes:
     n_ctx: int | None = None
     threads: int | None = None
     use_lampe: bool = True
-    readings: Readings | bool = True
+    readings: Readings | bool | None = True
     max_tokens: int = 1024
     temperature: float = 0.2
     seed: int | None = None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from PySide6.QtCore import QObject, QTimer, Signal
+from PySide6.QtCore import QObject, Signal
 
 from lampe_gguf import (
     Answered,
@@ -36,9 +36,8 @@ from .talk import Talk, figures
 from .words import file_name
 
 End = Callable[[Any], None]
-NO_LAMPE = ("LaMPE cannot extend this model: {}; open another one, or start with --no-lampe to read "
-            "within its window")
-AGAIN, TRIES = 200, 15  # milliseconds between tries to remove a conversation, and how many
+NO_LAMPE = ("LaMPE cannot extend this model: {}; open another one, or start with --no-lampe to "
+            "read within its window")
 STOPPED_UNSENT = "Stopped before there was an answer; the question is kept."
 
 
@@ -47,7 +46,6 @@ class Desk(QObject):
 
     changed   the model, the conversations or the documents may be others
     turned    another conversation is the current one
-    returned  a line that nobody came to answer: it is to be written again
     began     a line of a Talk is being answered; `wrote` more of it, `ended` it is over
     working   a Progress, a sentence, or None where nothing runs
     noted     a sentence, its kind, and the ways out: (what a button says, what it does)
@@ -55,7 +53,6 @@ class Desk(QObject):
 
     changed = Signal()
     turned = Signal()
-    returned = Signal(str)
     began = Signal(object)
     wrote = Signal(object, str)
     ended = Signal(object)
@@ -142,7 +139,7 @@ class Desk(QObject):
     def _count_again(self) -> None:
         """Tokens are the model's: those of another one are others."""
         for talk in self.talks:
-            if talk.dialogue.pending:
+            if not talk.is_empty:
                 self._start(talk.dialogue.recount(), "Counting the tokens", self._said)
 
     # -- conversations --
@@ -172,7 +169,7 @@ class Desk(QObject):
     def _resumed(self, event: Any) -> None:
         if isinstance(event, Finished):
             talk = self._new_talk(event.result)
-            if talk.dialogue.pending and self.opened is not None:
+            if self.opened is not None:
                 self._start(talk.dialogue.recount(), "Counting the tokens", self._said)
             self._turn(talk)
         elif isinstance(event, Failed):
@@ -196,26 +193,14 @@ class Desk(QObject):
         talk = which if isinstance(which, Talk) else None
         chat = which.dialogue.id if isinstance(which, Talk) else which
         if talk is not None:
-            if talk.asking is not None:
-                talk.asking.cancel()
             if talk is self.current:
                 self.current = self._new_talk()
                 self.turned.emit()
             self._let_go(talk)
         if chat:
-            self._remove_chat(chat, TRIES if talk is not None else 1)
+            self._start(self.session.remove_chat(chat), "Removing the conversation", self._said)
         self.list_chats()
         self.changed.emit()
-
-    def _remove_chat(self, chat: str, tries: int) -> None:
-        def end(event: Any) -> None:
-            if isinstance(event, Failed) and tries > 1:
-                QTimer.singleShot(AGAIN, self, lambda: self._remove_chat(chat, tries - 1))
-            else:
-                self._said(event)
-
-        # a conversation that was open here is let go when the model's thread comes to it
-        self._start(self.session.remove_chat(chat), "Removing the conversation", end)
 
     def _said(self, event: Any) -> None:
         if isinstance(event, Failed):
@@ -306,8 +291,6 @@ class Desk(QObject):
         if self.reading is not None and self.reading[0] is talk:
             self.reading = None
         self.ended.emit(talk)
-        if answer is None and talk.dialogue.unsent is None:
-            self.returned.emit(talk.line)
         if isinstance(event, Failed):
             self.noted.emit(str(event.error), ERROR, self._ways(talk))
         elif answer is None:
@@ -342,7 +325,7 @@ class Desk(QObject):
         progress = next((each for each in reversed(events) if isinstance(each, Progress)), None)
         if progress is not None:
             if talk is not None and progress.stage == "reading":
-                before = talk.lies_before(progress.total)
+                before = progress.before
                 self.reading = (talk, before + progress.done, before + progress.total)
             self.working.emit(progress)
         text = "".join(each.text for each in events if isinstance(each, Token))

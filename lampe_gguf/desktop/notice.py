@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from PySide6.QtGui import QAccessible, QAccessibleAnnouncementEvent
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QPushButton, QWidget
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from .labels import breakable, paragraph
+from .words import shortened
 
 Way = tuple[str, Callable[[], None]]  # what a button says, and what it does
+MOST = 500  # characters that are shown; the tool tip has all of them
 INFO, ERROR = "info", "error"
 
 
@@ -25,10 +27,13 @@ class Notice(QFrame):
         self.close_button.setAccessibleName("Close the notice")
         self.close_button.clicked.connect(self.clear)
         self.ways: list[QPushButton] = []
-        self._layout = QHBoxLayout(self)
-        self._layout.setContentsMargins(12, 8, 8, 8)
-        self._layout.addWidget(self.label, 1)
-        self._layout.addWidget(self.close_button)
+        self._buttons = QHBoxLayout()
+        self._buttons.addStretch(1)
+        self._buttons.addWidget(self.close_button)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(12, 8, 8, 8)
+        layout.addWidget(self.label)
+        layout.addLayout(self._buttons)
         self.kind = INFO
         self.hide()
 
@@ -37,13 +42,14 @@ class Notice(QFrame):
         self.clear()
         self.kind = kind
         self.setProperty("kind", kind)
-        self.label.setText(breakable(text))
+        self.label.setText(breakable(shortened(text, MOST)))
+        self.label.setToolTip(text)
         self.label.setAccessibleName(text)
         for name, act in ways:
             button = QPushButton(name)
             button.setAccessibleName(name)
             button.clicked.connect(self._taking(act))
-            self._layout.insertWidget(self._layout.count() - 1, button)
+            self._buttons.insertWidget(self._buttons.count() - 1, button)
             self.ways.append(button)
         self.style().unpolish(self)
         self.style().polish(self)
@@ -59,7 +65,7 @@ class Notice(QFrame):
         """Say nothing."""
         self.hide()
         for button in self.ways:
-            self._layout.removeWidget(button)
+            self._buttons.removeWidget(button)
             button.deleteLater()
         self.ways = []
 

@@ -37,18 +37,6 @@ class Talk:
         return not (self.is_asking or self.dialogue.turns or self.dialogue.pending
                     or self.dialogue.unsent)
 
-    @property
-    def stretches(self) -> list[tuple[str, int]]:
-        """What lies in the context, or will: labels and tokens, in order, as far as is known."""
-        coming = [(each.document.name, each.tokens) for each in self.dialogue.pending
-                  if each.tokens is not None] if self.is_asking else []
-        return [*self.dialogue.stretches, *coming]
-
-    def lies_before(self, n_new: int) -> int:
-        """Tokens that lie in the context already where `n_new` are being read."""
-        known = sum(tokens for _, tokens in self.stretches)
-        return max(self.dialogue.used, known - n_new)
-
 
 def figures(answer: Answered) -> str:
     """A line about an answer: what was read and written, in which time, and from where."""

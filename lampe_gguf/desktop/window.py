@@ -44,9 +44,9 @@ from .transcript import Said, Transcript
 from .words import file_name, one_line
 
 TITLE = "lampe-gguf"
-SIZE = (1140, 780)
+SIZE, LEAST = (1140, 780), (780, 560)
 WIDTHS = [230, 600, 290]
-MIDDLE = 240  # pixels that the conversation has at least; lists have what their buttons take
+MIDDLE = 320  # pixels that the conversation has at least; lists have what their buttons take
 MODELS = "Models (*.gguf);;All files (*)"
 MARKDOWN = "Markdown (*.md)"
 PASTED = "pasted text"
@@ -80,7 +80,7 @@ class Window(QMainWindow):
         self._menus: dict[str, QMenu] = {}
         self._add_actions()
         self._connect()
-        self.setMinimumSize(640, 480)
+        self.setMinimumSize(*LEAST)
         self.resize(*SIZE)
         place: QByteArray = memory.data("place")
         if not place.isEmpty():
@@ -132,7 +132,6 @@ class Window(QMainWindow):
         desk = self.desk
         desk.changed.connect(self._show)
         desk.turned.connect(self._turned)
-        desk.returned.connect(self._return)
         desk.began.connect(self._began)
         desk.wrote.connect(self._wrote)
         desk.ended.connect(self._ended)
@@ -198,7 +197,7 @@ class Window(QMainWindow):
         if reading is not None and reading[0] is talk:
             length, full = reading[1], reading[2]
         config = opened.config if opened is not None else None
-        self.map.show_context(config, talk.stretches, length, full)
+        self.map.show_context(config, talk.dialogue.stretches, length, full)
 
     def _turned(self) -> None:
         """Another conversation: its transcript is written from its beginning."""
@@ -217,11 +216,6 @@ class Window(QMainWindow):
     def _began(self, talk: Talk) -> None:
         if talk is self.desk.current:
             self._turned()
-
-    def _return(self, line: str) -> None:
-        self._turned()
-        if not self.composer.line.toPlainText():
-            self.composer.put(line)
 
     def _wrote(self, talk: Talk, text: str) -> None:
         if talk is self.desk.current:

@@ -24,6 +24,7 @@ from lampe_gguf.desktop.keys import ACTS, key_rows
 from lampe_gguf.desktop.labels import Elided
 from lampe_gguf.desktop.map_view import MapView
 from lampe_gguf.desktop.theme import DARK_THEME, LIGHT_THEME, Theme
+from lampe_gguf.desktop.window import LEAST
 
 CONTROLS = (QAbstractButton, QAbstractItemView, QPlainTextEdit, QProgressBar, QTextEdit, MapView)
 SENTENCE = "The keeper of the light wrote down every ship that passed. "
@@ -52,7 +53,8 @@ def test_every_control_has_a_name(driver: Driver) -> None:
     assert driver.window.transcript.text.accessibleName() == "Conversation"
     names = {each.accessibleName() for each in visible(driver)}
     assert {"Something is wrong", "Mend it", "Close the notice", "Stop", "Question", "Ask",
-            "Conversations", "What to do first", "Map of positions", "Progress", "Documents of this conversation"} <= names
+            "Conversations", "What to do first", "Map of positions", "Progress",
+            "Documents of this conversation"} <= names
 
 
 def test_the_keyboard_reaches_every_control(driver: Driver) -> None:
@@ -81,7 +83,7 @@ def test_nothing_is_cut(driver: Driver, tmp_path: Path) -> None:
     driver.add(path)
     window.notice.say(f"cannot read {path}: it is not there; give another one", "error",
                       [("Mend it", lambda: None)])
-    for width, height in ((640, 480), (1140, 780), (1800, 1000)):
+    for width, height in (LEAST, (1140, 780), (1800, 1000)):
         window.resize(width, height)
         for _ in range(5):
             application().processEvents()

@@ -131,7 +131,8 @@ def test_what_is_said_of_progress() -> None:
     assert words.percent(0.004) == "under 1 %" and words.some(1, "page") == "1 page"
     assert words.shortened("x" * 9000).count("x") == 4000
     assert "5,000 characters left out" in words.shortened("x" * 9000)
-    assert words.file_name("/a/b/c.txt") == "c.txt" and words.file_name("the letter") == "the letter"
+    assert words.file_name("/a/b/c.txt") == "c.txt"
+    assert words.file_name("the letter") == "the letter"
     assert "\x1b" not in words.file_name("/a/\x1b[31m.txt")
 
 
