@@ -28,7 +28,7 @@ from lampe_gguf.desktop.window import LEAST
 
 CONTROLS = (QAbstractButton, QAbstractItemView, QPlainTextEdit, QProgressBar, QTextEdit, MapView)
 SENTENCE = "The keeper of the light wrote down every ship that passed. "
-LONG_NAME = "a report with a name that fits nowhere at all, " * 4 + "2024.txt"
+LONG_NAME = "a report with a name that fits nowhere at all, " * 2 + "2024.txt"
 ASKED = ("Ctrl+O", "Ctrl+D", "Ctrl+N", "Ctrl+E", "Esc", "F1")
 
 
