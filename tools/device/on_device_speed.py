@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Time SmolLM2 with all layers on a device: upstream's attention, fused and not, and LaMPE.
 
-    python3 tools/device/on_device_speed.py [--length N]
+    .venv/bin/python tools/device/on_device_speed.py [--length N]
 
 For a build of on_device.py on PYTHONPATH; the sides take turns, medians of three.
 """

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Time LaMPE attention against stock flash attention, operator against operator.
 
-    python tools/measure/bench_attention.py --shape smollm2-135m --queries 512 --queries 1
+    .venv/bin/python tools/measure/bench_attention.py --shape smollm2-135m --queries 512 --queries 1
 
 A batch of queries at the end of a context, and one query (decoding). Both operators run in this
 process, alternating; medians; the ratio is stock's time over LaMPE's, above 1 where LaMPE is

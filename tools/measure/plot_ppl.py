@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """README's picture: perplexity by position in the text, plain RoPE and LaMPE, as PNG.
 
-    python tools/measure/plot_ppl.py [MEASUREMENT ...]
+    .venv/bin/python tools/measure/plot_ppl.py [MEASUREMENT ...]
 
 A measurement is JSON from 'lampe-gguf eval ppl'; without any, both are made now.
 """

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What the kernels of attention take on a CUDA device, LaMPE's and stock's; needs PyTorch.
 
-    python3 tools/measure/profile_device.py [--shape NAME] [--length N] [--queries N]
+    .venv/bin/python tools/measure/profile_device.py [--shape NAME] [--length N] [--queries N]
 
 For a build of on_device.py on PYTHONPATH. PyTorch's profiler sees all kernels of the process,
 ggml's too. Times are means over a few runs: enough to find where they go.

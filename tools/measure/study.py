@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """What the far text is worth: models x lengths x methods x measures, the same prompts for all.
 
-    python tools/measure/study.py                              # SmolLM2-135M, everything
-    python tools/measure/study.py --model gemma3-270m --model qwen=/models/qwen.gguf
-    python tools/measure/study.py --what needles,recall --windows 2 --methods lampe,truncate
-    python tools/measure/study.py --show                       # tables, pictures; measures nothing
+    .venv/bin/python tools/measure/study.py                    # SmolLM2-135M, everything
+    .venv/bin/python tools/measure/study.py --model gemma3-270m --model qwen=/models/qwen.gguf
+    .venv/bin/python tools/measure/study.py --what needles --windows 2 --methods lampe,rope
+    .venv/bin/python tools/measure/study.py --show             # tables, pictures; measures nothing
 
 Measures: perplexity, recall (excerpts fed again), needles (facts among their like in real text),
 lines (LongEval's) and kv (InfiniteBench's pairs). A length is a multiple of a model's window, less

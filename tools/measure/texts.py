@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Long texts of different kinds for the studies: from Python itself and from Debian's packages.
 
-    python tools/measure/texts.py essays > essays.txt
-    python tools/measure/texts.py perl --skip 30000 > perl.txt    # without its first characters
+    .venv/bin/python tools/measure/texts.py essays > essays.txt
+    .venv/bin/python tools/measure/texts.py perl --skip 30000 > perl.txt  # all but its beginning
 
     pydoc      what help() shows: the language reference                 (Python)
     perl       Perl's manuals                                            (perl-doc)
