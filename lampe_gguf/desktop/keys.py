@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QDialog, QDialogButtonBox, QGridLayout, QLabel, QVBoxLayout, QWidget
-
 
 @dataclass(frozen=True)
 class Act:
@@ -46,32 +43,6 @@ WITHIN = (
     ("Ctrl+C", "Copy what is marked"),
     ("Tab", "Go to the next control"),
 )
-
-
-def table(title: str, rows: list[tuple[str, str]], parent: QWidget) -> QDialog:
-    """A small window of two columns; Escape and Enter close it."""
-    dialog = QDialog(parent)
-    dialog.setWindowTitle(title)
-    dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-    grid = QGridLayout()
-    grid.setHorizontalSpacing(24)
-    for number, (left, right) in enumerate(rows):
-        name, what = QLabel(left), QLabel(right)
-        for label in (name, what):
-            label.setTextFormat(Qt.TextFormat.PlainText)
-        name.setObjectName("heading")
-        what.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        grid.addWidget(name, number, 0)
-        grid.addWidget(what, number, 1)
-    buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
-    buttons.rejected.connect(dialog.reject)
-    buttons.button(QDialogButtonBox.StandardButton.Close).setAccessibleName("Close")
-    layout = QVBoxLayout(dialog)
-    layout.addLayout(grid)
-    layout.addWidget(buttons)
-    dialog.setAccessibleName(title)
-    dialog.setAccessibleDescription("; ".join(f"{left}: {right}" for left, right in rows))
-    return dialog
 
 
 def key_rows() -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,8 @@ from PySide6.QtGui import (
 )
 from PySide6.QtWidgets import (
     QApplication,
-    QDialog,
-    QFileDialog,
     QMainWindow,
     QMenu,
-    QMessageBox,
-    QSplitter,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -33,8 +29,10 @@ from .activity import Activity
 from .chat_list import ChatList, title_of
 from .composer import Composer
 from .desk import Desk
+from .dialogs import FILES, FOLDER, MARKDOWN, MODEL, choose, confirm, table
 from .documents import Documents
-from .keys import ACTS, key_rows, table
+from .keys import ACTS, key_rows
+from .layout import lay_out
 from .map_view import MapView
 from .memory import Memory
 from .model_bar import ModelBar, values
@@ -45,10 +43,6 @@ from .words import file_name, one_line
 
 TITLE = "lampe-gguf"
 SIZE, LEAST = (1140, 780), (780, 560)
-WIDTHS = [230, 600, 290]
-MIDDLE = 320  # pixels that the conversation has at least; lists have what their buttons take
-MODELS = "Models (*.gguf);;All files (*)"
-MARKDOWN = "Markdown (*.md)"
 PASTED = "pasted text"
 BEGIN = ("Open a model to begin: Ctrl+O. A file that lampe-gguf converted will do, and so does any "
          "GGUF; nothing is written into it.")
@@ -76,7 +70,9 @@ class Window(QMainWindow):
         self.notice = Notice()
         self.composer = Composer()
         self.documents = Documents()
-        self._lay_out()
+        self.setCentralWidget(lay_out(
+            self.model_bar, self.chats, self.transcript,
+            [self.map, self.notice, self.activity, self.composer], self.documents))
         self._menus: dict[str, QMenu] = {}
         self._add_actions()
         self._connect()
@@ -90,30 +86,6 @@ class Window(QMainWindow):
         self._turned()
         self.composer.line.setFocus()
         desk.list_chats()
-
-    def _lay_out(self) -> None:
-        centre = QWidget()
-        column = QVBoxLayout(centre)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(self.transcript, 1)
-        below: list[QWidget] = [self.map, self.notice, self.activity, self.composer]
-        for part in below:
-            column.addWidget(part)
-        self.splitter = QSplitter(Qt.Orientation.Horizontal)
-        self.splitter.setHandleWidth(10)
-        self.splitter.setChildrenCollapsible(False)
-        for number, each in enumerate((self.chats, centre, self.documents)):
-            self.splitter.addWidget(each)
-            self.splitter.setStretchFactor(number, int(number == 1))
-            if number == 1:
-                each.setMinimumWidth(MIDDLE)
-        self.splitter.setSizes(WIDTHS)
-        whole = QWidget()
-        rows = QVBoxLayout(whole)
-        rows.setContentsMargins(12, 8, 12, 12)
-        rows.addWidget(self.model_bar)
-        rows.addWidget(self.splitter, 1)
-        self.setCentralWidget(whole)
 
     def _add_actions(self) -> None:
         self.actions_by_name: dict[str, QAction] = {}
@@ -243,18 +215,13 @@ class Window(QMainWindow):
 
     # -- what can be done --
 
-    def _file_dialog(self, title: str, mode: QFileDialog.FileMode, names: str = "") -> QFileDialog:
-        dialog = QFileDialog(self, title, self.memory.text("folder"), names)
-        dialog.setFileMode(mode)
-        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        dialog.directoryEntered.connect(lambda folder: self.memory.keep(folder=folder))
-        return dialog
+    def _choose(self, title: str, what: str, then: Callable[[Any], None]) -> None:
+        choose(self, title, what, self.memory.text("folder"), then,
+               lambda folder: self.memory.keep(folder=folder))
 
     def choose_model(self) -> None:
         """Ask for a file, and open it."""
-        dialog = self._file_dialog("Open a model", QFileDialog.FileMode.ExistingFile, MODELS)
-        dialog.fileSelected.connect(self.open_model)
-        dialog.open()
+        self._choose("Open a model", MODEL, self.open_model)
 
     def open_model(self, path: str | Path) -> None:
         """Open a model, and open it the next time, too."""
@@ -267,27 +234,19 @@ class Window(QMainWindow):
         found = self.desk.examined or self.desk.opened
         if found is not None and found.config is not None:
             title = "In the file" if found.is_converted else "What convert would write"
-            self._show_dialog(table(title, values(found.config), self))
+            table(self, title, values(found.config))
 
     def choose_documents(self) -> None:
         """Ask for files, and add them."""
-        dialog = self._file_dialog("Add documents", QFileDialog.FileMode.ExistingFiles)
-        dialog.filesSelected.connect(self.desk.add)
-        dialog.open()
+        self._choose("Add documents", FILES, self.desk.add)
 
     def choose_folder(self) -> None:
         """Ask for a folder, and add what is in it."""
-        dialog = self._file_dialog("Add a folder", QFileDialog.FileMode.Directory)
-        dialog.filesSelected.connect(self.desk.add)
-        dialog.open()
+        self._choose("Add a folder", FOLDER, self.desk.add)
 
     def choose_export(self) -> None:
         """Ask for a place, and write the conversation there."""
-        dialog = self._file_dialog("Export as Markdown", QFileDialog.FileMode.AnyFile, MARKDOWN)
-        dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
-        dialog.setDefaultSuffix("md")
-        dialog.fileSelected.connect(self.export)
-        dialog.open()
+        self._choose("Export as Markdown", MARKDOWN, self.export)
 
     def export(self, path: str) -> None:
         """Write the conversation as Markdown."""
@@ -340,16 +299,8 @@ class Window(QMainWindow):
         row = next((row for row in self.chats.list.rows if row.key == which), None)
         if row is None:
             return
-        box = QMessageBox(QMessageBox.Icon.Question, "Remove",
-                          f"Remove “{row.title[:80]}”, from the disk too?",
-                          QMessageBox.StandardButton.Yes | QMessageBox.StandardButton.No, self)
-        box.setTextFormat(Qt.TextFormat.PlainText)
-        box.accepted.connect(lambda: self.desk.remove(which))
-        self._show_dialog(box)
-
-    def _show_dialog(self, dialog: QDialog) -> None:
-        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        dialog.open()
+        confirm(self, f"Remove “{row.title[:80]}”, from the disk too?",
+                lambda: self.desk.remove(which))
 
     def _recall(self) -> None:
         dialogue = self.desk.current.dialogue
@@ -380,7 +331,7 @@ class Window(QMainWindow):
                     "dark": "Always dark"}[choice], INFO, [])
 
     def show_keys(self) -> None:
-        self._show_dialog(table("Keys", key_rows(), self))
+        table(self, "Keys", key_rows())
 
     def leave(self) -> None:
         self.close()
