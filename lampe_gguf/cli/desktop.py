@@ -47,10 +47,12 @@ def command(
     readings_max: int | None, no_readings: bool, settings: Path | None,
 ) -> int:
     from ..errors import LampeError
-    from ..readings.keeping import Readings
 
     if not _has_screen():
         raise LampeError(NO_SCREEN)
+    _load()
+    from ..readings.keeping import Readings
+
     try:
         from ..desktop.app import Wishes, run
     except ImportError as error:
@@ -65,6 +67,16 @@ def command(
             use_lampe=not no_lampe, readings=readings, max_tokens=max_tokens,
             temperature=temperature, seed=seed, settings=str(settings or ""),
             interrupted=interrupted))
+
+
+def _load() -> None:
+    """Load what the session's threads need before there is a window that would have to wait.
+
+    Before Qt, too: Shiboken looks into each module that is loaded after it.
+    """
+    import gguf.constants  # noqa: F401
+
+    from ..backend import llama  # noqa: F401
 
 
 def _has_screen() -> bool:

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from PySide6.QtCore import QSocketNotifier, QThreadPool
 from PySide6.QtWidgets import QApplication
 
+# LampeLlama: what the session's threads would load later, while the window is there, and a library
+# that is being loaded holds Python's lock
+from lampe_gguf import LampeLlama as _loaded  # noqa: F401
 from lampe_gguf import Readings, Session
 
 from .desk import Desk

@@ -61,6 +61,7 @@ class Composer(QWidget):
     """The line and its button; `sent` carries what was written, which is taken away only then."""
 
     sent = Signal(str)
+    refused = Signal(str)
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -90,8 +91,10 @@ class Composer(QWidget):
         self.send.setToolTip(self._why_not or "Ask (Enter or Ctrl+Enter)")
 
     def enter(self) -> None:
-        """Send what is written, where that can be done now."""
-        if self.send.isEnabled():
+        """Send what is written; where that cannot be done now, `refused` says why."""
+        if self._why_not and self.line.toPlainText().strip():
+            self.refused.emit(self._why_not)
+        elif self.send.isEnabled():
             text = self.line.toPlainText().strip()
             self.line.clear()
             self.sent.emit(text)

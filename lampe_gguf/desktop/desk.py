@@ -236,7 +236,14 @@ class Desk(QObject):
         texts = [each if isinstance(each, Document) else Path(each) for each in paths]
         first = texts[0]
         what = file_name(first) if isinstance(first, Path) and len(texts) == 1 else "the documents"
-        self._start(self.current.dialogue.add(texts), f"Opening {what}", self._added)
+        talk = self.current
+        talk.adding += 1
+
+        def end(event: Any) -> None:
+            talk.adding -= 1
+            self._added(event)
+
+        self._start(talk.dialogue.add(texts), f"Opening {what}", end)
 
     def _added(self, event: Any) -> None:
         notes, self._notes = self._notes, []

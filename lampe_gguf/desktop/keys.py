@@ -29,6 +29,7 @@ ACTS = (
     Act("choose_export", "&Conversation", "&Export as Markdown…", ("Ctrl+E",)),
     Act("previous_conversation", "&Conversation", "&Previous conversation", ("Ctrl+PgUp",)),
     Act("next_conversation", "&Conversation", "Ne&xt conversation", ("Ctrl+PgDown",)),
+    Act("remove_conversation", "&Conversation", "Re&move this conversation…", ("Ctrl+Shift+Del",)),
     Act("write", "&View", "Go to the &question", ("Ctrl+L",)),
     Act("next_part", "&View", "Go to the next &part", ("F6",)),
     Act("turn_map", "&View", "&Map of positions", ("Ctrl+M",)),

@@ -15,6 +15,7 @@ class Talk:
     """What the window has to know of a conversation, beside what the dialogue says itself.
 
     asking   the request for the answer that is being had, None for none
+    adding   requests that read documents for the next line
     line     what is being answered, `documents` what goes along with it
     written  the answer so far
     figures  a line about each answer that was had while it was open, by the turn's number
@@ -22,6 +23,7 @@ class Talk:
 
     dialogue: Dialogue
     asking: Request[Any] | None = None
+    adding: int = 0
     line: str = ""
     documents: tuple[str, ...] = ()
     written: str = ""
@@ -34,7 +36,7 @@ class Talk:
     @property
     def is_empty(self) -> bool:
         """Whether nothing was said and nothing waits to be read."""
-        return not (self.is_asking or self.dialogue.turns or self.dialogue.pending
+        return not (self.is_asking or self.adding or self.dialogue.turns or self.dialogue.pending
                     or self.dialogue.unsent)
 
 

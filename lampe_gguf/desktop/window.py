@@ -117,7 +117,8 @@ class Window(QMainWindow):
         self.documents.wanted.connect(self.choose_documents)
         self.documents.unwanted.connect(desk.take_out)
         self.activity.stopped.connect(self.stop)
-        self.composer.sent.connect(desk.ask)
+        self.composer.sent.connect(self._ask)
+        self.composer.refused.connect(lambda why: self._note(f"{why}.", INFO, []))
         line = self.composer.line
         line.recalled.connect(self._recall)
         line.dropped.connect(desk.add)
@@ -140,6 +141,8 @@ class Window(QMainWindow):
     def _show(self) -> None:
         """All but the transcript, which is written piece by piece."""
         desk, talk = self.desk, self.desk.current
+        if desk.opened is not None:
+            self.memory.keep(model=desk.opened.path)
         self.model_bar.show_model(desk.examined or desk.opened, desk.doing)
         self.chats.show_chats(desk.talks, desk.chats, talk)
         dialogue = talk.dialogue
@@ -151,13 +154,15 @@ class Window(QMainWindow):
         self.transcript.show_hint(ASK if has_model else BEGIN)
         self.composer.allow(
             "Open a model first (Ctrl+O)" if not has_model else
-            "An answer is being written; Escape stops it" if talk.is_asking else "")
+            "An answer is being written; Escape stops it" if talk.is_asking else
+            "The documents are still being opened" if talk.adding else "")
         can = self.actions_by_name
         can["retry"].setEnabled(dialogue.unsent is not None and not talk.is_asking)
         can["copy_answer"].setEnabled(bool(self.transcript.last_answer()))
         can["choose_export"].setEnabled(bool(dialogue.turns))
         can["show_values"].setEnabled(self.model_bar.values.isEnabled())
-        title = title_of(dialogue.title or talk.line, [])
+        title = title_of(dialogue.title or talk.line,
+                         [each.document.name for each in dialogue.pending])
         self.setWindowTitle(f"{one_line(title)[:60]} - {TITLE}")
         self._show_map()
 
@@ -170,6 +175,10 @@ class Window(QMainWindow):
             length, full = reading[1], reading[2]
         config = opened.config if opened is not None else None
         self.map.show_context(config, talk.dialogue.stretches, length, full)
+
+    def _ask(self, line: str) -> None:
+        self.notice.clear()
+        self.desk.ask(line)
 
     def _turned(self) -> None:
         """Another conversation: its transcript is written from its beginning."""
@@ -224,9 +233,8 @@ class Window(QMainWindow):
         self._choose("Open a model", MODEL, self.open_model)
 
     def open_model(self, path: str | Path) -> None:
-        """Open a model, and open it the next time, too."""
+        """Open a model; one that could be opened is opened the next time, too."""
         self.notice.clear()
-        self.memory.keep(model=str(path))
         self.desk.open(path)
 
     def show_values(self) -> None:
@@ -294,6 +302,9 @@ class Window(QMainWindow):
                 self.desk.turn_to(keys[at])
         elif keys:
             self.desk.turn_to(keys[0])
+
+    def remove_conversation(self) -> None:
+        self._confirm_removal(self.desk.current)
 
     def _confirm_removal(self, which: Talk | str) -> None:
         row = next((row for row in self.chats.list.rows if row.key == which), None)

@@ -34,6 +34,7 @@ def test_everything_by_keyboard(
                  "--temperature", "0") as keys:
         keys.choose("ctrl+o", "Open a model", smollm2_path)
         keys.choose("ctrl+d", "Add documents", book)
+        keys.until(lambda: "book.txt" in keys.title())
         keys.type("Who wrote down the ships?")
         keys.press("Return")
         keys.until(lambda: keys.lines("answered"))

@@ -241,7 +241,7 @@ def test_conversations_are_kept_and_resumed(
         driver.answered("Go on")
         assert len(driver.desk.current.dialogue.turns) == 2
         # and one is removed, after a question
-        driver.window.chats.unwanted.emit(driver.desk.current)
+        driver.window.remove_conversation()
         driver.dialog().accept()
         driver.until(lambda: [row.title for row in driver.window.chats.list.rows]
                      == ["New conversation", "Another matter"])
@@ -262,6 +262,7 @@ def test_a_model_that_is_refused_leaves_the_other(
         driver.until(lambda: not driver.desk.is_busy and driver.window.notice.text)
         assert why in driver.window.notice.text and driver.window.notice.kind == "error"
         assert driver.desk.opened is not None and driver.desk.opened.path == str(model)
+        assert driver.window.memory.text("model") == str(model)
         assert "converted" in driver.window.model_bar.about.text()
     assert driver.answered("Still there?")
 
@@ -317,6 +318,19 @@ def test_a_long_paste_is_a_document(driver: Driver, model: Path) -> None:
     driver.until(lambda: driver.window.documents.list.rows)
     assert driver.window.documents.list.rows[0].title == "pasted text"
     assert not line.toPlainText()
+
+
+def test_a_question_waits_for_its_documents(driver: Driver, model: Path, tmp_path: Path) -> None:
+    driver.open(model)
+    driver.window.composer.line.setPlainText("Who?")
+    driver.drop(written(tmp_path, "long.txt", LONG))
+    assert not driver.window.composer.send.isEnabled()
+    assert "being opened" in driver.window.composer.send.toolTip()
+    driver.window.send()
+    assert driver.window.notice.text == "The documents are still being opened."
+    driver.until(lambda: driver.window.documents.list.rows)
+    assert driver.window.composer.line.toPlainText() == "Who?" and not driver.desk.current.is_asking
+    driver.until(driver.window.composer.send.isEnabled)
 
 
 def test_opening_and_asking_never_waits(driver: Driver, model: Path, tmp_path: Path) -> None:
