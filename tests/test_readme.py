@@ -33,6 +33,7 @@ ADDED = {
     "python3 tools/bootstrap.py test": "--help",
     ".venv/bin/lampe-gguf ask": "--max-tokens 8",
     ".venv/bin/lampe-gguf chat": "--max-tokens 8",
+    ".venv/bin/lampe-gguf desktop": "--help",  # it would wait for somebody
     ".venv/bin/lampe-gguf eval recall": "--lengths 128 --excerpts 2",
 }
 SERVES = ".venv/bin/lampe-gguf serve"  # runs beside the commands after it, on a port of its own
