@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..backend.llama import LampeLlama
 
 DEFAULT_N_CTX = 16384
+BATCH = 256  # tokens between two signs of life; half of them cost no more, SmolLM2 on a processor
 ROOM = 2048  # tokens that a context is made longer than needed: for the questions that follow
 
 
@@ -82,7 +83,7 @@ class Holder:
         show(0, 100)
         llm = open_model(
             self.file, n_ctx=n_ctx, use_lampe=self._use_lampe, threads=self._threads,
-            on_load=lambda part: show(int(100 * part), 100),
+            n_batch=BATCH, on_load=lambda part: show(int(100 * part), 100),
         )
         try:
             with request.stopped_by(llm.cancel):
