@@ -160,8 +160,8 @@ def test_events_come_on_the_window_s_thread_and_together() -> None:
     def work() -> None:
         for number in range(2000):
             relay.post(take, number)
-            if not number % 100:
-                time.sleep(0.005)
+            if not number % 10:
+                time.sleep(0.002)
 
     workers = [threading.Thread(target=work) for _ in range(2)]
     start = time.monotonic()
@@ -203,21 +203,22 @@ def test_the_transcript_is_written_in_pieces() -> None:
     transcript.show()
     long = "words " * 20_000
     transcript.show_turns([Said("a line", ("a.pdf",), long, "below it"), Said("the next")])
-    longest = 0.0
+    rounds = 0
     while not transcript.is_written:
-        start = time.perf_counter()
         app.processEvents()
-        longest = max(longest, time.perf_counter() - start)
+        rounds += 1
+    assert rounds > 3  # the window had its turn in between
     text = transcript.text.toPlainText()
     assert text.index("a line") < text.index("with a.pdf") < text.index("words words")
     assert text.index("words words") < text.index("below it") < text.index("the next")
-    before = transcript.text.document().blockCount()
+    removed: list[int] = []
+    transcript.text.document().contentsChange.connect(lambda at, gone, new: removed.append(gone))
     transcript.append("and ")
     transcript.append("so on\nin two lines")
     while not transcript.is_written:
         app.processEvents()
     assert transcript.text.toPlainText().endswith("and so on\nin two lines")
-    assert transcript.text.document().blockCount() == before + 1  # nothing was written again
+    assert removed and not any(removed)  # nothing was written again
     assert transcript.last_answer() == "and so on\nin two lines"
     transcript.close()
 
