@@ -36,7 +36,7 @@ class ChatList(QWidget):
         super().__init__(parent)
         heading = QLabel("&Conversations")
         heading.setObjectName("heading")
-        self.list = RowList("Conversations")
+        self.list = RowList("Conversations", is_uniform=True)
         heading.setBuddy(self.list)
         self.list.clicked.connect(self._choose)
         self.list.activated.connect(self._choose)
@@ -47,6 +47,8 @@ class ChatList(QWidget):
         top = QHBoxLayout()
         top.addWidget(heading, 1)
         top.addWidget(self.new)
+        self._state: tuple[Any, ...] = ()
+        self._kept: Sequence[ChatEntry] = ()  # held, so that no other list is taken for it
         self.hint = paragraph(EMPTY, "hint")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -57,6 +59,12 @@ class ChatList(QWidget):
     def show_chats(self, talks: Sequence[Talk], kept: Sequence[ChatEntry], current: Talk | None
                    ) -> None:
         """Those open first where nothing is kept of them yet, then by when something was said."""
+        state = (id(kept), current, *(
+            (talk, talk.dialogue.id, talk.dialogue.title, talk.is_asking, talk.dialogue.pending)
+            for talk in talks))
+        if state == self._state:  # there may be thousands
+            return
+        self._state, self._kept = state, kept
         by_id = {talk.dialogue.id: talk for talk in talks if talk.dialogue.id}
         known = {entry.id for entry in kept}
         rows = [self._open(talk) for talk in talks if talk.dialogue.id not in known]

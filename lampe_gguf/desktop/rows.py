@@ -117,9 +117,13 @@ def _bold(font: QFont) -> QFont:
 
 
 class RowList(QListView):
-    """Shows rows; which of them is the current one stays so when the rows are given anew."""
+    """Shows rows; which of them is the current one stays so when the rows are given anew.
 
-    def __init__(self, name: str, parent: QWidget | None = None) -> None:
+    is_uniform  all have as many details: thousands of them cost no more than those that are seen
+    """
+
+    def __init__(self, name: str, parent: QWidget | None = None, *, is_uniform: bool = False
+                 ) -> None:
         super().__init__(parent)
         self.colours: dict[str, Any] = {}
         self._rows = _Rows(self)
@@ -129,7 +133,7 @@ class RowList(QListView):
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.setUniformItemSizes(False)
+        self.setUniformItemSizes(is_uniform)
 
     @property
     def rows(self) -> list[Row]:
