@@ -178,6 +178,10 @@ class Transcript(QWidget):
     def _user(self, text: str) -> None:
         """Begin the frame of a user's line."""
         self._cursor.movePosition(QTextCursor.MoveOperation.End)
+        if not self._cursor.position():  # a document begins with a line of its own
+            first = QTextBlockFormat()
+            first.setLineHeight(1, QTextBlockFormat.LineHeightTypes.FixedHeight.value)
+            self._cursor.setBlockFormat(first)
         frame = QTextFrameFormat()
         frame.setBackground(self._theme.colour("said"))
         frame.setPadding(9)

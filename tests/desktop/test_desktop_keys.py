@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from desktop_window import SLACK, STOP
 from measure.desktop_keys import PROGRAM, picture, program, screen
 from xvfb import missing_programs
 
+DRAG = Path(__file__).resolve().parents[1] / "support" / "drag_side.py"
 DOCUMENT = "The keeper of the light wrote down every ship that passed. " * 30
 
 
@@ -74,6 +76,20 @@ def test_everything_by_keyboard(
         keys.until(lambda: keys.lines("answered"), 10)
         assert time.monotonic() - start < STOP + SLACK
         assert keys.leave() == 0
+
+
+def test_a_file_is_dragged_from_another_program(screened: dict[str, str], tmp_path: Path) -> None:
+    book = tmp_path / "book.txt"
+    book.write_text(DOCUMENT, encoding="utf-8")
+    with program(screened, tmp_path) as keys:
+        other = subprocess.Popen([sys.executable, str(DRAG), str(book)],
+                                 env={**screened, "QT_QPA_PLATFORM": "xcb"})
+        try:
+            keys.drag("some files", "lampe-gguf")
+            keys.until(lambda: "book.txt" in keys.title(), 20)
+        finally:
+            other.kill()
+            other.wait()
 
 
 def test_a_signal_closes_it(screened: dict[str, str], tmp_path: Path) -> None:

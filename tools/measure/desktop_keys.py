@@ -22,7 +22,7 @@ import numpy as np
 from lampe_gguf.errors import LampeError
 
 PROGRAM = [sys.executable, "-m", "lampe_gguf.cli.main", "desktop"]
-SECONDS = 60
+SECONDS = 120
 MAIN = "lampe-gguf"  # stands in the title of the program's window
 EVENTS = {"said": "line", "answered": "answer"}
 
@@ -60,8 +60,25 @@ class Keys:
         self.xdotool("windowfocus", "--sync", found[-1])
 
     def title(self) -> str:
-        """Of the window that has the keyboard."""
-        return self.xdotool("getwindowname", self.xdotool("getwindowfocus"))
+        """Of the program's window."""
+        found = self.windows(MAIN)
+        return self.xdotool("getwindowname", found[-1]) if found else ""
+
+    def drag(self, name: str, to: str) -> None:
+        """Drag with the mouse from the middle of one window to the middle of another."""
+        places = []
+        for window in (self.until(lambda: self.windows(name))[-1], self.windows(to)[-1]):
+            said = self.xdotool("getwindowgeometry", "--shell", window)
+            at = dict(line.split("=") for line in said.splitlines())
+            places.append((int(at["X"]) + int(at["WIDTH"]) // 2,
+                           int(at["Y"]) + int(at["HEIGHT"]) // 2))
+        (left, top), (right, bottom) = places
+        self.xdotool("mousemove", str(left), str(top), "mousedown", "1")
+        for part in range(1, 11):  # as a hand does; what is dragged over answers meanwhile
+            self.xdotool("mousemove", str(left + (right - left) * part // 10),
+                         str(top + (bottom - top) * part // 10))
+            time.sleep(0.03)
+        self.xdotool("mouseup", "1")
 
     def press(self, *keys: str) -> None:
         """Press keys by their names in X11, as "ctrl+o"."""
@@ -127,7 +144,7 @@ def program(environment: dict[str, str], folder: Path, *arguments: str) -> Itera
 
 
 @contextlib.contextmanager
-def screen(folder: Path, size: str = "1180x820x24") -> Iterator[dict[str, str]]:
+def screen(folder: Path, size: str = "1140x780x24") -> Iterator[dict[str, str]]:
     """The environment for programs on a screen, which is a file in a folder: see picture()."""
     read, write = os.pipe()
     try:
