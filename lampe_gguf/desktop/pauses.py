@@ -21,6 +21,7 @@ class Longest:
     computed  by the thread itself
     queued    that it waited for a processor, where the system says so; the rest is Python's lock
     busiest   the most that the thread computed in one go, in whatever pause
+    own       the longest pause but for waiting for a processor, which other programs may have
     """
 
     pause: float = 0.0
@@ -28,6 +29,7 @@ class Longest:
     computed: float = 0.0
     queued: float = 0.0
     busiest: float = 0.0
+    own: float = 0.0
 
 
 def queued() -> float:
@@ -69,6 +71,7 @@ class Pauses(QObject):
             found.pause, found.at = pause, now[0] - self._began
             found.computed, found.queued = computed, waited
         found.busiest = max(found.busiest, computed)
+        found.own = max(found.own, pause - waited)
 
     def write(self) -> None:
         """The longest pauses by what was being done, in milliseconds; `at` in seconds."""

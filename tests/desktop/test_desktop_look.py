@@ -81,7 +81,8 @@ def test_nothing_is_cut(driver: Driver, tmp_path: Path) -> None:
     path = tmp_path / LONG_NAME
     path.write_text(SENTENCE, encoding="utf-8")
     driver.add(path)
-    window.notice.say(f"cannot read {path}: it is not there; give another one", "error",
+    unbroken = path.with_name("b" * 150)
+    window.notice.say(f"cannot read {unbroken}: it is not there; give another one", "error",
                       [("Mend it", lambda: None)])
     for width, height in (LEAST, (1140, 780), (1800, 1000)):
         window.resize(width, height)

@@ -12,6 +12,8 @@ import pytest
 from conftest import tiny_config
 from desktop_window import application
 
+from PySide6.QtCore import QEvent, QObject  # isort: skip
+
 import lampe_gguf
 from lampe_gguf import Progress
 from lampe_gguf.desktop import words
@@ -114,6 +116,30 @@ def test_the_map_shows_each_grain_in_its_colour(theme: Theme) -> None:
     image = view.grab().toImage()
     row = [image.pixelColor(x, _middle_of_tokens(view)).name() for x in range(500)]
     assert 200 < row.count(theme.colour("line").name()) < 280  # not read yet
+
+
+def test_the_map_is_drawn_anew_as_it_changes() -> None:
+    app = application()
+    painted: list[QEvent] = []
+
+    class Watch(QObject):
+        def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+            if event.type() == QEvent.Type.Paint:
+                painted.append(event)
+            return False
+
+    view, watch = MapView(), Watch()
+    view.installEventFilter(watch)
+    view.show()
+    for _ in range(5):
+        app.processEvents()
+    for length, is_new in ((100, True), (100, False), (101, True)):
+        painted.clear()
+        view.show_context(tiny_config(), [("a.txt", 200)], length, 200)
+        for _ in range(5):
+            app.processEvents()
+        assert bool(painted) is is_new
+    view.close()
 
 
 def _middle_of_tokens(view: MapView) -> int:

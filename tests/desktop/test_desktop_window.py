@@ -60,7 +60,8 @@ def test_it_says_what_to_do_first(driver: Driver, model: Path) -> None:
     assert not window.composer.send.isEnabled()
     assert "Open a model" in window.composer.send.toolTip()
     driver.open(model)
-    assert "converted" in window.model_bar.about.text()
+    about = window.model_bar.about.text()
+    assert "reads up to 65,536 · converted" in about and "not converted" not in about
     assert window.composer.send.isEnabled()
     assert "Drop documents" in window.transcript.hint.text()
 
