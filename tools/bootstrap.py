@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from patched import build, parts
+from patched import build, parts, screen
 from patched.compile import find_compiler
 from patched.devices import DEVICES
 from patched.places import CHECKOUT, VENV, patched_version, venv_bin, venv_python
@@ -77,10 +77,27 @@ def install_package(device: str) -> None:
     stamp.write_text(wanted, encoding="utf-8")
 
 
+def install_window() -> None:
+    """Install Qt for Python, which the desktop program needs; not every system has it."""
+    project = CHECKOUT / "pyproject.toml"
+    wanted = f"{project} {project.stat().st_mtime_ns}"
+    stamp = VENV / "window-installed"
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
+        return
+    try:
+        _pip("Installing Qt, for the window", "--editable", f"{CHECKOUT}[desktop]")
+    except Failure:
+        print("  no Qt for this system: the window is not tested", file=sys.stderr)
+        return
+    stamp.write_text(wanted, encoding="utf-8")
+
+
 def setup(options: argparse.Namespace) -> int:
     """Everything but running anything."""
     make_venv()
     install_package(options.device)
+    if options.run is not demo:  # which shows no window
+        install_window()
     print(f"ready: llama-cpp-python {patched_version()} and lampe-gguf are in {VENV.name}/")
     command = venv_bin().relative_to(CHECKOUT) / "lampe-gguf"
     print(f"try:   {command} --help")
@@ -96,6 +113,8 @@ def demo(options: argparse.Namespace) -> int:
 def test(options: argparse.Namespace) -> int:
     """Set up, then lint, types, the patch series and all tests."""
     setup(options)
+    if lacking := screen.prepare():
+        print(lacking, file=sys.stderr)
     # The tests compare against upstream's own code, built with the same flags.
     stock = build.stock_folder(options.device)
     env = {**os.environ, "LAMPE_STOCK": str(stock), "PYTHONUNBUFFERED": "1"}

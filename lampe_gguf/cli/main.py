@@ -24,6 +24,7 @@ COMMANDS = {
     "chats": "List the chats that are kept, show one, or remove some.",
     "read": "Read documents ahead, so that questions about them need not wait.",
     "readings": "List or remove what was read of documents and is kept.",
+    "desktop": "Open a window to ask long documents in.",
     "serve": "Serve a model to programs and browsers, by OpenAI's protocol.",
     "calibrate": "Find the constants that suit a model, by reading a long text.",
     "eval": "Measure perplexity and answers far beyond the training window.",

@@ -1,0 +1,50 @@
+"""Fifty windows, one after the other: nothing of them stays."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from desktop_window import opened_window
+
+ROUNDS = 50
+WARM = 10  # rounds after which what is loaded once is loaded
+MOST = 30e6  # bytes that forty rounds may leave: a window with its session takes more
+
+
+def used() -> int:
+    """Bytes of memory that this process has."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads Linux's /proc")
+def test_fifty_rounds_leave_nothing(
+    tmp_path: Path, tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAMPE_GGUF_CHATS", str(tmp_path / "chats"))
+    model = tiny(n_layer=1)
+    document = tmp_path / "a.txt"
+    document.write_text("words that stand there " * 5, encoding="utf-8")
+    memory: list[int] = []
+    threads: list[int] = []
+    for number in range(ROUNDS):
+        with opened_window(tmp_path / f"settings-{number}.ini", max_tokens=4) as driver:
+            driver.open(model)
+            driver.add(document)
+            if number % 2:
+                driver.answered("Who?")
+            else:  # closed in the midst of it
+                driver.say("Who?")
+        del driver
+        gc.collect()
+        memory.append(used())
+        threads.append(sum(each.name.startswith("lampe-gguf") for each in threading.enumerate()))
+    assert threads[-1] == 0 and max(threads) == 0
+    grown = memory[-1] - memory[WARM]
+    assert grown < MOST, [each // 10**6 for each in memory[::5]]
