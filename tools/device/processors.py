@@ -5,7 +5,8 @@
 
 For each processor: the variant of ggml's CPU backend that the wheel loads there is the expected
 one, the operator's tests pass on it, and SmolLM2 writes 16 tokens beyond a small window, the same
-as on this machine. A table says so, with tokens per second (of the emulator).
+as on this machine. A table says so, with tokens per second (of the emulator, and of one thread, by
+the time that it computed).
 
   here         this machine itself, no emulator: what the others are compared with
   VARIANT      this machine with one variant alone, as "skylakex": those that QEMU cannot emulate,
