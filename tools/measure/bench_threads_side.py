@@ -73,7 +73,8 @@ def main() -> None:
     tokens = [numbers.randrange(llm.n_vocab()) for _ in range(lengths[-1] + WRITTEN)]
     found = {}
     clock = getattr(time, options["clock"])
-    name = f"{Path(options['model']).stem}-{api.version()}"
+    # a kept state has room for as many tokens as the context that it came from
+    name = f"{Path(options['model']).stem}-{api.version()}-{lengths[-1]}"
     for length in lengths:
         begin(llm, tokens[: length - batch], Path(options["states"]) / f"{name}-{length}.state")
         start = clock()
