@@ -69,7 +69,9 @@ def table(parent: QWidget, title: str, rows: Sequence[tuple[str, str]]) -> None:
         name, what = QLabel(left), QLabel(right)
         for label in (name, what):
             label.setTextFormat(Qt.TextFormat.PlainText)
-        name.setObjectName("heading")
+        font = name.font()
+        font.setWeight(font.Weight.DemiBold)
+        name.setFont(font)
         what.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         grid.addWidget(name, number, 0)
         grid.addWidget(what, number, 1)
