@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import Qt, QTimer
 from PySide6.QtWidgets import (
     QDialog,
     QDialogButtonBox,
@@ -69,7 +69,9 @@ def table(parent: QWidget, title: str, rows: Sequence[tuple[str, str]]) -> None:
         name, what = QLabel(left), QLabel(right)
         for label in (name, what):
             label.setTextFormat(Qt.TextFormat.PlainText)
-        name.setObjectName("heading")
+        font = name.font()
+        font.setWeight(font.Weight.DemiBold)
+        name.setFont(font)
         what.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         grid.addWidget(name, number, 0)
         grid.addWidget(what, number, 1)
@@ -86,4 +88,5 @@ def table(parent: QWidget, title: str, rows: Sequence[tuple[str, str]]) -> None:
 
 def _show(dialog: QDialog) -> None:
     dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-    dialog.open()
+    # made in one go and shown in the next: the rest of the window has its turn in between
+    QTimer.singleShot(0, dialog, dialog.open)

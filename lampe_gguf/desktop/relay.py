@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +17,23 @@ from lampe_gguf import Request
 PAUSE = 33  # milliseconds between two deliveries: what comes faster comes together
 
 Take = Callable[[list[Any]], None]  # what is called with the events of one delivery, in order
+
+NICE = 5  # of threads that work, where the window's has 0: how much they step back (Linux)
+_of_thread = threading.local()
+
+
+def step_back() -> None:
+    """Have the thread that calls this give way to the window's, once for all.
+
+    So does what it starts from then on: the threads that compute. Where there are processors
+    enough, nothing changes; where there are not, the window does not wait for the model.
+    """
+    if (not sys.platform.startswith("linux") or hasattr(_of_thread, "has_stepped_back")
+            or threading.current_thread() is threading.main_thread()):
+        return
+    _of_thread.has_stepped_back = True
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 class Relay(QObject):
@@ -37,7 +57,12 @@ class Relay(QObject):
 
     def follow(self, request: Request[Any], take: Take) -> None:
         """Have `take` called with the events of a request, in batches."""
-        request.listen(lambda event: self.post(take, event))
+
+        def hand_on(event: Any) -> None:
+            step_back()
+            self.post(take, event)
+
+        request.listen(hand_on)
 
     def post(self, take: Take, event: Any) -> None:
         """Have `take` called with this, on the UI thread; from any thread."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor, QPalette
-from PySide6.QtWidgets import QApplication
+from PySide6.QtWidgets import QApplication, QWidget
 
 SYSTEM, LIGHT, DARK = "system", "light", "dark"
 CHOICES = (SYSTEM, LIGHT, DARK)
@@ -82,8 +82,6 @@ def palette(theme: Theme) -> QPalette:
 def style_sheet(theme: Theme) -> str:
     """What a palette cannot say: borders, corners and distances."""
     return f"""
-    QToolTip {{ color: {theme.text}; background: {theme.raised};
-                border: 1px solid {theme.line}; padding: 4px; }}
     QListView, QTextEdit, QPlainTextEdit {{ background: {theme.base}; color: {theme.text};
         border: 1px solid {theme.line}; border-radius: 8px; padding: 6px;
         selection-background-color: {theme.accent}; selection-color: {theme.on_accent}; }}
@@ -113,7 +111,11 @@ def style_sheet(theme: Theme) -> str:
     """
 
 
-def put_on(application: QApplication, theme: Theme) -> None:
-    """Have all windows wear a theme."""
+def put_on(application: QApplication, parts: QWidget, theme: Theme) -> None:
+    """Have all windows wear the colours of a theme, and `parts` the rest of it.
+
+    Not the dialogs: to look for a style sheet's rules for each of a file dialog's sixty controls
+    took longer than to make and show it.
+    """
     application.setPalette(palette(theme))
-    application.setStyleSheet(style_sheet(theme))
+    parts.setStyleSheet(style_sheet(theme))

@@ -70,9 +70,10 @@ class Window(QMainWindow):
         self.notice = Notice()
         self.composer = Composer()
         self.documents = Documents()
-        self.setCentralWidget(lay_out(
+        self.parts = lay_out(
             self.model_bar, self.chats, self.transcript,
-            [self.map, self.notice, self.activity, self.composer], self.documents))
+            [self.map, self.notice, self.activity, self.composer], self.documents)
+        self.setCentralWidget(self.parts)
         self._menus: dict[str, QMenu] = {}
         self._add_actions()
         self._connect()
@@ -132,7 +133,7 @@ class Window(QMainWindow):
         theme = themes.chosen(self.memory.text("theme"))
         application = QApplication.instance()
         assert isinstance(application, QApplication)
-        themes.put_on(application, theme)
+        themes.put_on(application, self.parts, theme)
         self.transcript.set_theme(theme)
         self.map.set_theme(theme)
         for each in (self.chats.list, self.documents.list):

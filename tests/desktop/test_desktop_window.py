@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +14,8 @@ from conftest import tiny_config
 from desktop_window import SLACK, STOP, Driver, opened_window
 from made_documents import pdf
 from tiny_model import make_tiny_model
+
+from lampe_gguf.desktop.relay import NICE
 
 WINDOW = 512
 SENTENCE = "The keeper of the light wrote down every ship that passed. "
@@ -319,6 +323,17 @@ def test_a_long_paste_is_a_document(driver: Driver, model: Path) -> None:
     driver.until(lambda: driver.window.documents.list.rows)
     assert driver.window.documents.list.rows[0].title == "pasted text"
     assert not line.toPlainText()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads have one priority")
+def test_who_computes_gives_way_to_the_window(driver: Driver, model: Path) -> None:
+    before = os.getpriority(os.PRIO_PROCESS, threading.main_thread().native_id or 0)
+    driver.open(model)
+    driver.answered("Who?")
+    nice = {each.name: os.getpriority(os.PRIO_PROCESS, each.native_id or 0)
+            for each in threading.enumerate() if each.name.startswith("lampe-gguf")}
+    assert nice == {"lampe-gguf computing": NICE, "lampe-gguf files": NICE}
+    assert os.getpriority(os.PRIO_PROCESS, threading.main_thread().native_id or 0) == before
 
 
 def test_a_question_waits_for_its_documents(driver: Driver, model: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ pytest.importorskip("PySide6.QtWidgets", reason=WHY, exc_type=ImportError)
 
 from PySide6.QtCore import QEvent, QMimeData, QPoint, QPointF, Qt, QThreadPool, QUrl  # noqa: E402
 from PySide6.QtGui import QDragEnterEvent, QDropEvent  # noqa: E402
-from PySide6.QtWidgets import QApplication, QDialog, QFileDialog  # noqa: E402
+from PySide6.QtWidgets import QApplication, QDialog, QFileDialog, QLineEdit  # noqa: E402
 
 from lampe_gguf.desktop.app import Wishes, make_window  # noqa: E402
 from lampe_gguf.desktop.window import Window  # noqa: E402
@@ -127,7 +127,9 @@ class Driver:
         """Choose a file in the dialog that asks for one."""
         dialog = self.dialog()
         assert isinstance(dialog, QFileDialog)
-        dialog.selectFile(str(path))
+        line = dialog.findChild(QLineEdit)
+        assert line is not None
+        line.setText(str(path))
         dialog.accept()
 
     def close(self) -> float:
