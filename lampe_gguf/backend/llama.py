@@ -265,9 +265,11 @@ class LampeLlama(Llama):  # type: ignore[misc]
     def __del__(self) -> None:
         calls = self.__dict__.get("_calls")
         if calls is not None:  # the object may never have come to be
-            with contextlib.suppress(BaseException):  # it would be printed and forgotten
+            try:
                 calls.abandon()
                 self.close()
+            except BaseException:  # it would be printed and forgotten; at the end of the program
+                pass               # modules have gone before, contextlib's suppress among them
 
     def eval(self, tokens: Sequence[int]) -> None:
         """Read tokens; raises Cancelled, or LampeError where the backend refuses them."""

@@ -19,13 +19,13 @@ def test_ratios_are_those_of_a_pair() -> None:
     """The machine is twice as slow in the third round, which both builds suffer."""
     speeds: bench_threads.Speeds = {
         ("native", False, "reading at 1,024"): [100.0, 100.0, 50.0],
-        ("portable", False, "reading at 1,024"): [98.0, 102.0, 50.0],
+        ("portable", False, "reading at 1,024"): [98.0, 110.0, 50.0],
     }
     [row] = bench_builds.summary(speeds)
     assert row["ratio"] == 1.0 and row["native"] == 100 and row["portable"] == 98
-    assert row["low"] == pytest.approx(0.99) and row["high"] == pytest.approx(1.01)
+    assert row["low"] == pytest.approx(0.99) and row["high"] == pytest.approx(1.05)
     shown = bench_builds.show([row])
-    assert "| reading at 1,024 | 100.0 | 98.0 | 1.000 | 0.990 to 1.010 |" in shown
+    assert "| reading at 1,024 | 100.0 | 98.0 | 1.000 | 0.990 to 1.050 |" in shown
 
 
 @pytest.mark.parametrize("there, options, reason", [

@@ -61,10 +61,18 @@ def programs(tmp_path: Path) -> dict[str, Path]:
 def test_zig_is_told_of_arm_in_its_own_words(
     programs: dict[str, Path], given: str, wanted: str
 ) -> None:
-    said = subprocess.run([programs["c++"], given, "x.cpp"], capture_output=True, text=True,
+    said = subprocess.run([programs["c++"], given, "-c", "x.cpp"], capture_output=True, text=True,
                           check=True)
     assert said.stdout.splitlines() == [
-        "c++", "-target", "aarch64-linux-gnu.2.17", "-g0", wanted, "x.cpp"]
+        "c++", "-target", "aarch64-linux-gnu.2.17", "-g0", wanted, "-c", "x.cpp"]
+
+
+def test_zig_links_for_every_arm_alike(programs: dict[str, Path]) -> None:
+    """It would compile its C++ library once more for each processor that is named."""
+    said = subprocess.run([programs["c++"], "-march=armv8.2-a", "x.o", "-o", "a b"],
+                          capture_output=True, text=True, check=True)
+    assert said.stdout.splitlines() == [
+        "c++", "-target", "aarch64-linux-gnu.2.17", "-g0", "x.o", "-o", "a b"]
 
 
 def test_the_other_programs_are_zigs_own(programs: dict[str, Path]) -> None:

@@ -168,7 +168,8 @@ def alone(libraries: Path, variant: str, folder: Path) -> Path:
     return target
 
 
-def examine(place: Place, processor: str, model: Path, *, tests: bool, choice: str) -> Row:
+def examine(place: Place, processor: str, model: Path | None, *, tests: bool,
+            choice: str) -> Row:
     """Ask one processor what it loads, have it write, and run the operator's tests on it."""
     expected = EXPECTED[place.machine].get(processor, processor)
     row = Row(processor, "" if processor == HERE else expected)
@@ -179,7 +180,8 @@ def examine(place: Place, processor: str, model: Path, *, tests: bool, choice: s
         libraries = alone(place.libraries, processor, cache_dir() / "processors" / "alone")
         env["LLAMA_CPP_LIB_PATH"] = str(libraries)
     try:
-        said = run([*command, SIDE, model], f"SmolLM2 on {processor}", env=env)
+        label = f"SmolLM2 on {processor}" if model else f"What {processor} loads"
+        said = run([*command, SIDE, *([model] if model else [])], label, env=env)
         found = json.loads(said.splitlines()[-1])
         row.variant, row.text = found["variant"] or "none", found["text"]
         row.tokens = found["tokens"]
@@ -223,6 +225,8 @@ def main() -> int:
     parser.add_argument("processor", nargs="*",
                         help="default: here, then all that QEMU emulates of the wheel's kind")
     parser.add_argument("--model", type=Path, help="another model (default: SmolLM2)")
+    parser.add_argument("--no-model", action="store_true",
+                        help="leave SmolLM2 out, which takes an emulator ten minutes")
     parser.add_argument("--no-tests", action="store_true", help="leave the operator's tests out")
     parser.add_argument("--tests", metavar="K", default="",
                         help="only the tests that pytest's -k picks by this")
@@ -238,7 +242,7 @@ def main() -> int:
         if name not in known:
             parser.error(f"there is no processor {name!r}; choose from {', '.join(known)}")
     wanted = [each for each in options.processor or EXPECTED[machine] if each != HERE]
-    model = options.model or smollm2()
+    model = None if options.no_model else options.model or smollm2()
     place = install(options.wheel.resolve())
     rows: list[Row] = []
     for processor in (HERE, *wanted):  # on ARM "here" is QEMU's own choice

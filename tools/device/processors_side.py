@@ -25,6 +25,10 @@ COUNT = 16
 
 
 def main() -> None:
+    if len(sys.argv) < 2:  # no model: what is loaded alone
+        print(json.dumps({"variant": examine().variant, "tokens": [], "text": "", "reading": 0.0,
+                          "writing": 0.0}))
+        return
     config = LampeConfig(
         window=WINDOW, context_length=512, local_window=24, tail_window=4,
         max_mapping_length=40.0, slope=0.0, offset=80.0, length_step=16,

@@ -24,13 +24,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import click
 from arguments import COUNT, run, tool
-from bench_threads import BATCH, LENGTHS, Speeds, Way, lengths_of, side
 from demo import model_path
 from patched.places import cache_dir
 
 from lampe_gguf.backend import api
 from lampe_gguf.backend.variant import variants_in
 from lampe_gguf.cli.progress import Progress
+from measure.bench_threads import BATCH, LENGTHS, Speeds, Way, lengths_of, side
 
 NATIVE, PORTABLE = "native", "portable"
 WAYS = {NATIVE: Way(), PORTABLE: Way(pool=True)}

@@ -95,13 +95,19 @@ def _compiler(target: Target, call: str) -> str:
     options = f"-target {target.triple} -g0"
     if target.machine != "aarch64":
         return f'{call} {options} "$@"\n'
-    # Zig reads -march as the name of a processor; it wants -mcpu=generic+v8_2a+dotprod instead
+    # Zig reads -march as the name of a processor; it wants -mcpu=generic+v8_2a+dotprod instead.
+    # Not where it links: it would make a C++ library of its own for each
     renamed = "".join(f" -e 's/+{old}/+{new}/'" for old, new in _ARM_FEATURES.items())
     return (
+        "links=yes\n"
+        "for given do\n"
+        "  case $given in -c|-S|-E) links= ;; esac\n"
+        "done\n"
         "for given do\n"
         "  shift\n"
         "  case $given in\n"
         "    -march=armv*)\n"
+        "      if [ $links ]; then continue; fi\n"
         "      given=-mcpu=generic+$(echo \"${given#-march=arm}\" |"
         f" sed -e 's/^\\(v[0-9]*\\)\\.\\([0-9]*\\)-a/\\1_\\2a/' -e 's/^\\(v[0-9]*\\)-a/\\1a/'"
         f"{renamed}) ;;\n"
