@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 from collections.abc import Callable
@@ -29,10 +30,12 @@ class Loading:
     on_load  called with the part that is loaded, in the thread that loads; what it raises stops
              the loading
     raised   that
+    devices  what it is loaded onto, as peers.connect() gives it; None: as llama.cpp chooses
     """
 
     def __init__(self, on_load: OnLoad | None) -> None:
         self.raised: BaseException | None = None
+        self.devices: Any = None
         self._on_load = on_load
         self._stopped = False
         # ctypes keeps no reference of its own, and C calls it as long as it loads
@@ -41,6 +44,8 @@ class Loading:
     def watch(self, params: Any) -> None:
         """Let the llama_model_params ask."""
         params.progress_callback = self._callback
+        if self.devices is not None:
+            params.devices = ctypes.addressof(self.devices)
 
     def stop(self) -> None:
         """Stop before the next tensor; from any thread."""

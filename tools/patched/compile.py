@@ -33,6 +33,8 @@ _FLAGS = {
     "LLAMA_BUILD_NUMBER": "0",
     "LLAMA_BUILD_COMMIT": "sdist",
     "GGML_CCACHE": "OFF",
+    # Other machines' devices (RPC); ggml opens no connection until a program names a peer.
+    "GGML_RPC": "ON",
 }
 # Configured always, so that taking the server in or leaving it out compiles no library again.
 _SERVER_FLAGS = {
@@ -41,8 +43,8 @@ _SERVER_FLAGS = {
     # The program is installed beside the libraries, and finds them there.
     "CMAKE_BUILD_RPATH_USE_ORIGIN": "ON",
 }
-# the server, and what says how much memory it will take
-SERVER_PROGRAMS = ("llama-server", "llama-fit-params")
+# the server, what says how much memory it will take, and what lends this machine to another
+SERVER_PROGRAMS = ("llama-server", "llama-fit-params", "ggml-rpc-server")
 
 
 @dataclass(frozen=True)
