@@ -23,7 +23,7 @@ HELLO = 14  # RPC_CMD_HELLO
 HELLO_BYTES = 1 + 8 + 24  # the command, the size and the client's capabilities
 # enum rpc_cmd: those that the peer answers
 ANSWERED = {0, 1, 2, 3, 7, 8, 9, 11, 13, HELLO, 15, 19}
-NAMES = {6: "set", 8: "get", 10: "graph", 16: "again", 19: "supports"}
+NAMES = {6: "set", 20: "runs", 8: "get", 10: "graph", 16: "again", 19: "supports"}
 
 
 def free_port(host: str = HOST) -> int:
@@ -113,10 +113,15 @@ class Traffic:
 
 
 class Tap:
-    """A way to a peer that counts what goes through."""
+    """A way to a peer that counts what goes through.
 
-    def __init__(self, to: str) -> None:
+    has_operator  False: it answers itself that the peer's devices lack LaMPE's operator
+    rate          bytes a second that it lets through in each direction; 0: all
+    """
+
+    def __init__(self, to: str, *, has_operator: bool = True, rate: float = 0) -> None:
         host, _, port = to.rpartition(":")
+        self._has_operator, self._rate = has_operator, rate
         self.traffic = Traffic()
         self._to = (host, int(port))
         self._listener = socket.create_server((HOST, 0))
@@ -141,6 +146,10 @@ class Tap:
                 for work in (self._forward, self._back):
                     threading.Thread(target=work, args=(client, server), daemon=True).start()
 
+    def _take_time(self, size: int) -> None:
+        if self._rate:
+            time.sleep(size / self._rate)
+
     def _forward(self, client: socket.socket, server: socket.socket) -> None:
         with contextlib.suppress(OSError):
             source = client.makefile("rb")
@@ -150,7 +159,12 @@ class Tap:
                 self.traffic.messages[name] += 1
                 self.traffic.sent[name] += len(head) + size
                 self.traffic.round_trips += command in ANSWERED
-                server.sendall(head + source.read(size))
+                body = source.read(size)
+                if name == "supports" and not self._has_operator:
+                    client.sendall(struct.pack("<QB", 1, 0))
+                    continue
+                self._take_time(len(head) + size)
+                server.sendall(head + body)
         with contextlib.suppress(OSError):
             server.shutdown(socket.SHUT_RDWR)
 
@@ -158,6 +172,7 @@ class Tap:
         with contextlib.suppress(OSError):
             while data := server.recv(1 << 20):
                 self.traffic.received += len(data)
+                self._take_time(len(data))
                 client.sendall(data)
         with contextlib.suppress(OSError):
             client.shutdown(socket.SHUT_RDWR)
