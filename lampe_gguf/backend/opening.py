@@ -11,7 +11,7 @@ from typing import Any
 
 from ..container.reader import GGUFFile
 from ..errors import LampeError
-from . import api
+from . import api, peers
 from .native_path import NativePath
 
 OnLoad = Callable[[float], None]  # the part of the file that is loaded, 0 to 1
@@ -101,13 +101,18 @@ def failure(llm: Any, error: Exception, path: str) -> BaseException:
         raised: BaseException = llm._loading.raised
         return raised
     if message.startswith(NO_CONTEXT):
-        return LampeError(context_reason(llm, message))
+        return LampeError(_lost(llm) or context_reason(llm, message))
     try:
         with GGUFFile(path):  # it says what is wrong with a file better than llama.cpp does
             pass
     except LampeError as found:
         return found
-    return LampeError(api.why_no_backend() or reason(message, path))
+    return LampeError(api.why_no_backend() or _lost(llm) or reason(message, path))
+
+
+def _lost(llm: Any) -> str:
+    """Why a machine that it was to be loaded onto is no longer there, "" where all are."""
+    return "" if llm._loading.devices is None else peers.why_lost()
 
 
 def _in_template(error: Exception) -> bool:

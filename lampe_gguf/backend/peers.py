@@ -9,8 +9,8 @@ from typing import Any
 
 from ..errors import LampeError
 from . import api
+from .quiet import quiet
 
-SERVER = "ggml-rpc-server"  # the program that lends a machine
 NAME = "RPC"  # what llama.cpp calls these devices
 MOST = 16  # servers, as llama.cpp has it
 
@@ -69,9 +69,11 @@ def free_memory(servers: Sequence[str]) -> dict[str, int]:
     if not servers:
         return {}
     library = api.llama_cpp()._lib
+    with quiet(True):  # the reason is raised
+        devices = connect(servers)
     own = _own_devices(library)
     found: dict[str, int] = {}
-    for device in connect(servers):
+    for device in devices:
         if device is None or device in own:
             continue
         name = _call(library.ggml_backend_dev_name, ctypes.c_char_p, ctypes.c_void_p(device))
@@ -92,8 +94,14 @@ def _own_devices(library: Any) -> list[int]:
             not in (_CPU, _ACCELERATOR)]
 
 
+def why_lost() -> str:
+    """Why the last connection was not to be had, "" where it was, or where there was none."""
+    library = api.llama_cpp()._lib
+    registry = _call(library.ggml_backend_reg_by_name, ctypes.c_void_p, NAME.encode())
+    return _why(library, registry) if registry else ""
+
+
 def _why(library: Any, registry: int) -> str:
-    """Why there was no connection to be had."""
     ask = _function(library, registry, "ggml_backend_rpc_get_error", ctypes.c_bool,
                     ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t)
     text = ctypes.create_string_buffer(_WHY_BYTES)

@@ -44,7 +44,8 @@ Examples:
 @click.option("--plot", type=PICTURE, help="Draw the speeds into a PNG.")
 def command(
     model: Path, lengths: tuple[int, ...], rounds: int, decode: int, threads: int | None,
-    stock: Path | None, rpc: tuple[str, ...], portable: bool, flash_attn: bool, as_json: bool, plot: Path | None,
+    stock: Path | None, rpc: tuple[str, ...], portable: bool, flash_attn: bool, as_json: bool,
+    plot: Path | None,
 ) -> None:
     from ..bench.compare import compare
     from .progress import Progress

@@ -125,9 +125,13 @@ def test_a_peer_of_another_build_is_refused_before_anything_is_sent(
 
 
 def test_where_nothing_listens_that_is_said(tiny: Tiny) -> None:
-    server = f"{rpc_peers.HOST}:{free_port()}"
-    with pytest.raises(LampeError, match=f"{server} cannot be used: nothing answers there"):
-        opened(tiny(), rpc_servers=[server])
+    path, server = tiny(), f"{rpc_peers.HOST}:{free_port()}"
+    said = f"the RPC server {server} cannot be used: nothing answers there"
+    with pytest.raises(LampeError, match=said):
+        opened(path, rpc_servers=[server])
+    for command in (("ask", path, "a?"), ("serve", path, "--port", 0), ("bench", path)):
+        done = call(*command, "--rpc", server)
+        assert done.returncode == 1 and done.stderr.count(said) == 1, done.stderr
 
 
 def test_a_peer_that_never_answers_is_an_error(tiny: Tiny) -> None:

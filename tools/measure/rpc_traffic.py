@@ -58,7 +58,7 @@ def count_runs(data: npt.NDArray[np.generic]) -> int:
     while at < len(words):
         count += 1
         # the run goes on as long as the steps are the first one
-        others = np.flatnonzero(steps[at:] != steps[at]) if at < len(steps) else []
+        others = np.flatnonzero(steps[at:] != steps[at : at + 1])
         at = at + int(others[0]) + 1 if len(others) else len(words)
     return count
 
