@@ -122,6 +122,7 @@ class Tap:
     def __init__(self, to: str, *, has_operator: bool = True, rate: float = 0) -> None:
         host, _, port = to.rpartition(":")
         self._has_operator, self._rate = has_operator, rate
+        self._owed = 0.0  # seconds
         self.traffic = Traffic()
         self._to = (host, int(port))
         self._listener = socket.create_server((HOST, 0))
@@ -148,7 +149,11 @@ class Tap:
 
     def _take_time(self, size: int) -> None:
         if self._rate:
-            time.sleep(size / self._rate)
+            self._owed += size / self._rate
+            if self._owed > 1e-3:  # less cannot be slept
+                begin = time.perf_counter()
+                time.sleep(self._owed)
+                self._owed -= time.perf_counter() - begin
 
     def _forward(self, client: socket.socket, server: socket.socket) -> None:
         with contextlib.suppress(OSError):
