@@ -13,6 +13,7 @@ import json
 import random
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from ..errors import LampeError
@@ -62,7 +63,7 @@ def peak_rss() -> float | None:
 
 def run(
     side: str, model: str, lengths: list[int], decode: int, threads: int, portable: bool,
-    flash_attn: bool, rpc_servers: list[str],
+    flash_attn: bool, rpc_servers: Sequence[str] = (),
 ) -> None:
     """Read up to each length in turn (ascending) and write `decode` tokens there.
 

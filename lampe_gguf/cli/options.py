@@ -135,7 +135,7 @@ class Servers(click.ParamType):  # type: ignore[type-arg]
 
 RPC = click.option(
     "--rpc", type=Servers(), default=(), metavar="HOST:PORT,...",
-    help="Machines to compute with, each running this build's ggml-rpc-server.")
+    help="Other machines to compute with; each runs this build's RPC server.")
 
 
 _OPTIONS = (
