@@ -22,6 +22,8 @@ class Report:
     variant the variant of a portable build that was, as "icelake"; None of a native build
     server  the path of llama-server, or how to get it
     page    "yes", or how llama-server gets its page
+    peer    the path of ggml-rpc-server, with which this machine computes for another, or how to
+            get it
     """
 
     ok: bool
@@ -35,6 +37,7 @@ class Report:
     variant: str | None = None
     server: str | None = None
     page: str | None = None
+    peer: str | None = None
 
 
 def examine() -> Report:
@@ -85,11 +88,16 @@ def _build(folder: str, processor: int | None) -> tuple[str | None, str | None]:
 
 
 def _server() -> dict[str, str]:
-    try:
-        return {"server": str(programs.find_program(programs.SERVER)),
-                "page": programs.why_no_page() or "yes"}
-    except LampeError as error:
-        return {"server": str(error)}
+    found = {}
+    for name, program in (("server", programs.SERVER), ("peer", programs.PEER)):
+        try:
+            found[name] = str(programs.find_program(program))
+        except LampeError as error:
+            found[name] = str(error)
+        else:
+            if program == programs.SERVER:
+                found["page"] = programs.why_no_page() or "yes"
+    return found
 
 
 def device_memory() -> dict[str, int]:

@@ -16,7 +16,7 @@ from ..method.config import LampeConfig
 from ..method.positions import Plan
 from ..model import metadata
 from ..model.choose import ModelFile, choose_config, read_file, require_qualified
-from . import api, opening
+from . import api, opening, peers
 from .calls import Calls, guarded
 from .calls import Cancelled as Cancelled
 from .cores import usable_cores
@@ -82,6 +82,8 @@ class LampeLlama(Llama):  # type: ignore[misc]
     attention   None: "fused" where every device that holds a layer has it, "portable" elsewhere;
                 one of the two by name, LampeError where it cannot be. Where LaMPE is off, it means
                 nothing and `flash_attn` decides; where LaMPE is on, it is the other way round
+    rpc_servers  HOST:PORT of machines that run this build's ggml-rpc-server: the layers are split
+                over them, all but what n_gpu_layers leaves here
 
     One thread at a time computes with an object; another is refused, but may look at it, and call
     `cancel()` and `close()`. Raises LampeError with the reason where the backend refuses the
@@ -112,6 +114,7 @@ class LampeLlama(Llama):  # type: ignore[misc]
         attention: Literal["fused", "portable"] | None = None,
         verbose: bool = False,
         kv_overrides: dict[str, Any] | None = None,
+        rpc_servers: Sequence[str] = (),
         **options: Any,
     ) -> None:
         self._stack = contextlib.ExitStack()  # close() needs both, even where the rest never came
@@ -141,7 +144,11 @@ class LampeLlama(Llama):  # type: ignore[misc]
         if options.get("n_threads") is None:
             # llama-cpp-python would take half of the processors, even where each is a core
             options["n_threads"] = usable_cores()
-        self._given = {"lampe": lampe, "attention": attention, "kv_overrides": kv_overrides}
+        rpc_servers = peers.require_endpoints(rpc_servers)
+        if rpc_servers:
+            options.setdefault("n_gpu_layers", -1)
+        self._given = {"lampe": lampe, "attention": attention, "kv_overrides": kv_overrides,
+                       "rpc_servers": rpc_servers}
         overrides = dict(kv_overrides or {})
         if lampe is False:
             given, n_ctx = _without(file, n_ctx)
@@ -154,6 +161,8 @@ class LampeLlama(Llama):  # type: ignore[misc]
         def load() -> None:
             try:
                 with quiet(not verbose):
+                    if rpc_servers:
+                        self._loading.devices = peers.connect(rpc_servers)
                     super(LampeLlama, self).__init__(
                         path,
                         n_ctx=n_ctx,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 
 from ..container.reader import GGUFFile
 from ..errors import LampeError
-from . import api
+from . import api, peers
 from .native_path import NativePath
 
 OnLoad = Callable[[float], None]  # the part of the file that is loaded, 0 to 1
@@ -29,10 +30,12 @@ class Loading:
     on_load  called with the part that is loaded, in the thread that loads; what it raises stops
              the loading
     raised   that
+    devices  what it is loaded onto, as peers.connect() gives it; None: as llama.cpp chooses
     """
 
     def __init__(self, on_load: OnLoad | None) -> None:
         self.raised: BaseException | None = None
+        self.devices: Any = None
         self._on_load = on_load
         self._stopped = False
         # ctypes keeps no reference of its own, and C calls it as long as it loads
@@ -41,6 +44,8 @@ class Loading:
     def watch(self, params: Any) -> None:
         """Let the llama_model_params ask."""
         params.progress_callback = self._callback
+        if self.devices is not None:
+            params.devices = ctypes.addressof(self.devices)
 
     def stop(self) -> None:
         """Stop before the next tensor; from any thread."""
@@ -96,13 +101,18 @@ def failure(llm: Any, error: Exception, path: str) -> BaseException:
         raised: BaseException = llm._loading.raised
         return raised
     if message.startswith(NO_CONTEXT):
-        return LampeError(context_reason(llm, message))
+        return LampeError(_lost(llm) or context_reason(llm, message))
     try:
         with GGUFFile(path):  # it says what is wrong with a file better than llama.cpp does
             pass
     except LampeError as found:
         return found
-    return LampeError(api.why_no_backend() or reason(message, path))
+    return LampeError(api.why_no_backend() or _lost(llm) or reason(message, path))
+
+
+def _lost(llm: Any) -> str:
+    """Why a machine that it was to be loaded onto is no longer there, "" where all are."""
+    return "" if llm._loading.devices is None else peers.why_lost()
 
 
 def _in_template(error: Exception) -> bool:

@@ -12,6 +12,7 @@ from . import api
 
 SERVER = "llama-server"
 MEASURE = "llama-fit-params"  # says what memory a model and its context take
+PEER = "ggml-rpc-server"  # computes for another machine
 BUILD_SERVER = "python3 tools/backend.py build"
 
 

@@ -70,12 +70,14 @@ def compare(
     stock: Path | None = None,
     portable: bool = False,
     flash_attn: bool = True,
+    rpc_servers: Sequence[str] = (),
     on_work: OnWork | None = None,
 ) -> Report:
     """Time prefill up to each length and decoding there, LaMPE and stock alternating.
 
     portable    LaMPE takes the portable path, also where the devices have fused attention
     flash_attn  stock's; False: it composes attention of other operations
+    rpc_servers  HOST:PORT of machines that both sides compute with, as LampeLlama has them
     stock   folder with upstream's own build of llama-cpp-python; None: this build with LaMPE off,
             whose graph is upstream's
     Raises LampeError with what the side that failed said.
@@ -87,12 +89,15 @@ def compare(
             f"{stock} holds no llama_cpp; give the folder that "
             "'python3 tools/backend.py build --stock' prints"
         )
+    if stock is not None and rpc_servers:
+        raise UsageError("upstream's own build knows no peer of this one; leave --stock out, and "
+                         "stock is this build with LaMPE off")
     require_patched()
     ordered = sorted(set(lengths))
     threads = threads or os.cpu_count() or 1
     arguments = {
         "model": os.fspath(model), "lengths": ordered, "decode": decode, "threads": threads,
-        "portable": portable, "flash_attn": flash_attn,
+        "portable": portable, "flash_attn": flash_attn, "rpc_servers": list(rpc_servers),
     }
     other = "off" if stock is None else "stock"
     lampe_runs: list[list[dict[str, Any]]] = []

@@ -13,6 +13,7 @@ import json
 import random
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from ..errors import LampeError
@@ -62,7 +63,7 @@ def peak_rss() -> float | None:
 
 def run(
     side: str, model: str, lengths: list[int], decode: int, threads: int, portable: bool,
-    flash_attn: bool,
+    flash_attn: bool, rpc_servers: Sequence[str] = (),
 ) -> None:
     """Read up to each length in turn (ascending) and write `decode` tokens there.
 
@@ -71,7 +72,11 @@ def run(
     import llama_cpp
 
     n_ctx = -(-(lengths[-1] + decode + 1) // 256) * 256
-    chosen = {"attention": "portable"} if portable and side == "lampe" else {}
+    chosen: dict[str, Any] = {}
+    if portable and side == "lampe":
+        chosen["attention"] = "portable"
+    if rpc_servers:
+        chosen["rpc_servers"] = rpc_servers
     llm = open_side(
         side, model, n_ctx=n_ctx, n_batch=512, n_threads=threads, n_threads_batch=threads,
         flash_attn=flash_attn, **chosen,

@@ -37,8 +37,9 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="The answer and its figures as JSON.")
 def command(
     model: Path, question: str, docs: tuple[str, ...], fit: str | None, max_tokens: int,
-    temperature: float, seed: int | None, threads: int | None, n_ctx: int | None, no_lampe: bool,
-    readings_max: int | None, no_readings: bool, as_json: bool,
+    temperature: float, seed: int | None, threads: int | None, n_ctx: int | None,
+    rpc: tuple[str, ...], no_lampe: bool, readings_max: int | None, no_readings: bool,
+    as_json: bool,
 ) -> None:
     from ..conversation.ask import ask
     from ..conversation.documents import read_documents
@@ -59,7 +60,8 @@ def command(
         answer = ask(
             model, question, documents, max_tokens=max_tokens, temperature=temperature,
             seed=seed, threads=threads, n_ctx=n_ctx, use_lampe=not no_lampe, readings=readings,
-            fit=fit, on_text=show, on_count=on_count, on_progress=on_progress, on_note=say,
+            fit=fit, rpc_servers=rpc, on_text=show, on_count=on_count, on_progress=on_progress,
+            on_note=say,
         )
     if as_json:
         out(json_text(dataclasses.asdict(answer)))

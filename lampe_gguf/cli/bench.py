@@ -9,7 +9,7 @@ import click
 
 from ..shown import json_text, shown
 from .console import out
-from .options import PICTURE, THREAD_COUNT, Listed
+from .options import PICTURE, RPC, THREAD_COUNT, Listed
 from .spelling import Respelled
 
 HELP = """Time MODEL reading and writing, LaMPE against stock attention.
@@ -36,6 +36,7 @@ Examples:
 @click.option("--threads", type=THREAD_COUNT, help="Processor threads.  [default: all]")
 @click.option("--stock", type=click.Path(path_type=Path), metavar="FOLDER",
               help="Upstream's own llama-cpp-python, as a folder for PYTHONPATH.")
+@RPC
 @click.option("--portable", is_flag=True, help="LaMPE with attention from stock operations.")
 @click.option("--flash-attn/--no-flash-attn", default=True, show_default=True,
               help="Stock with or without flash attention.")
@@ -43,7 +44,8 @@ Examples:
 @click.option("--plot", type=PICTURE, help="Draw the speeds into a PNG.")
 def command(
     model: Path, lengths: tuple[int, ...], rounds: int, decode: int, threads: int | None,
-    stock: Path | None, portable: bool, flash_attn: bool, as_json: bool, plot: Path | None,
+    stock: Path | None, rpc: tuple[str, ...], portable: bool, flash_attn: bool, as_json: bool,
+    plot: Path | None,
 ) -> None:
     from ..bench.compare import compare
     from .progress import Progress
@@ -51,7 +53,7 @@ def command(
     with Progress("measuring", 2 * rounds * max(lengths), "tokens") as bar:
         found = compare(
             model, lengths, rounds=rounds, decode=decode, threads=threads, stock=stock,
-            portable=portable, flash_attn=flash_attn, on_work=bar.advance,
+            portable=portable, flash_attn=flash_attn, rpc_servers=rpc, on_work=bar.advance,
         )
     if as_json:
         out(json_text(dataclasses.asdict(found)))

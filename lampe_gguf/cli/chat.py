@@ -54,8 +54,8 @@ MOST_SHOWN = 400  # characters of what was said before
 def command(
     ctx: click.Context, model: Path | None, docs: tuple[str, ...], fit: str | None,
     resume: str | None, no_journal: bool, max_tokens: int, temperature: float, seed: int | None,
-    threads: int | None, n_ctx: int | None, no_lampe: bool, readings_max: int | None,
-    no_readings: bool,
+    threads: int | None, n_ctx: int | None, rpc: tuple[str, ...], no_lampe: bool,
+    readings_max: int | None, no_readings: bool,
 ) -> int:
     from ..conversation import shelf
     from ..conversation.chat import Chat
@@ -106,7 +106,8 @@ def command(
         n_ctx = (n_ctx_before or DEFAULT_N_CTX) + n_documents
         limit, _ = longest_input(file, use_lampe)
         n_ctx = n_ctx if limit is None else min(n_ctx, limit)
-    llm = open_model(file, n_ctx=n_ctx, use_lampe=use_lampe, threads=threads, on_note=say)
+    llm = open_model(file, n_ctx=n_ctx, use_lampe=use_lampe, threads=threads, on_note=say,
+                     rpc_servers=rpc)
 
     on_terminal = sys.stdout.isatty()
     lost: list[OutputError] = []

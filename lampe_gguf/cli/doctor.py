@@ -49,6 +49,8 @@ def command(architectures: bool, as_json: bool) -> int:
             out(f"server     {shown(report.server, MESSAGE_LIMIT)}")
         if report.page:
             out(f"page       {shown(report.page, MESSAGE_LIMIT)}")
+        if report.peer:
+            out(f"peer       {shown(report.peer, MESSAGE_LIMIT)}")
         problem = f"problem    {shown(report.problem, MESSAGE_LIMIT)}"
         out(problem if report.problem else "all is right")
     return 0 if report.ok else 1

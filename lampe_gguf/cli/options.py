@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from ..container import paths
-from ..errors import FieldError, UsageError
+from ..errors import FieldError, LampeError, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -117,6 +117,27 @@ def called_by_option(given: Mapping[str, Any]) -> Iterator[None]:
         raise UsageError(text) from None
 
 
+class Servers(click.ParamType):  # type: ignore[type-arg]
+    """HOST:PORT of RPC servers, with commas between them."""
+
+    name = "servers"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, ...]:
+        from ..backend.peers import require_endpoints
+
+        if isinstance(value, tuple):
+            return value
+        try:
+            return require_endpoints(str(value))
+        except LampeError as error:
+            self.fail(str(error), param, ctx)
+
+
+RPC = click.option(
+    "--rpc", type=Servers(), default=(), metavar="HOST:PORT,...",
+    help="Other machines to compute with; each runs this build's RPC server.")
+
+
 _OPTIONS = (
     click.option("--max-tokens", default=256, show_default=True,
                  type=click.IntRange(1, MAX_TOKENS), help="Longest answer."),
@@ -125,6 +146,7 @@ _OPTIONS = (
     click.option("--seed", type=click.IntRange(0, 2**32 - 2), help="For the same answer again."),
     click.option("--threads", type=THREAD_COUNT, help=THREADS),
     click.option("--n-ctx", type=click.IntRange(1, MAX_TOKENS), help="Context length, tokens."),
+    RPC,
     click.option("--no-lampe", is_flag=True, help="Plain RoPE, to see the difference."),
 )
 

@@ -11,7 +11,7 @@ import click
 
 from ..shown import duration, shown, size
 from .console import out, say
-from .options import MAX_TOKENS, TEXT, THREAD_COUNT, readings_options
+from .options import MAX_TOKENS, RPC, TEXT, THREAD_COUNT, readings_options
 from .progress import Progress
 from .stopping import stopping
 
@@ -52,13 +52,14 @@ THREADS = "Processor threads.  [default: all to read, one for each core to write
 @click.option("--parallel", default=2, show_default=True, type=click.IntRange(1, 256),
               help="Conversations at a time, each with a context of its own.")
 @click.option("--threads", type=THREAD_COUNT, help=THREADS)
+@RPC
 @click.option("--no-lampe", is_flag=True, help="Plain RoPE, to see the difference.")
 @readings_options
 @click.option("--verbose", is_flag=True, help="Show llama-server's log, on standard error.")
 def command(
     model: Path, options: tuple[str, ...], host: str, port: int, api_key: str, ctx: int | None,
-    parallel: int, threads: int | None, no_lampe: bool, readings_max: int | None,
-    no_readings: bool, verbose: bool,
+    parallel: int, threads: int | None, rpc: tuple[str, ...], no_lampe: bool,
+    readings_max: int | None, no_readings: bool, verbose: bool,
 ) -> int:
     from ..model.choose import read_file
     from ..readings.keeping import Readings
@@ -67,7 +68,7 @@ def command(
     from ..serving.slots import kept_slots
 
     wishes = Wishes(host=host, port=port, api_key=api_key, ctx=ctx, slots=parallel,
-                    threads=threads, use_lampe=not no_lampe, extra=options)
+                    threads=threads, use_lampe=not no_lampe, rpc_servers=rpc, extra=options)
     # SIGTERM, too, unwinds the stack: no server stays behind
     with stopping():
         readings = None if no_readings else Readings(max_bytes=readings_max)

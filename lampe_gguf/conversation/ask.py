@@ -56,6 +56,7 @@ def ask(
     use_lampe: bool = True,
     readings: Readings | bool | str | os.PathLike[str] | None = None,
     fit: str | None = None,
+    rpc_servers: Sequence[str] = (),
     on_text: Callable[[str], None] = lambda text: None,
     on_count: OnProgress | None = None,
     on_progress: OnProgress | None = None,
@@ -75,6 +76,7 @@ def ask(
                  folder, or a folder, or Readings; None writes nothing anywhere
     fit          what does not fit is cut: "newest" keeps the documents' ends, "spread" pieces from
                  everywhere; None refuses it
+    rpc_servers  HOST:PORT of machines to compute with, as LampeLlama has them
     on_text      called with each piece of the answer
     on_count     called with (characters, all of them) while the documents are counted
     on_progress  called with (tokens, all of them) while they are read
@@ -107,7 +109,7 @@ def ask(
     messages = [{"role": "user", "content": as_message(read, question)}]
     with open_model(
         file, n_ctx=length, use_lampe=use_lampe, threads=threads, on_note=on_note,
-        progress=on_progress,
+        progress=on_progress, rpc_servers=rpc_servers,
     ) as llm:
         reply = Reply(
             llm, messages, max_tokens, temperature, seed, documents=read, readings=kept

@@ -24,7 +24,7 @@ OURS = {
     "-m": "MODEL", "--model": "MODEL", "--host": "--host", "--port": "--port",
     "-c": "--ctx", "--ctx-size": "--ctx", "-np": "--parallel", "--parallel": "--parallel",
     "--api-key": "--api-key", "--api-key-file": "--api-key", "-t": "--threads",
-    "--threads": "--threads",
+    "--threads": "--threads", "--rpc": "--rpc",
 }
 
 
@@ -34,6 +34,7 @@ class Wishes:
 
     ctx      tokens of context for each slot; None: as many as there is memory for
     slots    conversations at a time, each with a context of its own
+    rpc_servers  HOST:PORT of machines to compute with, as LampeLlama has them
     extra    llama-server's own options
     """
 
@@ -44,6 +45,7 @@ class Wishes:
     slots: int = SLOTS
     threads: int | None = None
     use_lampe: bool = True
+    rpc_servers: Sequence[str] = ()
     extra: Sequence[str] = field(default=())
 
     def check(self) -> None:
@@ -117,6 +119,8 @@ def override(values: dict[str, int | float | str]) -> list[str]:
 def reading(wishes: Wishes, mapped: Mapping) -> list[str]:
     """The options that decide how the model is read, and so what memory it takes."""
     options = ["--batch-size", str(READ_BATCH), "--ubatch-size", str(READ_BATCH)]
+    if wishes.rpc_servers:
+        options += ["--rpc", ",".join(wishes.rpc_servers)]
     return [*options, *override(mapped.overrides), *wishes.extra]
 
 

@@ -26,7 +26,7 @@ SECONDS = 120.0  # that counting may take; a large file on a slow disk needs som
 COUNTED = {
     "-ctk", "--cache-type-k", "-ctv", "--cache-type-v", "-ngl", "--gpu-layers", "--n-gpu-layers",
     "-b", "--batch-size", "-ub", "--ubatch-size", "-fa", "--flash-attn", "-dev", "--device",
-    "-sm", "--split-mode", "-ts", "--tensor-split", "-mg", "--main-gpu",
+    "-sm", "--split-mode", "-ts", "--tensor-split", "-mg", "--main-gpu", "--rpc",
 }
 
 

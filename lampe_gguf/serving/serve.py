@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..backend import api, programs
+from ..backend import api, peers, programs
 from ..errors import LampeError, UsageError
 from ..model.choose import read_file
 from . import arguments as args
@@ -55,7 +55,8 @@ def plan(
     for note in mapped.notes:
         on_note(note)
     options = args.reading(wishes, mapped)
-    free = free_by_device(free_memory())
+    # the reason where one cannot be used, which llama-server would only log
+    free = {**free_by_device(free_memory()), **peers.free_memory(wishes.rpc_servers)}
     if wishes.ctx is None:
         fitted = fit(file.path, options, mapped.limit, wishes.slots, free)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..container.format import padded
@@ -24,14 +25,18 @@ ROOM = 2048  # tokens that a context is made longer than needed: for the questio
 class Holder:
     """Which model is open. Only the thread that computes opens, closes and uses it.
 
-    n_ctx, threads, use_lampe  as Session has them
+    n_ctx, threads, use_lampe, rpc_servers  as Session has them
     """
 
-    def __init__(self, n_ctx: int | None, threads: int | None, use_lampe: bool) -> None:
+    def __init__(
+        self, n_ctx: int | None, threads: int | None, use_lampe: bool,
+        rpc_servers: Sequence[str] = (),
+    ) -> None:
         self.opened: Opened | None = None
         self.pace = Pace()
         self.file: ModelFile | None = None
         self._n_ctx, self._threads, self._use_lampe = n_ctx, threads, use_lampe
+        self._rpc_servers = rpc_servers
         self._llm: LampeLlama | None = None
 
     def open(self, request: Request[Any], path: str | os.PathLike[str]) -> Opened:
@@ -84,6 +89,7 @@ class Holder:
         llm = open_model(
             self.file, n_ctx=n_ctx, use_lampe=self._use_lampe, threads=self._threads,
             n_batch=BATCH, on_load=lambda part: show(int(100 * part), 100),
+            rpc_servers=self._rpc_servers,
         )
         try:
             with request.stopped_by(llm.cancel):

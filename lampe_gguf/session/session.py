@@ -39,6 +39,7 @@ class Session:
     threads    of the processor; None: all to read, one for each core to write
     use_lampe  False: plain RoPE, to see the difference
     readings   keep what was read of documents, as `ask` has it: True, a folder, or Readings
+    rpc_servers  HOST:PORT of machines to compute with, as LampeLlama has them
 
     What is asked gives a Request, in any thread. One thread opens the model and computes with it,
     one request after the other; a second reads files, counts and lists meanwhile. `close` cancels
@@ -58,9 +59,10 @@ class Session:
         self, model: str | os.PathLike[str] | None = None, *, n_ctx: int | None = None,
         threads: int | None = None, use_lampe: bool = True,
         readings: Readings | bool | str | os.PathLike[str] | None = None,
+        rpc_servers: Sequence[str] = (),
     ) -> None:
         self.readings = Readings.of(readings)
-        self.holder = Holder(n_ctx, threads, use_lampe)
+        self.holder = Holder(n_ctx, threads, use_lampe, rpc_servers)
         self._vocabulary = _Vocabulary()
         self._asked_for: str | os.PathLike[str] | None = None  # the model to be open
         self._use_lampe = use_lampe

@@ -97,16 +97,6 @@ def test_doctor_says_what_each_device_would_run(on_device: Run) -> None:
     assert found["path"] == "fused on CPU, portable on Other0"
 
 
-def test_a_device_on_another_machine_is_not_believed(
-    tiny: Tiny, on_device: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # it says yes to every operator, whatever its server has
-    monkeypatch.setenv("OTHER_DEVICE_IS_REMOTE", "1")
-    found = on_device("compare", model=str(tiny(lampe=CONFIG)), layers=[99], type_k=1)[0]
-    assert found["path"] == "portable"
-    assert found["reason"] == "Other0 does not tell whether it has fused attention with LaMPE"
-
-
 def test_tensors_split_across_devices_are_refused(tiny: Tiny, on_device: Run) -> None:
     path = tiny(lampe=CONFIG, n_layer=2, n_head=4, n_head_kv=4)
     options = {"flash_attn": True, "n_gpu_layers": 99, "split_mode": 3}

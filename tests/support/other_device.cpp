@@ -10,11 +10,6 @@
 // the only operator that it refuses
 static const char * const REFUSED = "LAMPE_ATTN";
 
-// as ggml's backend for other machines, which says yes to every operator
-static bool is_remote() {
-    return getenv("OTHER_DEVICE_IS_REMOTE") != nullptr;
-}
-
 static ggml_backend_dev_t processor() {
     return ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
 }
@@ -106,10 +101,6 @@ static bool dev_supports_op(ggml_backend_dev_t, const ggml_tensor * op) {
     const char * name = ggml_op_name(op->op);
     const char * also = getenv("OTHER_DEVICE_REFUSES"); // another one
 
-    if (is_remote()) {
-        return true; // whatever is at the other end
-    }
-
     return strcmp(name, REFUSED) != 0 && !(also && strcmp(name, also) == 0) && ggml_backend_dev_supports_op(processor(), op);
 }
 
@@ -144,7 +135,7 @@ static void dev_props(ggml_backend_dev_t dev, ggml_backend_dev_props * props) {
 }
 
 static const char * reg_name(ggml_backend_reg_t) {
-    return is_remote() ? "RPC" : "Other";
+    return "Other";
 }
 
 static size_t reg_count(ggml_backend_reg_t) {

@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from patched import compile as compiling
 from patched import page as pages
 from patched import parts
 from patched import wheel as wheels
@@ -45,6 +46,21 @@ def test_an_option_holds_for_what_is_started_too(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv(parts.VARIABLE, "yes")
     with pytest.raises(Failure, match="'yes'; it must be one of page, plain, none"):
         parts.chosen()
+
+
+@pytest.mark.parametrize("said, built", [
+    ("GGML_RPC:BOOL=ON", True), ("GGML_RPC:BOOL=1", True), ("GGML_RPC:UNINITIALIZED=OFF", False),
+    ("GGML_RPC_RDMA:BOOL=ON", False),
+])
+def test_a_build_without_rpc_has_no_program_for_it(
+    tmp_path: Path, said: str, built: bool
+) -> None:
+    tree = Tree(tmp_path)
+    tree.build.mkdir()
+    (tree.build / "CMakeCache.txt").write_text(f"CMAKE_X:BOOL=ON\n{said}\n", encoding="utf-8")
+    programs = compiling.programs_of(tree)
+    assert (compiling.RPC_PROGRAM in programs) == built
+    assert "llama-server" in programs
 
 
 @pytest.fixture

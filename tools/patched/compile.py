@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -33,6 +34,8 @@ _FLAGS = {
     "LLAMA_BUILD_NUMBER": "0",
     "LLAMA_BUILD_COMMIT": "sdist",
     "GGML_CCACHE": "OFF",
+    # Other machines' devices (RPC); ggml opens no connection until a program names a peer.
+    "GGML_RPC": "ON",
 }
 # Configured always, so that taking the server in or leaving it out compiles no library again.
 _SERVER_FLAGS = {
@@ -41,8 +44,9 @@ _SERVER_FLAGS = {
     # The program is installed beside the libraries, and finds them there.
     "CMAKE_BUILD_RPATH_USE_ORIGIN": "ON",
 }
-# the server, and what says how much memory it will take
-SERVER_PROGRAMS = ("llama-server", "llama-fit-params")
+# the server, what says how much memory it will take, and what lends this machine to another
+RPC_PROGRAM = "ggml-rpc-server"
+SERVER_PROGRAMS = ("llama-server", "llama-fit-params", RPC_PROGRAM)
 
 
 @dataclass(frozen=True)
@@ -202,5 +206,13 @@ def compile_tree(
     # The one target that everything installed hangs from; "all" would take many times longer.
     run([*ninja, "llama"], f"Compiling {label}", env=env, explain=_explain)
     if server:
-        run([*ninja, *SERVER_PROGRAMS], f"Compiling the server, {label}", env=env,
+        run([*ninja, *programs_of(tree)], f"Compiling the server, {label}", env=env,
             explain=_explain)
+
+
+def programs_of(tree: Tree) -> list[str]:
+    """The programs of a tree that is configured: CMAKE_ARGS=-DGGML_RPC=OFF leaves one out."""
+    cache = (tree.build / "CMakeCache.txt").read_text(encoding="utf-8")
+    rpc = re.search(r"^GGML_RPC:\w+=(.*)$", cache, re.MULTILINE)
+    has_rpc = rpc is not None and rpc[1].upper() in ("ON", "1", "TRUE", "YES", "Y")
+    return [name for name in SERVER_PROGRAMS if has_rpc or name != RPC_PROGRAM]

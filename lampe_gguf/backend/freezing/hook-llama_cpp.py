@@ -5,7 +5,7 @@ from pathlib import Path
 from PyInstaller.utils.hooks import collect_dynamic_libs, copy_metadata, get_package_paths
 
 FOLDER = "llama_cpp/lib"
-PROGRAMS = ("llama-server", "llama-fit-params")
+PROGRAMS = ("llama-server", "llama-fit-params", "ggml-rpc-server")
 
 _package = Path(get_package_paths("llama_cpp")[1])
 _beside = [_package / "lib" / f"{name}{end}" for name in PROGRAMS for end in ("", ".exe")]

@@ -10,8 +10,6 @@
 #include "ggml-cpp.h"
 #include "ggml-lampe.h"
 
-#include <cstring>
-
 // fused or portable: what the devices can do, and how a context is made to take a path
 
 struct lampe_attn_shape {
@@ -57,10 +55,6 @@ static bool lampe_dev_supports_fused(ggml_backend_dev_t dev, const lampe_attn_sh
 static std::string lampe_why_not_fused(ggml_backend_dev_t dev, const lampe_attn_shape & shape) {
     if (shape.n_embd_head_k % ggml_blck_size(shape.type_k) != 0 || shape.n_embd_head_v % ggml_blck_size(shape.type_v) != 0) {
         return "the heads of this model are no whole blocks of the quantised cache";
-    }
-    // the RPC backend says yes to every operator, whatever its server has
-    if (strcmp(ggml_backend_reg_name(ggml_backend_dev_backend_reg(dev)), "RPC") == 0) {
-        return format("%s does not tell whether it has fused attention with LaMPE", ggml_backend_dev_name(dev));
     }
     if (!lampe_dev_supports_fused(dev, shape)) {
         return format("%s has no fused attention with LaMPE for this model", ggml_backend_dev_name(dev));
