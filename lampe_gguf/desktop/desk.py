@@ -38,6 +38,8 @@ from .words import file_name
 End = Callable[[Any], None]
 NO_LAMPE = ("LaMPE cannot extend this model: {}; open another one, or start with --no-lampe to "
             "read within its window")
+NOTED_LATER = ("add", "resume")  # requests whose notes are said when they are over
+UNSENT = "The last question of this conversation has no answer yet."
 STOPPED_UNSENT = "Stopped before there was an answer; the question is kept."
 
 
@@ -74,7 +76,7 @@ class Desk(QObject):
         self.chats: list[ChatEntry] = []
         self.reading: tuple[Talk, int, int] | None = None  # tokens in the context, now and then
         self._is_listing = self._list_again = False
-        self._notes: list[str] = []  # about the documents that are being added
+        self._notes: list[str] = []  # of the request under way, of those in NOTED_LATER
         self.current = self._new_talk()
 
     def close(self, then: Callable[[], None]) -> None:
@@ -171,17 +173,25 @@ class Desk(QObject):
             talk = self._new_talk(event.result)
             if self.opened is not None:
                 self._start(talk.dialogue.recount(), "Counting the tokens", self._said)
-            self._turn(talk)
+            self._turn(talk, self._take_notes())
         elif isinstance(event, Failed):
             self.noted.emit(str(event.error), ERROR, [])
 
-    def _turn(self, talk: Talk) -> None:
+    def _take_notes(self) -> list[str]:
+        notes, self._notes = self._notes, []
+        return notes
+
+    def _turn(self, talk: Talk, notes: Sequence[str] = ()) -> None:
+        """`notes`: what is to be said about a conversation that is gone on with."""
         if talk is not self.current:
             before, self.current = self.current, talk
             if before.is_empty and before in self.talks:
                 self._let_go(before)
             self.turned.emit()
-            self._offer_unsent(talk)
+            is_unsent = talk.dialogue.unsent is not None and not talk.is_asking
+            said = [*notes, *([UNSENT] if is_unsent else [])]
+            if said:
+                self.noted.emit("\n".join(said), INFO, self._ways(talk) if is_unsent else [])
         self.changed.emit()
 
     def _let_go(self, talk: Talk) -> None:
@@ -246,7 +256,7 @@ class Desk(QObject):
         self._start(talk.dialogue.add(texts), f"Opening {what}", end)
 
     def _added(self, event: Any) -> None:
-        notes, self._notes = self._notes, []
+        notes = self._take_notes()
         if isinstance(event, Finished):
             # the panel says what was read; what was not, is to be said
             known = {each.document.said() for each in event.result if not each.document.left_out
@@ -304,11 +314,6 @@ class Desk(QObject):
             self.noted.emit(STOPPED_UNSENT, INFO, self._ways(talk))
         self.list_chats()
 
-    def _offer_unsent(self, talk: Talk) -> None:
-        if talk.dialogue.unsent is not None and not talk.is_asking:
-            self.noted.emit("The last question of this conversation has no answer yet.", INFO,
-                            self._ways(talk))
-
     def _ways(self, talk: Talk) -> list[Way]:
         if talk is not self.current or talk.dialogue.unsent is None:
             return []
@@ -341,7 +346,7 @@ class Desk(QObject):
             self.wrote.emit(talk, text)
             self.working.emit("Writing the answer")
         for event in events:
-            if isinstance(event, Note) and request.kind == "add":
+            if isinstance(event, Note) and request.kind in NOTED_LATER:
                 self._notes.append(event.text)
             elif isinstance(event, Note):
                 self.noted.emit(event.text, INFO, [])

@@ -231,7 +231,7 @@ def test_conversations_are_kept_and_resumed(
         driver.until(lambda: "Who wrote?" in driver.shown())
         driver.window.previous_conversation()
         driver.until(lambda: "Another matter" in driver.shown())
-    path.unlink()  # its text is in the conversation
+    path.write_text("something else", encoding="utf-8")  # its text is in the conversation
     with opened_window(tmp_path / "settings.ini") as driver:
         driver.until(lambda: driver.desk.opened is not None)
         rows = driver.until(lambda: len(driver.window.chats.list.rows) == 3
@@ -240,6 +240,7 @@ def test_conversations_are_kept_and_resumed(
         driver.desk.turn_to(rows[2].key)
         driver.until(lambda: "Who wrote?" in driver.shown())
         assert letters(first) in letters(driver.shown())
+        assert "short.txt" in driver.window.notice.text  # it is said that the file has changed
         assert driver.window.documents.list.rows[0].title == "short.txt"
         driver.until(lambda: "tokens" in driver.window.documents.list.rows[0].details[0])
         assert driver.window.map.grains  # what lay in the context, though it is read later
