@@ -118,7 +118,7 @@ def test_a_peer_of_another_build_is_refused_before_anything_is_sent(
     tiny: Tiny, version: tuple[int, int, int, int], said: str
 ) -> None:
     path = tiny()
-    with stand_in(version) as stranger:
+    with stand_in(version) as stranger, timeout_of(5):
         with pytest.raises(LampeError, match=said), time_limit(20):
             opened(path, rpc_servers=[stranger.endpoint])
         assert len(stranger.got) == rpc_peers.HELLO_BYTES
