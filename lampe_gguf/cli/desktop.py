@@ -43,8 +43,8 @@ NO_SCREEN = ("there is no screen to show a window on ($DISPLAY and $WAYLAND_DISP
                    "[default: the user's settings]")
 def command(
     model: Path | None, docs: tuple[str, ...], max_tokens: int, temperature: float,
-    seed: int | None, threads: int | None, n_ctx: int | None, no_lampe: bool,
-    readings_max: int | None, no_readings: bool, settings: Path | None,
+    seed: int | None, threads: int | None, n_ctx: int | None, rpc: tuple[str, ...],
+    no_lampe: bool, readings_max: int | None, no_readings: bool, settings: Path | None,
 ) -> int:
     from ..errors import LampeError
 
@@ -63,7 +63,7 @@ def command(
     readings = None if no_readings else Readings(max_bytes=readings_max)
     with _interruptions() as interrupted:
         return run(Wishes(
-            model=str(model or ""), documents=docs, n_ctx=n_ctx, threads=threads,
+            model=str(model or ""), documents=docs, n_ctx=n_ctx, threads=threads, rpc_servers=rpc,
             use_lampe=not no_lampe, readings=readings, max_tokens=max_tokens,
             temperature=temperature, seed=seed, settings=str(settings or ""),
             interrupted=interrupted))

@@ -31,6 +31,7 @@ class Wishes:
 
     model, documents     to open at once; without a model, the last one is opened
     settings             a file for what is remembered; "" for the user's own
+    rpc_servers          of other machines, as Session has them
     readings             as Session has it; None keeps nothing
     interrupted          a socket that becomes readable when the program is to end, None for none
     """
@@ -39,6 +40,7 @@ class Wishes:
     documents: Sequence[str] = ()
     n_ctx: int | None = None
     threads: int | None = None
+    rpc_servers: Sequence[str] = ()
     use_lampe: bool = True
     readings: Readings | bool | None = True
     max_tokens: int = 1024
@@ -52,7 +54,7 @@ def make_window(wishes: Wishes) -> Window:
     """The window with its session; the application is there already. Shown it is not yet."""
     memory = Memory(wishes.settings)
     session = Session(n_ctx=wishes.n_ctx, threads=wishes.threads, use_lampe=wishes.use_lampe,
-                      readings=wishes.readings)
+                      rpc_servers=wishes.rpc_servers, readings=wishes.readings)
     desk = Desk(session, Relay(), needs_lampe=wishes.use_lampe,
                 max_tokens=wishes.max_tokens, temperature=wishes.temperature, seed=wishes.seed)
     window = Window(desk, memory)
