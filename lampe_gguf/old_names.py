@@ -73,7 +73,6 @@ OLD_NAMES = {
     "rewrite": "container.rewrite",
     "runtime": "backend.llama",
     "schedule": "method.schedule",
-    "session": "conversation.session",
     "split": "container.split",
     "suite": "evaluate.suite",
     "tasks": "evaluate.tasks",

@@ -11,7 +11,8 @@ from .labels import breakable, paragraph
 from .words import shortened
 
 Way = tuple[str, Callable[[], None]]  # what a button says, and what it does
-MOST = 500  # characters that are shown; the tool tip has all of them
+# characters that are shown, for which the smallest window has room; the tool tip has all of them
+MOST = 400
 INFO, ERROR = "info", "error"
 
 

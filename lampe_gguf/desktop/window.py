@@ -42,7 +42,7 @@ from .transcript import Said, Transcript
 from .words import file_name, one_line
 
 TITLE = "lampe-gguf"
-SIZE, LEAST = (1140, 780), (780, 560)
+SIZE, LEAST = (1140, 780), (780, 600)
 PASTED = "pasted text"
 BEGIN = ("Open a model to begin: Ctrl+O. A file that lampe-gguf converted will do, and so does any "
          "GGUF; nothing is written into it.")

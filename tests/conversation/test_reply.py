@@ -101,7 +101,7 @@ def test_the_readme_shows_how_a_document_is_kept_from_speaking(
     smollm2_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).parents[2] / "lampe_gguf" / "README.md").read_text(encoding="utf-8")
     [example] = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
                  if "plain_text" in block]
     convert(smollm2_path, tmp_path / "model.lampe.gguf")

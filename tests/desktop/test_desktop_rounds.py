@@ -23,6 +23,11 @@ def used() -> int:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def ours() -> int:
+    """How many threads of this program there are."""
+    return sum(each.name.startswith("lampe-gguf") for each in threading.enumerate())
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads Linux's /proc")
 def test_fifty_rounds_leave_nothing(
     tmp_path: Path, tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
@@ -33,6 +38,7 @@ def test_fifty_rounds_leave_nothing(
     document.write_text("words that stand there " * 5, encoding="utf-8")
     memory: list[int] = []
     threads: list[int] = []
+    before = ours()  # what other tests of this process began stays
     for number in range(ROUNDS):
         with opened_window(tmp_path / f"settings-{number}.ini", max_tokens=4) as driver:
             driver.open(model)
@@ -44,7 +50,7 @@ def test_fifty_rounds_leave_nothing(
         del driver
         gc.collect()
         memory.append(used())
-        threads.append(sum(each.name.startswith("lampe-gguf") for each in threading.enumerate()))
-    assert threads[-1] == 0 and max(threads) == 0
+        threads.append(ours())
+    assert max(threads) <= before
     grown = memory[-1] - memory[WARM]
     assert grown < MOST, [each // 10**6 for each in memory[::5]]

@@ -1,4 +1,7 @@
+#!/usr/bin/env python3
 """What goes over the network where a model is split over peers (llama.cpp's RPC), by a formula.
+
+    .venv/bin/python tools/measure/rpc_traffic.py [--n-embd N] [--peers N,N]
 
 Prints what a prompt of 128K tokens and a token after it cost of Llama 3 70B, over 1 and 10 Gbit/s:
 stock's RPC, and this build's. The formula is checked to the byte with a tiny model
@@ -7,11 +10,18 @@ stock's RPC, and this build's. The formula is checked to the byte with a tiny mo
 
 from __future__ import annotations
 
-import argparse
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import click
 import numpy as np
 import numpy.typing as npt
+from arguments import COUNT, run, tool
+
+from lampe_gguf.cli.options import Listed
 
 TENSOR = 296  # bytes that describe a tensor (struct rpc_tensor)
 COMMAND = 1 + 8  # its number and its size
@@ -106,30 +116,32 @@ def _traffic(
                    received + ANSWER * shape.n_peers, shape.n_peers)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--n-embd", type=int, default=8192)
-    parser.add_argument("--n-vocab", type=int, default=128256)
-    parser.add_argument("--n-layer", type=int, default=80)
-    parser.add_argument("--n-kv", type=int, default=131072, help="tokens in the context")
-    parser.add_argument("--n-ubatch", type=int, default=512)
-    parser.add_argument("--peers", type=int, nargs="+", default=[2, 4])
-    parser.add_argument("--rtt", type=float, default=0.2, help="of a round trip, ms")
-    given = parser.parse_args()
+@tool(__doc__)
+@click.option("--n-embd", type=COUNT, default=8192, show_default=True)
+@click.option("--n-vocab", type=COUNT, default=128256, show_default=True)
+@click.option("--n-layer", type=COUNT, default=80, show_default=True)
+@click.option("--n-kv", type=COUNT, default=131072, show_default=True,
+              help="Tokens in the context.")
+@click.option("--n-ubatch", type=COUNT, default=512, show_default=True)
+@click.option("--peers", type=Listed(COUNT), default="2,4", show_default=True)
+@click.option("--rtt", type=click.FloatRange(0), default=0.2, show_default=True,
+              help="Of a round trip, ms.")
+def main(n_embd: int, n_vocab: int, n_layer: int, n_kv: int, n_ubatch: int,
+         peers: tuple[int, ...], rtt: float) -> None:
+    """Print the table."""
     print("peers  what                sent, MB    back, MB  trips  at 1 Gbit/s  at 10 Gbit/s")
-    for n_peers in given.peers:
-        shape = Shape(given.n_embd, given.n_vocab, n_peers, given.n_layer)
+    for n_peers in peers:
+        shape = Shape(n_embd, n_vocab, n_peers, n_layer)
         for kind in KINDS:
-            token = token_traffic(shape, given.n_kv - 1, given.n_kv, kind)
-            prompt = prompt_traffic(shape, given.n_kv, given.n_ubatch, kind)
+            token = token_traffic(shape, n_kv - 1, n_kv, kind)
+            prompt = prompt_traffic(shape, n_kv, n_ubatch, kind)
             for what, found, unit, factor in (("token", token, "ms", 1e3),
                                               ("prompt", prompt, "s", 1)):
-                times = [seconds(found, gbit, given.rtt / 1e3) * factor for gbit in (1, 10)]
+                times = [seconds(found, gbit, rtt / 1e3) * factor for gbit in (1, 10)]
                 print(f"{n_peers:>5}  {what + ', ' + kind:<14}{found.sent / 1e6:>14,.3f}"
                       f"{found.received / 1e6:>12,.3f}{found.round_trips:>7,}"
                       + "".join(f"{time:>10,.2f} {unit:<2}" for time in times))
-    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run(main)
