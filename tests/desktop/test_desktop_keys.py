@@ -15,6 +15,8 @@ from desktop_window import SLACK, STOP
 from measure.desktop_keys import PROGRAM, picture, program, screen
 from xvfb import missing_programs
 
+# a screen of their own; where two come and go at once, one may take the other's socket away
+pytestmark = pytest.mark.alone
 DRAG = Path(__file__).resolve().parents[1] / "support" / "drag_side.py"
 DOCUMENT = "The keeper of the light wrote down every ship that passed. " * 30
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from xvfb import missing_programs, screen
 
+# a screen of their own; where two come and go at once, one may take the other's socket away
+pytestmark = pytest.mark.alone
 ROOT = next(p for p in Path(__file__).resolve().parents if (p / "pyproject.toml").is_file())
 SIDE = ROOT / "tests" / "support" / "tk_side.py"
 
