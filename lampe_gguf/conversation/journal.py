@@ -66,7 +66,7 @@ class Journal:
         self.folder = folder
         self.started = time.time() if started is None else started
         self.id = ""
-        self._on_note = on_note
+        self.on_note = on_note
         self._is_behind = False  # said already
         self._fd: int | None = None
         self._end = 0  # bytes that are known to be whole
@@ -117,7 +117,7 @@ class Journal:
         self._kept = _copy(talk, setting)
         if self._is_behind:
             self._is_behind = False
-            self._on_note("the chat is kept again, all of it")
+            self.on_note("the chat is kept again, all of it")
 
     def _fall_behind(self, error: OSError) -> None:
         if self._fd is not None:
@@ -127,7 +127,7 @@ class Journal:
                 pass
         if not self._is_behind:
             self._is_behind = True
-            self._on_note(
+            self.on_note(
                 f"the chat goes on, but from here on it is not kept: cannot write to "
                 f"{self.folder}: {error.strerror}; free some space there or put it right, or use "
                 "/save FILE"

@@ -67,6 +67,8 @@ class Dialogue:
                           journal=journal, readings=session.readings)
         self._chat.started = found.started or self._chat.started
         session.take(self, self._chat)
+        if journal is not None:  # what resumed it is over, and hears nothing more
+            journal.on_note = self._teller()
         self._lock = threading.Lock()
         self._tokens: dict[Document, int] = {}
         self._requests: weakref.WeakSet[Request[Any]] = weakref.WeakSet()
@@ -286,19 +288,23 @@ class Dialogue:
         """What can only be done once there is a model."""
         chat = self._chat
         if self._keep and chat.journal is None:
-            mine = weakref.WeakMethod(self._note)  # a session that nobody holds must be able to go
-
-            def tell(text: str) -> None:
-                note = mine()
-                if note is not None:
-                    note(text)
-
-            chat.keep(tell)
+            chat.keep(self._teller())
         now = chat.setting
         if self._then is not None and now is not None:
             for note in differences(self._then, now):
                 request.note(note)
         self._then = None
+
+    def _teller(self) -> Callable[[str], None]:
+        """_note, for who must not hold this: a session that nobody holds must be able to go."""
+        mine = weakref.WeakMethod(self._note)
+
+        def tell(text: str) -> None:
+            note = mine()
+            if note is not None:
+                note(text)
+
+        return tell
 
     def _note(self, text: str) -> None:
         """What the journal has to say goes to the request under way."""

@@ -19,7 +19,6 @@ from lampe_gguf import (
     Document,
     Event,
     Failed,
-    Finished,
     LampeError,
     LampeLlama,
     Note,
@@ -30,6 +29,7 @@ from lampe_gguf import (
     Token,
 )
 from lampe_gguf.conversation.chat import Chat
+from lampe_gguf.conversation.journal import Journal
 
 Tiny = Callable[..., Path]
 SOON = 30.0  # seconds that nothing here takes, unless it hangs
@@ -115,13 +115,13 @@ def test_stopped_while_it_waits_it_ends_at_once(session: Session) -> None:
         first.result(SOON)
 
 
-def test_stopped_while_loading(model: Path) -> None:
+def test_stopped_while_loading(smollm2_path: Path) -> None:
     with Session() as session:
-        request = session.open(model)
-        cancel_at(request, lambda event: isinstance(event, Progress))
-        assert isinstance(list(request)[-1], (Stopped, Finished))
+        request = session.open(smollm2_path)
+        cancel_at(request, lambda event: isinstance(event, Progress) and event.done > 0)
+        assert isinstance(list(request)[-1], Stopped) and session.opened is None
         # and it can be opened again
-        assert session.open(model).result(SOON).architecture == "llama"
+        assert session.open(smollm2_path).result(SOON).architecture == "llama"
 
 
 def test_stopped_while_reading_the_line_is_kept(model: Path) -> None:
@@ -282,6 +282,19 @@ def test_a_kept_conversation_is_resumed_and_removed(model: Path) -> None:
         assert len(again.turns) == 2
         assert session.remove_chat(name).exception(SOON) is None
         assert name not in [each.id for each in session.chats().result(SOON)]
+
+
+def test_what_a_resumed_journal_has_to_say_is_heard(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Session(model, n_ctx=256) as session:
+        dialogue = session.dialogue(keep=True, max_tokens=3)
+        dialogue.ask("Hello").result(SOON)
+        name = dialogue.id
+    with Session(model, n_ctx=256) as session:
+        again = session.resume(name).result(SOON)
+        monkeypatch.setattr(Journal, "update", lambda self, *_: self.on_note("the disk is full"))
+        assert Note("the disk is full") in list(again.ask("And?"))
 
 
 def test_a_turn_is_dropped_and_its_document_stays(session: Session) -> None:
