@@ -16,6 +16,7 @@ from .console import out
 from .eval_needles import needles_command
 from .eval_recall import recall_command
 from .eval_tasks import (
+    documents_command,
     kv_command,
     lines_command,
     niah_command,
@@ -173,5 +174,5 @@ def show_table(jobs: Sequence[tuple[str, int]], found: Sequence[Perplexity]) -> 
 
 
 for each in (recall_command, needles_command, passkey_command, niah_command, kv_command,
-             lines_command, ruler_command, tasks_command):
+             lines_command, documents_command, ruler_command, tasks_command):
     command.add_command(each)

@@ -15,7 +15,7 @@ from .options import PICTURE, TEXT, THREAD_COUNT, THREADS, Listed
 if TYPE_CHECKING:
     from ..evaluate.recall import Recall
 
-HELP = """What the far text is worth: how well MODEL predicts what it has read, by how far back.
+HELP = """What the far text is worth: how well MODEL predicts what it has read, by place.
 
 The text's first tokens are read once. Excerpts of it, from depths spread evenly, are then fed
 again behind a separator (16 tokens are given, 48 are predicted), and a quarter as many that were

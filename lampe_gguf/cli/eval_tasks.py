@@ -1,4 +1,4 @@
-"""lampe-gguf eval passkey, niah, kv, lines, ruler, tasks"""
+"""lampe-gguf eval passkey, niah, kv, lines, documents, ruler, tasks"""
 
 from __future__ import annotations
 
@@ -64,6 +64,19 @@ once.
 Example:
   lampe-gguf eval lines model.gguf --lengths 4096,16384 --raw --read-with lampe \\
       --methods lampe,4096/1024,truncate
+"""
+
+DOCUMENTS_HELP = """Questions about many documents, each answered by one, by where that one stands.
+
+--qa-passages names a JSONL with question, answers and what answers it: "context" (as SQuAD has
+it), or "ctxs" (as the files of "Lost in the Middle", arXiv 2307.03172, have them:
+qa_data/nq-open-oracle.jsonl, unpacked). All questions are about one text, which is read once. An
+answer is right if it holds one that is expected.
+
+\b
+Example:
+  lampe-gguf eval documents model.gguf --qa-passages nq-open-oracle.jsonl --lengths 16000 \\
+      --raw --read-with lampe --methods lampe,truncate
 """
 
 RULER_HELP = """The thirteen tasks of RULER (arXiv 2404.06654), made anew from a seed.
@@ -155,6 +168,30 @@ def lines_command(
 
     def generate(length: int, count: Count) -> Iterator[Item]:
         return lines(length, count, limit=limit, seed=seed)
+
+    run_tasks(model, generate, lengths, seed=seed, by="quarter", **options)
+
+
+@click.command(name="documents", help=DOCUMENTS_HELP)
+@task_options(
+    LENGTHS,
+    click.option("--qa-passages", metavar="FILE", required=True,
+                 help="A JSONL of questions with passages."),
+    click.option("--limit", type=click.IntRange(1), default=40, show_default=True,
+                 help="Questions for each length."),
+    SEED, READ_WITH, RAW,
+)
+def documents_command(
+    model: Path, lengths: tuple[int, ...], qa_passages: str, limit: int, seed: int, **options: Any
+) -> None:
+    from ..evaluate.tasks.documents import documents
+    from ..evaluate.tasks.passages import read_passages
+    from ..evaluate.tasks.records import read_records
+
+    passages = read_passages(read_records(qa_passages))
+
+    def generate(length: int, count: Count) -> Iterator[Item]:
+        return documents(length, count, passages=passages, limit=limit, seed=seed)
 
     run_tasks(model, generate, lengths, seed=seed, by="quarter", **options)
 

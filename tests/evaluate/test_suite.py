@@ -327,7 +327,7 @@ def test_ctrl_c_shows_what_is_there(smollm2_path: Path, tmp_path: Path) -> None:
 
 
 def test_commands_teach(tmp_path: Path) -> None:
-    for name in ("needles", "passkey", "niah", "kv", "lines", "ruler", "tasks"):
+    for name in ("needles", "passkey", "niah", "kv", "lines", "documents", "ruler", "tasks"):
         done = call("eval", name, "--help")
         assert done.returncode == 0 and "Example" in done.stdout and "truncate" in done.stdout
     assert "passkey" in call("eval", "--help").stdout

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from conftest import tiny_config
@@ -22,6 +23,7 @@ from lampe_gguf.backend.vocabulary import read_tokens, vocabulary
 from lampe_gguf.errors import LampeError
 from lampe_gguf.evaluate.perplexity import score
 from lampe_gguf.evaluate.recall import recall
+from lampe_gguf.evaluate.tasks.passages import read_passages
 from lampe_gguf.model.choose import read_file
 
 Tiny = Callable[..., Path]
@@ -151,6 +153,26 @@ def test_an_interrupted_task_goes_on(job: measuring.Job, monkeypatch: pytest.Mon
     monkeypatch.setattr(asking, "answer", lambda *a, **o: (asked.append(1), whole(*a, **o))[1])
     measuring.measure_task(job, "needles", "t", TEXT, 0, LENGTH, ["lampe", "truncate"])
     assert len(asked) == 33 and len(job.kept.all) == 2
+
+
+def test_documents_are_asked_about_passages_and_others_anew(
+    job: measuring.Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [read_passages([("here", {"question": f"Who is {i}?", "answers": ["Ann"],
+                                     "context": f"{more}Number {i} is known to be Ann."})
+                           for i in range(400)]) for more in ("", "Well. ")]
+    digests = []
+    for passages in made:
+        measuring.measure_task(job, "documents", "", "", 0, LENGTH, ["lampe"], passages)
+        kept = job.kept.all["documents", "seed 0", LENGTH, "lampe"]
+        assert len(kept.found["scores"]) == 40
+        assert kept.found["places"][0] == pytest.approx(0, abs=0.05)
+        digests.append(kept.values)
+    assert digests[0] != digests[1] and "### documents" in tables.section(job.kept, ["lampe"])
+    monkeypatch.setattr(measuring, "Suite", None)  # what is there is not measured again
+    measuring.measure_task(job, "documents", "", "", 0, LENGTH, ["lampe"], made[1])
+    with pytest.raises(click.UsageError, match="give --passages FILE"):
+        study.main.main(["--what", "documents"], standalone_mode=False)
 
 
 def test_inside_the_window_most_are_plain_rope() -> None:

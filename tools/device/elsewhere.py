@@ -118,13 +118,15 @@ NO_COMPILER = ('for name in c++ g++ gcc cc clang cmake ninja; do if command -v $
 
 
 def install(options: argparse.Namespace) -> None:
-    """The two commands, a model converted, and a question beyond the window."""
+    """README's two commands for a machine without a compiler, and the same of a converted model."""
     root = make_root(options.release, "python3,python3-venv,ca-certificates", "python")
     lay_inside(root, options.folder, options.model)
     print(inside(root, NO_COMPILER + "cd /root; cat /etc/debian_version; ldd --version | head -1; "
                  "python3 -m venv v; v/bin/pip install --quiet --find-links wheels lampe-gguf; "
                  "v/bin/pip list", "Installing in " + options.release, network()))
     print(inside(root, "cd /root; v/bin/lampe-gguf doctor", "doctor in " + options.release))
+    print(inside(root, "cd /root; v/bin/lampe-gguf ask model.gguf --doc book.txt "
+                 "'Which processors were tried?'", "Asking as the README does"))
     print(inside(root, "cd /root; rm -f model.lampe.gguf; v/bin/lampe-gguf convert model.gguf; "
                  "v/bin/lampe-gguf ask model.lampe.gguf --doc book.txt --max-tokens 32 "
                  "'Which processors were tried?'", "Asking in " + options.release))

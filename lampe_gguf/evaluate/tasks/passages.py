@@ -31,14 +31,15 @@ def read_passages(records: Iterable[tuple[str, dict[str, Any]]]) -> Passages:
     """From (where it stands, record) pairs with question, context or passages, and answers.
 
     context  a text (SQuAD), [title, [sentence, ...]] pairs or {"title": [...], "sentences":
-             [[...], ...]} (HotpotQA), or a list of texts
+             [[...], ...]} (HotpotQA), or a list of texts; or "ctxs" with title and text of
+             each, of which those marked "isgold" count ("Lost in the Middle")
     answers  a text or several, also as "answer" or under "text" (SQuAD)
     LampeError for a record in no such form.
     """
     questions: list[Question] = []
     for where, record in records:
         text = record.get("question")
-        passages = _passages(record.get("context", record.get("passages")))
+        passages = _passages(record.get("context", record.get("passages", record.get("ctxs"))))
         answers = _answers(record.get("answers", record.get("answer")))
         if not isinstance(text, str) or not passages or not answers:
             raise LampeError(
@@ -63,10 +64,13 @@ def _passages(value: Any) -> tuple[str, ...]:
         value = list(zip(titles, sentences, strict=False))
     if not isinstance(value, list):
         return ()
+    marked = [each for each in value if isinstance(each, dict) and each.get("isgold")]
     found = []
-    for each in value:
+    for each in marked or value:
         if isinstance(each, str):
             found.append(each)
+        elif isinstance(each, dict) and isinstance(each.get("text"), str):
+            found.append("\n".join(filter(None, [str(each.get("title") or ""), each["text"]])))
         elif isinstance(each, (list, tuple)) and len(each) == 2:
             title, body = each
             found.append(f"{title}\n{''.join(map(str, body))}")

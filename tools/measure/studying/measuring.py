@@ -22,18 +22,21 @@ from lampe_gguf.evaluate.asking import Observer
 from lampe_gguf.evaluate.perplexity import BATCH, Setting, model_rope, score
 from lampe_gguf.evaluate.recall import Recall, recall
 from lampe_gguf.evaluate.suite import ALONE, Suite, method_setting
+from lampe_gguf.evaluate.tasks.documents import documents
 from lampe_gguf.evaluate.tasks.item import Count, Item
 from lampe_gguf.evaluate.tasks.kv import kv
 from lampe_gguf.evaluate.tasks.lines import lines
 from lampe_gguf.evaluate.tasks.needles import needles
+from lampe_gguf.evaluate.tasks.passages import Passages
 from lampe_gguf.model.choose import ModelFile
 from measure.studying.kept import Kept, Measured
 
 MARGIN = 256  # tokens below a multiple of the window: questions and answers stay inside it
 CHUNK = 256  # tokens whose mean loss is kept
 CHARACTERS = 16  # of a text a token has at most, nearly always
-TASKS = ("needles", "lines", "kv")
-WHAT = ("perplexity", "recall", *TASKS)
+TASKS = ("needles", "documents", "lines", "kv")
+WHAT = ("perplexity", "recall", "needles", "lines", "kv")
+OFFERED = (*WHAT, "documents")  # which needs passages
 QUESTIONS = {"lines": 20, "kv": 10}  # needles: one for each of its facts
 OWN = (*ALONE, "rope")  # read for themselves: a map too, where it cannot read so far
 BY_POSITION = ("lampe", "jetlong", "rerope", "rope")  # what comes after a token changes nothing
@@ -191,15 +194,23 @@ def measure_recall(
 
 
 def measure_task(
-    job: Job, task: str, kind: str, text: str, seed: int, length: int, methods: Sequence[str]
+    job: Job, task: str, kind: str, text: str, seed: int, length: int, methods: Sequence[str],
+    passages: Passages | None = None,
 ) -> None:
-    """Questions about a text that they share: right or not, by place."""
+    """Questions about a text that they share: right or not, by place.
+
+    text      what needles are hidden in
+    passages  what documents asks about
+    """
     label = f"{kind}, seed {seed}" if task == "needles" else f"seed {seed}"
-    todo = missing(job, task, label, text if task == "needles" else "", length, methods)
+    given = "\n".join(passages.texts) if passages and task == "documents" else text
+    todo = missing(job, task, label, given, length, methods)
 
     def generate(length: int, count: Count) -> Iterable[Item]:
         if task == "needles":
             return needles(length, count, text=text, seed=seed)
+        if task == "documents" and passages is not None:
+            return documents(length, count, passages=passages, seed=seed)
         made = lines if task == "lines" else kv
         return made(length, count, limit=QUESTIONS[task], seed=seed)
 
