@@ -260,3 +260,21 @@ def test_the_wheels_of_other_systems_are_made_of_the_same_switches() -> None:
         given = set(environment["CMAKE_ARGS"].split())
         assert {flag for flag in portable.FLAGS if flag.startswith("-DGGML_")} <= given
     assert set(config) >= {"linux", "macos", "windows"} and "NOTHING OF THIS FILE HAS RUN" in text
+
+
+@pytest.mark.parametrize("tag", ["manylinux2014_aarch64.manylinux_2_17_aarch64",
+                                 "manylinux_2_28_aarch64"])
+def test_a_wheel_is_named_after_its_oldest_system_or_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tag: str
+) -> None:
+    plain = tmp_path / "llama_cpp_python-0.3.36+lampe018-py3-none-linux_aarch64.whl"
+    named = tmp_path / plain.name.replace("linux_aarch64", tag)
+    plain.write_text("a wheel")
+    monkeypatch.setattr(portable, "run", lambda *arguments, **options: named.write_text("named"))
+    if "_2_17_" in tag:
+        assert portable.name_manylinux(plain, zig.TARGETS["aarch64"]) == named
+        assert list(tmp_path.iterdir()) == [named]
+    else:  # and what it is called is not taken for a wheel that was made
+        with pytest.raises(Failure, match=r"more than glibc 2\.17 has: .*_2_28_.*auditwheel show"):
+            portable.name_manylinux(plain, zig.TARGETS["aarch64"])
+        assert list(tmp_path.iterdir()) == [plain]

