@@ -8,7 +8,7 @@
   plain    x86-64 with no more than SSE2: the kernel's plain C, left to the compiler
   avx512   x86-64 with AVX-512, without VNNI: 32-bit floats where VNNI multiplies integers
   neon     64-bit ARM, run by QEMU
-  sve      64-bit ARM with SVE, run by QEMU: plain C again, as compiled for ARM
+  sve      64-bit ARM with SVE, run by QEMU: NEON too, with an exponential of its own
 
 For each target it builds ggml-base and ggml-cpu alone, from the pinned source with patches/ laid
 onto it, in the cache; compiles our own files with all warnings as errors; makes sure from the
@@ -89,7 +89,7 @@ TARGETS = {
     "avx512": Target("AVX-512 without VNNI", "__m512", (*AVX2, "AVX512"),
                      ("avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl")),
     "neon": Target("NEON", "float32x4_t", march="armv8.2-a+dotprod+fp16"),
-    "sve": Target("SVE", "struct", march="armv8.2-a+dotprod+fp16+sve"),
+    "sve": Target("SVE", "float32x4_t", march="armv8.2-a+dotprod+fp16+sve"),
 }
 
 

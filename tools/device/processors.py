@@ -140,7 +140,9 @@ def _unpack(wheel: Path, folder: Path) -> Place:
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(scratch)
         command: list[str | Path] = [best_python(), "-m", "pip", "install", "--quiet", "--no-deps"]
-        run([*command, "--target", scratch, "jinja2", "diskcache", "typing-extensions"],
+        # markupsafe's compiled part is this machine's: it does without
+        run([*command, "--target", scratch, "jinja2", "markupsafe", "diskcache",
+             "typing-extensions"],
             "Fetching what the bindings need", explain=explain_pip)
         os.replace(scratch, folder)
     env = {**python.env,

@@ -110,7 +110,7 @@ static inline float lampe_simd_top(lampe_simd a) {
     return _mm_cvtss_f32(s);
 }
 
-#elif defined(__ARM_NEON) && defined(__aarch64__) && !defined(__ARM_FEATURE_SVE)
+#elif defined(__ARM_NEON) && defined(__aarch64__)
 
 typedef float32x4_t lampe_simd;
 
@@ -128,13 +128,39 @@ static inline lampe_simd lampe_simd_sub(lampe_simd a, lampe_simd b)             
 static inline lampe_simd lampe_simd_mul(lampe_simd a, lampe_simd b)               { return vmulq_f32(a, b); }
 static inline lampe_simd lampe_simd_max(lampe_simd a, lampe_simd b)               { return vmaxq_f32(a, b); }
 static inline lampe_simd lampe_simd_fma(lampe_simd a, lampe_simd b, lampe_simd c) { return vfmaq_f32(c, a, b); }
-static inline lampe_simd lampe_simd_exp(lampe_simd a)                             { return ggml_v_expf(a); }
 static inline float      lampe_simd_sum(lampe_simd a)                             { return vaddvq_f32(a); }
 static inline float      lampe_simd_top(lampe_simd a)                             { return vmaxvq_f32(a); }
 static inline lampe_simd lampe_simd_even(lampe_simd a, lampe_simd b)              { return vuzp1q_f32(a, b); }
 static inline lampe_simd lampe_simd_odd(lampe_simd a, lampe_simd b)               { return vuzp2q_f32(a, b); }
 static inline lampe_simd lampe_simd_load(const ggml_fp16_t * x)                   { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(x))); }
 static inline void       lampe_simd_store(float * x, lampe_simd a)                { vst1q_f32(x, a); }
+
+#if defined(__ARM_FEATURE_SVE)
+
+// ggml_v_expf() takes SVE's vectors there; weights below exp(-87), which are not normal numbers, become 0
+static inline lampe_simd lampe_simd_exp(lampe_simd a) {
+    const float32x4_t n = vrndnq_f32(vmulq_n_f32(a, 1.44269504f));
+    const float32x4_t r = vfmsq_n_f32(vfmsq_n_f32(a, n, 0.693145752f), n, 1.42860677e-6f); // a - n*log(2)
+
+    float32x4_t p = vdupq_n_f32(1.0f/720.0f); // exp(r), |r| <= log(2)/2
+    p = vfmaq_f32(vdupq_n_f32(1.0f/120.0f), p, r);
+    p = vfmaq_f32(vdupq_n_f32(1.0f/24.0f),  p, r);
+    p = vfmaq_f32(vdupq_n_f32(1.0f/6.0f),   p, r);
+    p = vfmaq_f32(vdupq_n_f32(0.5f),        p, r);
+    p = vfmaq_f32(vdupq_n_f32(1.0f),        p, r);
+    p = vfmaq_f32(vdupq_n_f32(1.0f),        p, r);
+
+    const int32x4_t   e = vshlq_n_s32(vcvtq_s32_f32(n), 23);
+    const float32x4_t y = vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(p), e));
+
+    return vbslq_f32(vcltq_f32(a, vdupq_n_f32(-87.0f)), vdupq_n_f32(0.0f), y);
+}
+
+#else
+
+static inline lampe_simd lampe_simd_exp(lampe_simd a) { return ggml_v_expf(a); }
+
+#endif
 
 static inline void lampe_simd_sum4(float * x, lampe_simd a, lampe_simd b, lampe_simd c, lampe_simd d) {
     vst1q_f32(x, vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)));
