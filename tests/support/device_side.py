@@ -38,6 +38,24 @@ def compare(model: str, layers: list[int], **options: Any) -> list[dict[str, Any
             for llm, got in found]
 
 
+def read(model: str, out: str, **options: Any) -> dict[str, Any]:
+    """Logits of a text in batches and token by token, saved as `out`, and what came of it.
+
+    A list of devices, what each computed: operators, and caches with the length of their rows.
+    """
+    from lampe_gguf.backend.llama import LampeLlama
+
+    tokens = [int(t) for t in np.random.default_rng(3).integers(3, 350, 300)]
+    llm = LampeLlama(model, n_ctx=512, n_gpu_layers=99, **options)
+    np.save(out, all_logits(llm, tokens, [128, 100, 52, *[1] * 20]))
+    library = ctypes.CDLL(sys.argv[1])
+    library.other_device_computed.restype = ctypes.c_char_p
+    library.other_device_computed.argtypes = [ctypes.c_size_t]
+    count = int(os.environ["OTHER_DEVICES"])
+    return {"path": llm.path, "reason": llm.path_reason,
+            "devices": [library.other_device_computed(i).decode().split() for i in range(count)]}
+
+
 def switched_off(model: str, plain: str, flash_attn: int, refuses: str) -> dict[str, Any]:
     """A converted file switched off beside the file before it was converted, all on the device,
     which refuses one operator more."""
