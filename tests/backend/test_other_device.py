@@ -75,9 +75,3 @@ def test_doctor_says_what_each_device_would_run(on_device: Run) -> None:
     found = on_device("doctor")
     assert any(name.startswith("Other0") for name in found["devices"])
     assert found["path"] == "fused on CPU, portable on Other0"
-
-
-def test_tensors_split_across_devices_are_refused(tiny: Tiny, on_device: Run) -> None:
-    path = tiny(lampe=CONFIG, n_layer=2, n_head=4, n_head_kv=4)
-    options = {"flash_attn": True, "n_gpu_layers": 99, "split_mode": 3}
-    assert "pass another split_mode" in on_device("refusal", model=str(path), **options)

@@ -6,6 +6,7 @@
 //   OTHER_DEVICE_REFUSES  the name of an operator that all of them lack
 //   OTHER_DEVICE_ROWS     1: they split weights by rows, see other_rows.h
 //   OTHER_DEVICE_EVENTS   1: they have events, so that llama.cpp computes several batches at a time
+//   OTHER_DEVICE_GUARDS   1: whoever touches the memory of one that is not at work is ended; slow
 
 #include "other_device.h"
 
@@ -27,18 +28,34 @@ static ggml_backend_dev_t processor() {
     return ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
 }
 
-// memory: out of everyone's reach but while the device is at work
+// memory
+
+static bool is_guarded() {
+    static const bool res = !setting("OTHER_DEVICE_GUARDS").empty();
+    return res;
+}
 
 void other_device::protect(int access) {
     for (auto & [base, size] : memory) {
-        GGML_ASSERT(mprotect(base, size, access) == 0);
+        GGML_ASSERT(!is_guarded() || mprotect(base, size, access) == 0);
     }
+}
+
+bool other_device::owns(const ggml_tensor * tensor) {
+    const std::lock_guard<std::mutex> lock(mutex);
+
+    const auto next = memory.upper_bound(tensor->data);
+    if (next == memory.begin()) {
+        return false;
+    }
+    const auto & [base, size] = *std::prev(next);
+    return (char *) tensor->data + ggml_nbytes(tensor) <= (char *) base + size;
 }
 
 void * other_device::take(size_t size) {
     const std::lock_guard<std::mutex> lock(mutex);
 
-    void * base = mmap(nullptr, size, n_at_work > 0 ? PROT_READ | PROT_WRITE : PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void * base = mmap(nullptr, size, is_guarded() && n_at_work == 0 ? PROT_NONE : PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     GGML_ASSERT(base != MAP_FAILED);
 
     memory[base] = size;
@@ -131,13 +148,14 @@ static void backend_free(ggml_backend_t backend) {
     delete backend;
 }
 
-void other_device::note(const ggml_tensor * node) {
+void other_device::note(const std::string & what) {
     const std::lock_guard<std::mutex> lock(mutex);
+    computed.insert(what);
+}
 
-    computed.insert(ggml_op_name(node->op));
-    if (node->op == GGML_OP_SET_ROWS) {
-        computed.insert(std::string(node->view_src->name) + ":" + std::to_string(node->view_src->ne[0]));
-    }
+// nothing is computed for it
+static bool is_view(const ggml_tensor * node) {
+    return node->op == GGML_OP_VIEW || node->op == GGML_OP_RESHAPE || node->op == GGML_OP_PERMUTE || node->op == GGML_OP_TRANSPOSE;
 }
 
 static ggml_status backend_compute(ggml_backend_t backend, ggml_cgraph * graph) {
@@ -159,7 +177,15 @@ static ggml_status backend_compute(ggml_backend_t backend, ggml_cgraph * graph) 
 
     for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) {
         ggml_tensor * node = ggml_graph_node(graph, i);
-        device.note(node);
+        for (const ggml_tensor * src : node->src) {
+            GGML_ASSERT(!src || is_view(node) || device.owns(src) || (src == node->src[0] && other_rows_is_product(node)));
+        }
+        GGML_ASSERT(is_view(node) || device.owns(node));
+
+        device.note(ggml_op_name(node->op));
+        if (node->op == GGML_OP_SET_ROWS) {
+            device.note(node->view_src->name + (":" + std::to_string(node->view_src->ne[0])));
+        }
 
         if (other_rows_is_product(node)) {
             flush();
@@ -186,6 +212,12 @@ static ggml_backend_t dev_init(ggml_backend_dev_t dev, const char *) {
     res->iface.event_wait    = [](ggml_backend_t, ggml_backend_event_t) {};
     res->device              = dev;
     res->context             = ggml_backend_dev_init(processor(), nullptr);
+
+    // graphs are as small as the models of tests: threads would wait for one another
+    const auto set_n_threads = (ggml_backend_set_n_threads_t)
+        ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(processor()), "ggml_backend_set_n_threads");
+    set_n_threads((ggml_backend_t) res->context, 1);
+
     return res;
 }
 
@@ -299,8 +331,8 @@ extern "C" ggml_backend_reg_t ggml_backend_init() {
     return &reg;
 }
 
-// what a device has computed so far, for tests: names of operators, and of each cache that was written, with the length
-// of its rows; separated by spaces
+// what a device has computed since it was asked last, for tests: operators, NAME:LENGTH of a cache that was written and has
+// rows of that length, NAME:COUNT of weights of which it has so many rows; separated by spaces
 extern "C" const char * other_device_computed(size_t index) {
     static std::string res;
     other_device & device = *(other_device *) reg_device(nullptr, index)->context;

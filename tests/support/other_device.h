@@ -19,7 +19,7 @@ struct other_device {
     int                      n_at_work;
     std::set<std::string>    computed;
 
-    // while there is one, the memory of the device can be read and written
+    // while there is one, guarded memory of the device can be read and written
     struct at_work {
         explicit at_work(other_device & device);
         ~at_work();
@@ -29,9 +29,11 @@ struct other_device {
         other_device & device;
     };
 
+    bool owns(const ggml_tensor * tensor);
+
     void * take(size_t size);
     void give_back(void * base);
-    void note(const ggml_tensor * node);
+    void note(const std::string & what);
 
 private:
     void protect(int access);

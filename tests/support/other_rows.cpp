@@ -174,7 +174,7 @@ void other_rows_multiply(other_device & device, ggml_backend_t own, ggml_tensor 
     ggml_backend_tensor_get(x, sent.data(), 0, sent.size());
 
     for (const auto & part : *(std::vector<rows_part> *) weights->extra) {
-        part.device->note(node);
+        part.device->note(weights->name + (":" + std::to_string(part.n_rows)));
 
         ggml_init_params params = { 3*ggml_tensor_overhead() + ggml_graph_overhead(), nullptr, true };
         ggml_context * ctx = ggml_init(params);
