@@ -107,6 +107,7 @@ def test_rows_are_refused_as_upstream_does(model: Callable[..., str], on_device:
 @pytest.mark.parametrize("options", [
     {"arch": "llama"}, {"arch": "gemma3"}, {"arch": "qwen2", "n_head_kv": 4},
     {"arch": "llama", "n_head_kv": 1},  # one of the devices has no head
+    {"arch": "gemma3", "n_ff": 128},  # ... and no part of the feed-forward network
 ])
 def test_tensors(model: Callable[..., str], on_device: Run, options: dict[str, Any]) -> None:
     found = on_device("readings", {**TWO, **FUSED}, model=model(**options), cases=[

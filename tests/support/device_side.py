@@ -44,7 +44,7 @@ def readings(model: str, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
     A case holds what LampeLlama takes, and under "settings" what other_device.cpp looks at while it
     computes. Of each: the path, why, how far its logits are from the first one's in standard
     deviations (0: to the bit), whether all are numbers, and what each device computed. A state of
-    the first 228 tokens is read by the next case of the same path, which goes on from it: "resumed"
+    the first 272 tokens is read by the next case of the same path, which goes on from it: "resumed"
     is how far its logits are from the first one's.
     """
     from lampe_gguf.backend.llama import LampeLlama
@@ -65,16 +65,16 @@ def readings(model: str, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
         resumed = None
         if state is not None and llm.path == found[-1]["path"]:  # another's is laid out otherwise
             llm.load_state(state)
-            resumed = all_logits(llm, tokens[228:], [52, *[1] * 20])
+            resumed = all_logits(llm, tokens[272:], [8, *[1] * 20])
             llm.reset()
-        got = all_logits(llm, tokens[:228], [128, 100])
+        got = all_logits(llm, tokens[:272], [272])
         state = llm.save_state()
-        got = np.concatenate([got, all_logits(llm, tokens[228:], [52, *[1] * 20])])
+        got = np.concatenate([got, all_logits(llm, tokens[272:], [8, *[1] * 20])])
         first = got if first is None else first
         found.append({
             "path": llm.path, "reason": llm.path_reason, "numbers": bool(np.isfinite(got).all()),
             "distance": 0.0 if (got == first).all() else distance(first, got),
-            "resumed": None if resumed is None else distance(first[228:], resumed),
+            "resumed": None if resumed is None else distance(first[272:], resumed),
             "devices": [library.other_device_computed(i).decode().split()
                         for i in range(int(os.environ["OTHER_DEVICES"]))],
         })
