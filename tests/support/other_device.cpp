@@ -4,7 +4,7 @@
 //   OTHER_DEVICES         how many there are, 1 to 4: Other0, Other1, ... (1)
 //   OTHER_DEVICE_FUSED    the names of those that have that operator, too (none)
 //   OTHER_DEVICE_REFUSES  the name of an operator that all of them lack
-//   OTHER_DEVICE_ROWS     1: they split weights by rows, see other_rows.h
+//   OTHER_DEVICE_ROWS     1: they split weights by rows, see other_rows.cpp
 //   OTHER_DEVICE_EVENTS   1: they have events, so that llama.cpp computes several batches at a time
 //   OTHER_DEVICE_GUARDS   1: whoever touches the memory of one that is not at work is ended; slow
 
@@ -14,6 +14,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <string>
 
 // the only operator that they refuse
@@ -55,7 +56,9 @@ bool other_device::owns(const ggml_tensor * tensor) {
 void * other_device::take(size_t size) {
     const std::lock_guard<std::mutex> lock(mutex);
 
-    void * base = mmap(nullptr, size, is_guarded() && n_at_work == 0 ? PROT_NONE : PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    const int access = is_guarded() && n_at_work == 0 ? PROT_NONE : PROT_READ | PROT_WRITE;
+
+    void * base = mmap(nullptr, size, access, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     GGML_ASSERT(base != MAP_FAILED);
 
     memory[base] = size;
