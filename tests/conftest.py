@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 # What tests read is not kept in the user's folder; those about readings say where.
 os.environ["LAMPE_GGUF_READINGS_MAX"] = "0"
+
+SUPPORT = Path(__file__).parent / "support"
 
 # tools/device/on_device.py: layers that contexts with attention from stock operations keep on a
 # device
@@ -128,9 +130,8 @@ def run_stock(stock_path: str) -> Callable[..., Any]:
 
     def run(function: str, **arguments: Any) -> Any:
         env = {**os.environ, "PYTHONPATH": stock_path}
-        script = Path(__file__).parent / "support" / "stock_side.py"
         done = subprocess.run(
-            [sys.executable, str(script), function, json.dumps(arguments)],
+            [sys.executable, SUPPORT / "stock_side.py", function, json.dumps(arguments)],
             env=env, capture_output=True, text=True,
         )
         assert done.returncode == 0, done.stderr[-2000:]
@@ -141,7 +142,7 @@ def run_stock(stock_path: str) -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def other_device(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library of a device without the fused operator (tests/support/other_device.cpp)."""
+    """The library of devices without the fused operator (tests/support/other_device.cpp)."""
     import llama_cpp
     from patched import compile as compiling
     from patched import sdist
@@ -156,13 +157,33 @@ def other_device(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compiler, _ = compiling.find_compiler()
     libraries = Path(llama_cpp.__file__).parent / "lib"
     library = folder / "other_device.so"
+    sources = [SUPPORT / name for name in ("other_device.cpp", "other_rows.cpp")]
     subprocess.run(
         [compiler, "-std=c++17", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-I{folder}",
-         Path(__file__).parent / "support" / "other_device.cpp", "-o", library,
-         f"-L{libraries}", "-lggml", "-lggml-base", f"-Wl,-rpath,{libraries}"],
+         *sources, "-o", library, f"-L{libraries}", "-lggml", "-lggml-base",
+         f"-Wl,-rpath,{libraries}"],
         check=True,
     )
     return library
+
+
+@pytest.fixture(scope="session")
+def on_device(other_device: Path) -> Callable[..., Any]:
+    """Call a function of tests/support/device_side.py in a process that has the devices.
+
+    settings  of the devices, as other_device.cpp names them in the environment
+    """
+
+    def run(function: str, settings: Mapping[str, str] | None = None, **arguments: Any) -> Any:
+        done = subprocess.run(
+            [sys.executable, SUPPORT / "device_side.py", other_device, function,
+             json.dumps(arguments)],
+            env={**os.environ, **(settings or {})}, capture_output=True, text=True,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return run
 
 
 @pytest.fixture

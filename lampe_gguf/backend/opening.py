@@ -146,6 +146,9 @@ def context_reason(llm: Any, message: str) -> str:
     if off and api.is_quantized(params.type_v):
         return ("a quantised cache of values (type_v) needs flash attention here; pass "
                 "flash_attn=True, or leave type_v out")
+    if off and llm.model_params.split_mode == module.LLAMA_SPLIT_MODE_TENSOR:
+        return ("tensors split across devices (split_mode) need flash attention; pass "
+                "flash_attn=True, or another split_mode")
     return f"{given}; is there memory for a context of that length? give a smaller n_ctx"
 
 

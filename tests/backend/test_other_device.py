@@ -7,9 +7,6 @@ any machine.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,26 +16,9 @@ from conftest import tiny_config
 
 Tiny = Callable[..., Path]
 Run = Callable[..., Any]
-SUPPORT = Path(__file__).parents[1] / "support"
 REASON = "Other0 has no fused attention with LaMPE for this model"
 CONFIG = tiny_config(length_step=32)
 SLIDING = {"gemma3.attention.sliding_window": 12, "gemma3.attention.sliding_window_pattern": 2}
-
-
-@pytest.fixture(scope="session")
-def on_device(other_device: Path) -> Run:
-    """Call a function of tests/support/device_side.py in a process that has the device."""
-
-    def run(function: str, **arguments: Any) -> Any:
-        script = SUPPORT / "device_side.py"
-        done = subprocess.run(
-            [sys.executable, script, other_device, function, json.dumps(arguments)],
-            capture_output=True, text=True,
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        return json.loads(done.stdout.splitlines()[-1])
-
-    return run
 
 
 @pytest.mark.parametrize("arch", ["llama", "gemma3", "smollm3"])
@@ -95,9 +75,3 @@ def test_doctor_says_what_each_device_would_run(on_device: Run) -> None:
     found = on_device("doctor")
     assert any(name.startswith("Other0") for name in found["devices"])
     assert found["path"] == "fused on CPU, portable on Other0"
-
-
-def test_tensors_split_across_devices_are_refused(tiny: Tiny, on_device: Run) -> None:
-    path = tiny(lampe=CONFIG, n_layer=2, n_head=4, n_head_kv=4)
-    options = {"flash_attn": True, "n_gpu_layers": 99, "split_mode": 3}
-    assert "pass another split_mode" in on_device("refusal", model=str(path), **options)

@@ -10,11 +10,13 @@ import pytest
 from serving_side import require_server, served
 
 from lampe_gguf.cli.serve import attention_line
+from lampe_gguf.errors import LampeError
 from lampe_gguf.serving import log
 
 REASON = "Other0 has no fused attention with LaMPE for this model"
 SAYS = "0.00.050.123 W choose_path: the reason: it is composed of other operators"
 DEVICE = ("--device", "Other0")
+TENSORS = ("--device", "Other0,Other1", "--gpu-layers", "99", "--split-mode", "tensor")
 LOADED = "0.00.061.540 I srv  llama_server: model loaded"
 
 
@@ -52,3 +54,21 @@ def test_a_server_says_what_it_runs(
     monkeypatch.setenv("GGML_BACKEND_PATH", os.fspath(other_device))
     with served(tiny(), *extra, ctx=256) as client:
         assert client.attention.path(10) == path
+
+
+def test_tensors_split_across_devices(
+    tiny: Callable[..., Path], other_device: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_server()
+    monkeypatch.setenv("GGML_BACKEND_PATH", os.fspath(other_device))
+    monkeypatch.setenv("OTHER_DEVICES", "2")
+    model, prompt = tiny(n_head_kv=4, n_ff=256), "a text that is longer than the window of 32"
+    with pytest.raises(LampeError, match="one of the devices has no fused attention with LaMPE"):
+        with served(model, *TENSORS, ctx=256):
+            pass
+    monkeypatch.setenv("OTHER_DEVICE_FUSED", "Other0,Other1")
+    with served(model, *TENSORS, ctx=256) as client:
+        assert client.attention.path(10) == ("fused", "")
+        split = client.complete(prompt)["tokens"]
+    with served(model, ctx=256) as client:
+        assert client.complete(prompt)["tokens"] == split

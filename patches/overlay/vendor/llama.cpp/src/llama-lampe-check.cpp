@@ -137,10 +137,6 @@ void llama_lampe_check_context(const llama_model & model, const llama_cparams & 
         return;
     }
 
-    if (model.split_mode() == LLAMA_SPLIT_MODE_TENSOR) {
-        throw llama_lampe_error("LaMPE does not run with tensors split across devices: pass another split_mode, such as layer");
-    }
-
     // what some programs pass to every model; a value given on purpose is heeded
     if (params.rope_freq_base != 0.0f && params.rope_freq_base != hparams.rope_freq_base_train) {
         LLAMA_LOG_WARN("%s: rope_freq_base = %g replaces the model's own %g, which it was trained with: pass 0 to keep that\n",

@@ -57,7 +57,9 @@ static std::string lampe_why_not_fused(ggml_backend_dev_t dev, const lampe_attn_
         return "the heads of this model are no whole blocks of the quantised cache";
     }
     if (!lampe_dev_supports_fused(dev, shape)) {
-        return format("%s has no fused attention with LaMPE for this model", ggml_backend_dev_name(dev));
+        // that several devices are one is nothing that a user knows of
+        return format("%s has no fused attention with LaMPE for this model",
+                    ggml_backend_dev_type(dev) == GGML_BACKEND_DEVICE_TYPE_META ? "one of the devices" : ggml_backend_dev_name(dev));
     }
 
     return "";
@@ -75,6 +77,10 @@ void llama_lampe_context::choose_path(ggml_type type_k, ggml_type type_v) {
         fused_reason = "without flash attention, values of different sizes across layers are padded";
     }
 
+    if (model.split_mode() == LLAMA_SPLIT_MODE_TENSOR && !cparams.offload_kqv) {
+        throw llama_lampe_error("tensors split across devices need the cache there, too: leave offload_kqv on, or pass another split_mode, such as layer");
+    }
+
     for (uint32_t il = 0; il < hparams.n_layer() && fused_reason.empty(); ++il) {
         if (!hparams.has_kv(il) || hparams.n_head_kv(il) == 0) {
             continue;
@@ -88,6 +94,9 @@ void llama_lampe_context::choose_path(ggml_type type_k, ggml_type type_v) {
     }
 
     if (!fused_reason.empty()) {
+        if (model.split_mode() == LLAMA_SPLIT_MODE_TENSOR) {
+            throw llama_lampe_error(format("%s, which tensors split across devices need: pass another split_mode, such as layer", fused_reason.c_str()));
+        }
         if (v_quantized) {
             throw llama_lampe_error(format("%s, which a quantised cache of values needs: leave the values in f16, or keep the cache off the device", fused_reason.c_str()));
         }
@@ -118,6 +127,11 @@ void llama_lampe_context::set_path(llama_cparams & cparams, llama_memory_i * mem
     }
     if (path == LLAMA_LAMPE_PATH_PORTABLE && v_quantized) {
         throw llama_lampe_error("the portable path cannot read a quantised cache of values: leave the values in f16");
+    }
+
+    // ggml-backend-meta.cpp splits attention that is one operator: a softmax of some heads has a mask of all devices
+    if (path == LLAMA_LAMPE_PATH_PORTABLE && model.split_mode() == LLAMA_SPLIT_MODE_TENSOR) {
+        throw llama_lampe_error("the portable path does not run with tensors split across devices: pass another split_mode, such as layer");
     }
 
     path_on = off ? path_on : path;

@@ -93,6 +93,11 @@ bool ggml_cpu_lampe_attn_supported(const ggml_tensor * dst) {
 }
 
 size_t ggml_cpu_lampe_attn_work_size(const ggml_tensor * dst, int n_tasks) {
+    // of a device that has none of the heads, see ggml-backend-meta.cpp: it is not computed
+    if (ggml_is_empty(dst)) {
+        return 0;
+    }
+
     size_t res = 0;
 
     // fewer threads than planned may turn up, and they may split the keys differently
