@@ -216,10 +216,13 @@ class Context:
         return self.ggml.base.ggml_view_4d(self._ctx, tensor, *ne, *nb, 0)
 
     def lampe_attn(self, *sources: int | None, scale: float, softcap: float, mode: int,
-                   causal: bool = False) -> int:
+                   causal: bool = False, length_step: int = 0) -> int:
         """The operator; sources are q, k, v, mask, plan, k_pos, rope, sinks."""
-        return self.ggml.base.ggml_lampe_attn(self._ctx, *sources, scale, softcap, mode,
-                                              causal)
+        node: int = self.ggml.base.ggml_lampe_attn(
+            self._ctx, *sources, scale, softcap, mode, causal)
+        if length_step:
+            self.ggml.base.ggml_lampe_attn_set_length_step(_TENSOR(node), length_step)
+        return node
 
     def flash_attn(self, *sources: int | None, scale: float) -> int:
         """Stock flash attention; sources are q, k, v, mask."""

@@ -26,6 +26,15 @@ def open_ggml(device: str | None = None) -> gg.Ggml:
     return EmulatedGgml() if device == EMULATED else DeviceGgml(device)
 
 
+@dataclass
+class Counted:
+    """What the emulation saw of a call of the operator."""
+
+    kernels: list[str]  # in the order of their launches
+    copied: int  # bytes that asynchronous copies brought
+    workspace: int  # bytes of the pool
+
+
 class EmulatedGgml(gg.Ggml):
     """The CUDA source of the operator, compiled for the processor; all other nodes are views."""
 
@@ -37,12 +46,23 @@ class EmulatedGgml(gg.Ggml):
             str(build.build(sanitize=bool(os.environ.get("LAMPE_EMULATED_SANITIZE")))))
         self._declare(self.emulation, "lampe_emulated_supports", ctypes.c_int, [_P])
         self._declare(self.emulation, "lampe_emulated_compute", None, [_P])
+        self._declare(self.emulation, "lampe_emulated_kernels", ctypes.c_char_p, [])
+        self._declare(self.emulation, "lampe_emulated_copied", ctypes.c_uint64, [])
+        self._declare(self.emulation, "lampe_emulated_workspace", ctypes.c_uint64, [])
 
     def supports_op(self, tensor: int) -> bool:
         return bool(self.emulation.lampe_emulated_supports(tensor))
 
     def context(self, n_bytes: int) -> gg.Context:
         return _EmulatedContext(self, n_bytes)
+
+    def counted(self) -> Counted:
+        """What the last node took."""
+        return Counted(
+            str(self.emulation.lampe_emulated_kernels(), "ascii").split(),
+            self.emulation.lampe_emulated_copied(),
+            self.emulation.lampe_emulated_workspace(),
+        )
 
 
 class _EmulatedContext(gg.Context):

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <string>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -40,6 +41,14 @@ namespace cuda_emulation {
 // (two arguments: inside of a braced initialiser, g++ gives the place of the declaration)
 #define CALL_SITE const char * at_file = __builtin_FILE(), int at_line = __builtin_LINE()
 #define HERE      ::cuda_emulation::call_site{at_file, at_line}
+
+    // what a test may ask for, since the last call of the operator
+    struct statistics {
+        std::string kernels;       // their names, in the order of their launches
+        uint64_t    copied    = 0; // bytes that asynchronous copies brought
+        uint64_t    workspace = 0; // bytes of the pool
+    };
+    extern statistics counted;
 
     [[noreturn]] void fail(const char * format, ...) __attribute__((format(printf, 1, 2)));
 

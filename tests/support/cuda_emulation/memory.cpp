@@ -173,6 +173,7 @@ void copy_async_16(unsigned dst, const void * src) {
     c.src = (const char *) src;
     memcpy(c.data, src, 16);
     memset(to, POISON, 16);
+    counted.copied += 16;
     threads[block.current].copies.push_back(c);
 }
 
@@ -195,6 +196,7 @@ void wait_for_copies() {
 
 void * ggml_cuda_pool::alloc(size_t size, size_t * actual_size) {
     *actual_size = size;
+    cuda_emulation::counted.workspace += size;
     return cuda_emulation::allocate(size, 256);
 }
 

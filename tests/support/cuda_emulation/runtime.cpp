@@ -19,6 +19,7 @@ namespace cuda_emulation {
 block_state         block;
 std::vector<thread> threads;
 std::vector<warp>   warps;
+statistics          counted;
 
 static void (*body)(void *);
 static void * body_data;
@@ -304,6 +305,8 @@ void run_grid(const char * name, const void * kernel, dim3 grid, dim3 dim, size_
     blockDim  = dim;
     gridDim   = grid;
     block.kernel_name = name;
+
+    counted.kernels += (counted.kernels.empty() ? "" : " ") + std::string(name);
 
     const uint64_t n_blocks = (uint64_t) grid.x*grid.y*grid.z;
     for (uint64_t ib = 0; ib < n_blocks; ++ib) {

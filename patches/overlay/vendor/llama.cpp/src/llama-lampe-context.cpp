@@ -174,6 +174,22 @@ std::vector<llama_lampe_plan> llama_lampe_context::get_plans(const llama_ubatch 
     return res;
 }
 
+int32_t llama_lampe_context::get_length_step(bool is_swa) const {
+    if (is_swa) {
+        return LLAMA_LAMPE_NO_LIMIT;
+    }
+
+    switch ((enum llama_lampe_length_policy) active.params.length_policy) {
+        case LLAMA_LAMPE_LENGTH_POLICY_CAUSAL:
+            return (int32_t) std::min<uint32_t>(active.params.length_step, LLAMA_LAMPE_NO_LIMIT);
+        // all tokens of a batch have one length, or the announced one
+        case LLAMA_LAMPE_LENGTH_POLICY_PROMPT:
+            return LLAMA_LAMPE_NO_LIMIT;
+    }
+
+    GGML_ABORT("fatal error");
+}
+
 float llama_lampe_context::get_magnitude(bool is_swa) const {
     return is_swa ? 1.0f : (float) active.params.attention_factor;
 }

@@ -254,7 +254,10 @@ ggml_tensor * llm_graph_input_lampe::build_attn_fused(
           ggml_tensor * sinks,
                 float   kq_scale,
                 float   softcap) const {
-    return ggml_lampe_attn(ctx, q, k, v, kq_mask, plan, k_pos, lampe.get_rope_table(rope, il, is_swa), sinks, kq_scale, softcap, rope.mode, causal);
+    ggml_tensor * cur = ggml_lampe_attn(ctx, q, k, v, kq_mask, plan, k_pos, lampe.get_rope_table(rope, il, is_swa), sinks, kq_scale, softcap, rope.mode, causal);
+    ggml_lampe_attn_set_length_step(cur, lampe.get_length_step(is_swa));
+
+    return cur;
 }
 
 ggml_tensor * llm_graph_input_lampe::build_attn_portable(

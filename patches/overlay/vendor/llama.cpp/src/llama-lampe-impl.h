@@ -168,6 +168,9 @@ public:
     // the plan of each token of the ubatch; in layers that see a sliding window only, the identity
     std::vector<llama_lampe_plan> get_plans(const llama_ubatch & ubatch, bool is_swa) const;
 
+    // after how many positions of a sequence its plan changes at the earliest, LLAMA_LAMPE_NO_LIMIT: not within a batch
+    int32_t get_length_step(bool is_swa) const;
+
     // what multiplies cos and sin of queries and keys
     float get_magnitude(bool is_swa) const;
 

@@ -68,6 +68,12 @@ extern "C" {
             int                   rope_mode,
             bool                  causal);
 
+    // after how many positions of a sequence its plan changes at the earliest, 0 (the default): unknown
+    // a hint for the room that a kernel takes, so that the result does not depend on it
+    GGML_API void ggml_lampe_attn_set_length_step(
+            struct ggml_tensor  * a,
+            int32_t               length_step);
+
 #ifdef  __cplusplus
 }
 #endif

@@ -6,21 +6,23 @@
 
 #include <math.h>
 
-// op_params, as ggml_lampe_attn() sets them
+// op_params, as ggml_lampe_attn() and ggml_lampe_attn_set_length_step() set them
 struct lampe_attn_params {
-    float scale;
-    float softcap;
-    bool  neox;
-    bool  causal;
+    float   scale;
+    float   softcap;
+    bool    neox;
+    bool    causal;
+    int32_t length_step;
 };
 
 static inline struct lampe_attn_params lampe_get_params(const struct ggml_tensor * dst) {
     struct lampe_attn_params res;
 
-    res.scale   = ggml_get_op_params_f32(dst, 0);
-    res.softcap = ggml_get_op_params_f32(dst, 1);
-    res.neox    = ggml_get_op_params_i32(dst, 2) == GGML_ROPE_TYPE_NEOX;
-    res.causal  = ggml_get_op_params_i32(dst, 3) != 0;
+    res.scale       = ggml_get_op_params_f32(dst, 0);
+    res.softcap     = ggml_get_op_params_f32(dst, 1);
+    res.neox        = ggml_get_op_params_i32(dst, 2) == GGML_ROPE_TYPE_NEOX;
+    res.causal      = ggml_get_op_params_i32(dst, 3) != 0;
+    res.length_step = ggml_get_op_params_i32(dst, 4);
 
     return res;
 }

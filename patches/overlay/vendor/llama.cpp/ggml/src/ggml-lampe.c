@@ -88,3 +88,12 @@ struct ggml_tensor * ggml_lampe_attn(
 
     return result;
 }
+
+void ggml_lampe_attn_set_length_step(
+        struct ggml_tensor * a,
+        int32_t              length_step) {
+    GGML_ASSERT(a->op == GGML_OP_LAMPE_ATTN);
+    GGML_ASSERT(length_step >= 0);
+
+    ggml_set_op_params_i32(a, 4, length_step);
+}

@@ -5,6 +5,7 @@
 #include "lampe-attn-common.cuh"
 #include "lampe-attn-mma.cuh"
 #include "lampe-attn-vec.cuh"
+#include "lampe-attn-few.cuh"
 #include "lampe-attn-merge.cuh"
 #include "lampe-attn-prepare.cuh"
 
@@ -28,10 +29,19 @@ static int lampe_find_n_split(const int n_block, const int n_slot, const int n_s
     return best;
 }
 
+// variants of the middle to make room for: as many as the queries of one sequence can have, which may begin within a step
+static int lampe_find_n_variant(const int n_q, const int length_step) {
+    const int64_t n_variant = length_step > 0 ? 1 + ((int64_t) n_q + length_step - 2)/length_step : n_q;
+
+    return (int) std::min<int64_t>({ LAMPE_MAX_VARIANTS, n_q, n_variant });
+}
+
 struct lampe_launcher {
     ggml_backend_cuda_context & ctx;
 
     lampe_args args;
+
+    int length_step;
 
     ggml_cuda_pool_alloc<lampe_query> queries;
     ggml_cuda_pool_alloc<int>         q_middle;
@@ -100,6 +110,8 @@ struct lampe_launcher {
         args.scale   = params.scale;
         args.softcap = params.softcap;
         args.neox    = params.neox;
+
+        length_step = params.length_step;
     }
 
     int n_sm() const {
@@ -146,7 +158,7 @@ struct lampe_launcher {
     void run_vec() {
         constexpr size_t n_shared = lampe_vec_shared_size<d>();
 
-        const int n_part = (args.n_gqa + LAMPE_VEC_ROWS - 1)/LAMPE_VEC_ROWS;
+        const int n_part = (args.n_q*args.n_gqa + LAMPE_VEC_ROWS - 1)/LAMPE_VEC_ROWS;
         const int n_head = n_part*args.n_head_kv*args.n_stream;
 
         args.n_tile  = (args.n_kv + lampe_vec_warps<d>()*LAMPE_VEC_KEYS - 1)/(lampe_vec_warps<d>()*LAMPE_VEC_KEYS);
@@ -157,12 +169,20 @@ struct lampe_launcher {
         const dim3 grid(args.n_split, n_part, args.n_stream*args.n_head_kv);
         const dim3 block(WARP_SIZE, lampe_vec_warps<d>());
 
-        if (args.k_type == GGML_TYPE_F16 && is_aligned(args.k, args.k_nb1, args.k_nb2, args.k_nb3) && f16_values()) {
+        const bool f16 = args.k_type == GGML_TYPE_F16 && is_aligned(args.k, args.k_nb1, args.k_nb2, args.k_nb3) && f16_values();
+
+        if (args.n_q == 1 && f16) {
             CUDA_SET_SHARED_MEMORY_LIMIT((lampe_attn_vec<d, true>), n_shared);
             lampe_attn_vec<d, true><<<grid, block, n_shared, ctx.stream()>>>(args);
-        } else {
+        } else if (args.n_q == 1) {
             CUDA_SET_SHARED_MEMORY_LIMIT((lampe_attn_vec<d, false>), n_shared);
             lampe_attn_vec<d, false><<<grid, block, n_shared, ctx.stream()>>>(args);
+        } else if (f16) {
+            CUDA_SET_SHARED_MEMORY_LIMIT((lampe_attn_few<d, true>), n_shared);
+            lampe_attn_few<d, true><<<grid, block, n_shared, ctx.stream()>>>(args);
+        } else {
+            CUDA_SET_SHARED_MEMORY_LIMIT((lampe_attn_few<d, false>), n_shared);
+            lampe_attn_few<d, false><<<grid, block, n_shared, ctx.stream()>>>(args);
         }
         CUDA_CHECK(cudaGetLastError());
 
@@ -180,7 +200,7 @@ struct lampe_launcher {
         args.n_tile    = (args.n_kv + n_tile_kv - 1)/n_tile_kv;
         args.n_block   = (args.n_q*args.n_gqa + n_row - 1)/n_row;
         args.n_row_pad = args.n_block*n_row;
-        args.n_variant = std::min(LAMPE_MAX_VARIANTS, 1 + (args.n_q + 511)/512); // 512: the usual step of the length
+        args.n_variant = lampe_find_n_variant(args.n_q, length_step);
         args.n_split   = lampe_find_n_split(args.n_block*n_head_all, lampe_mma_blocks<d, n_mt>()*n_sm(), std::min(32, std::max(1, args.n_tile/4)));
 
         args.queries  = queries.alloc((size_t) args.n_stream*args.n_q);
@@ -228,7 +248,7 @@ struct lampe_launcher {
 
     template <int d>
     void run() {
-        if (args.n_q == 1) {
+        if (args.n_q == 1 || (args.n_q <= LAMPE_FEW_QUERIES && args.n_q*args.n_gqa <= LAMPE_FEW_ROWS)) {
             run_vec<d>();
         } else {
             run_mma<d, 1>();
@@ -257,10 +277,10 @@ void ggml_cuda_op_lampe_attn(ggml_backend_cuda_context & ctx, ggml_tensor * dst)
     }
 }
 
-// shared memory of a block, 1024 bytes for what the kernels declare statically
+// shared memory of a block, 2048 bytes for what the kernels declare statically
 template <int d>
 static constexpr size_t lampe_shared_size_max() {
-    return std::max(lampe_mma_shared_size<d, 1>(), lampe_vec_shared_size<d>()) + 1024;
+    return std::max(lampe_mma_shared_size<d, 1>(), lampe_vec_shared_size<d>()) + 2048;
 }
 
 bool ggml_cuda_lampe_attn_supported(int device, const ggml_tensor * dst) {
