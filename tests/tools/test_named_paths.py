@@ -36,6 +36,8 @@ def test_what_is_not_there_is_found() -> None:
 def test_the_tools_find_the_tests_that_they_run() -> None:
     assert {Path(path).name for path in op_tests()} >= {
         "test_lampe_op.py", "test_lampe_op_layouts.py", "test_lampe_op_precision.py"}
+    assert {Path(path).name for path in op_tests("cuda_op")} >= {
+        "test_cuda_op.py", "test_cuda_op_few.py"}
     assert on_device.TESTS
     for name in on_device.TESTS:
         assert (CHECKOUT / "tests" / "backend" / f"test_{name}.py").exists()

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from patched import build
 from patched.arguments import count
 from patched.devices import DEVICES
+from patched.ggml import op_tests
 from patched.places import CHECKOUT, cache_dir, venv_python
 from patched.report import guarded
 from patched.wheel import unpack
@@ -68,7 +69,7 @@ def main() -> int:
     if not options.skip_tests:
         files = [f"tests/backend/test_{name}.py" for name in TESTS]
         if options.device == "cuda":
-            files.insert(0, "tests/operator/test_cuda_op.py")
+            files = [*op_tests("cuda_op"), *files]
             env["LAMPE_GGML_DEVICE"] = "CUDA0"
         # sums in half precision, a driver's default, would hide what the tests look for
         exact = {**env, "GGML_VK_DISABLE_F16": "1"}

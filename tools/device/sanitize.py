@@ -7,7 +7,7 @@ Builds ggml-base and ggml-cpu alone, from the pinned source with patches/ laid o
 cache; compiles our own files with all warnings as errors; runs tests/operator/test_lampe_op*.py on
 them.
 With --target: with the instructions of another processor, which this one has to have.
-With --cuda: the CUDA kernels, compiled for the processor, on tests/operator/test_cuda_op.py.
+With --cuda: the CUDA kernels, compiled for the processor, on tests/operator/test_cuda_op*.py.
 The exit code is 0 when all tests passed, 2 for wrong options, 1 when something could not be built
 or run; else it is pytest's. Linux with GCC or Clang.
 """
@@ -95,7 +95,7 @@ def main() -> int:
     if options.cuda:
         env = {**os.environ, **OPTIONS, "LAMPE_EMULATED_SANITIZE": "1",
                "LD_PRELOAD": preload(tools, KINDS["address"][1])}
-        return test(["tests/operator/test_cuda_op.py", *options.pytest], env)
+        return test([*op_tests("cuda_op"), *options.pytest], env)
     runtime = preload(tools, KINDS[options.kind][1])
     with locked_tree("sanitize") as tree:
         lay(tree)

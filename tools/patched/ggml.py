@@ -17,9 +17,9 @@ from .series import overlay_files, patched_files
 from .tree import Tree
 
 
-def op_tests() -> list[str]:
-    """The test files that need no more than ggml's two libraries."""
-    return sorted(str(path) for path in (CHECKOUT / "tests" / "operator").glob("test_lampe_op*.py"))
+def op_tests(kind: str = "lampe_op") -> list[str]:
+    """The test files that need no more than ggml's two libraries; cuda_op: of CUDA's kernels."""
+    return sorted(str(path) for path in (CHECKOUT / "tests" / "operator").glob(f"test_{kind}*.py"))
 
 
 def lay(tree: Tree) -> None:

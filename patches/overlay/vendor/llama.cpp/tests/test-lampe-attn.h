@@ -165,7 +165,7 @@ struct test_lampe_attn : public test_case {
             }
         }
         for (ggml_type type : { GGML_TYPE_F32, GGML_TYPE_F16, GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0 }) {
-            for (int64_t nb : { 1, 64 }) {
+            for (int64_t nb : { 1, 4, 64 }) {
                 test_cases.emplace_back(new test_lampe_attn(128, 2, {4, 1}, 512, nb, 128, true, false, 0.0f, type, type));
             }
         }
@@ -173,7 +173,7 @@ struct test_lampe_attn : public test_case {
 
     static void add_perf(std::vector<std::unique_ptr<test_case>> & test_cases) {
         for (int64_t kv : { 4096, 16384 }) {
-            for (int64_t nb : { 1, 512 }) {
+            for (int64_t nb : { 1, 4, 512 }) {
                 test_cases.emplace_back(new test_lampe_attn(128, 8, {4, 1}, kv, nb, 4096));
             }
         }
