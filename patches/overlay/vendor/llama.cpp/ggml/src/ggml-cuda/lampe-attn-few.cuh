@@ -15,12 +15,12 @@ static constexpr int LAMPE_FEW_ROTATIONS = 16; // bits that a key has room for
 
 static_assert(1 + LAMPE_FEW_QUERIES <= LAMPE_FEW_ROTATIONS, "too many queries");
 
-// Fewer rows than lampe_attn_mma has in a block. Here keys and values are read once for each LAMPE_VEC_ROWS rows, from memory by the
-// first of these blocks and mostly from the cache by the others, which are at the same place at the same time; and of what a
-// block has no row for nothing is read at all. There, whatever the rows, keys are read, written as often as they have rotations,
-// and read again, and values are read: twice the bytes of one reading and more, all from memory when the context is long, by four
-// kernels more. With 4 times LAMPE_VEC_ROWS both move about as much.
-static constexpr int LAMPE_FEW_ROWS = 4*LAMPE_VEC_ROWS;
+// Up to so many rows, by the bytes that are moved; it has not been measured where the border lies. Here the cache is read once for
+// each LAMPE_VEC_ROWS rows. Of rows of different sequences each reads what it sees, and together they read it about once; where all
+// see the same, the blocks of the same keys run at the same time, and all but the first find them in the second cache. For
+// lampe_attn_mma keys are read, written as often as they have rotations, and read again, beside the values: at least twice the bytes
+// of one reading, through memory when the context is long, and by four kernels more.
+static constexpr int LAMPE_FEW_ROWS = 8*LAMPE_VEC_ROWS;
 
 struct lampe_few_query {
     int pos;
