@@ -5,7 +5,7 @@
 #include <string>
 
 // patches/VERSION, sent where upstream's answer to HELLO has padding, which is 0
-#define GGML_LAMPE_BUILD 18
+#define GGML_LAMPE_BUILD 19
 
 static_assert(GGML_LAMPE_BUILD > 0 && GGML_LAMPE_BUILD < 256, "a build is one byte of the answer to HELLO, and 0 is upstream's");
 
