@@ -107,12 +107,24 @@ def failure(llm: Any, error: Exception, path: str) -> BaseException:
             pass
     except LampeError as found:
         return found
-    return LampeError(api.why_no_backend() or _lost(llm) or reason(message, path))
+    return LampeError(api.why_no_backend() or _lost(llm) or _no_devices(llm)
+                      or reason(message, path))
 
 
 def _lost(llm: Any) -> str:
     """Why a machine that it was to be loaded onto is no longer there, "" where all are."""
     return "" if llm._loading.devices is None else peers.why_lost()
+
+
+def _no_devices(llm: Any) -> str:
+    """What is wrong where tensors were to be split across devices and there is none."""
+    params = llm.__dict__.get("model_params")
+    tensors = api.llama_cpp().LLAMA_SPLIT_MODE_TENSOR
+    if params is None or params.split_mode != tensors or llm._loading.devices is not None:
+        return ""
+    return "" if peers.has_devices() else (
+        "tensors cannot be split across devices (split_mode) where there is only the processor; "
+        "pass another split_mode")
 
 
 def _in_template(error: Exception) -> bool:

@@ -94,6 +94,11 @@ def _own_devices(library: Any) -> list[int]:
             not in (_CPU, _ACCELERATOR)]
 
 
+def has_devices() -> bool:
+    """Whether this machine has a device that can hold layers, besides the processor."""
+    return bool(_own_devices(api.llama_cpp()._lib))
+
+
 def why_lost() -> str:
     """Why the last connection was not to be had, "" where it was, or where there was none."""
     library = api.llama_cpp()._lib

@@ -18,6 +18,7 @@ from llama_cpp import Llama
 from llama_cpp import llama_cpp as C
 
 from lampe_gguf.backend import api as backend
+from lampe_gguf.backend import peers
 from lampe_gguf.backend.llama import LampeLlama
 from lampe_gguf.errors import LampeError
 from lampe_gguf.inspect import inspect_gguf
@@ -179,3 +180,9 @@ def test_a_template_that_cannot_be_compiled(tiny: Tiny, template: str) -> None:
 def test_what_is_no_failure_of_the_file_stays_what_it_is(tiny: Tiny) -> None:
     with pytest.raises(TypeError, match="has no len"):
         LampeLlama(tiny(), tensor_split=5, n_ctx=64)
+
+
+@pytest.mark.skipif(peers.has_devices(), reason="there are devices")
+def test_tensors_are_split_where_there_are_devices(tiny: Tiny) -> None:
+    said = reason(tiny(), split_mode=C.LLAMA_SPLIT_MODE_TENSOR)
+    assert "only the processor; pass another split_mode" in said
