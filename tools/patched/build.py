@@ -110,7 +110,7 @@ def build_wheel(variant: Variant, *, discard: bool = False) -> tuple[Path, str]:
     """The wheel of a variant and its key, from the cache where nothing changed."""
     tools = compiling.find_toolchain(variant.device)
     page = page_of(variant)
-    key = input_key(variant, tools, page.key)
+    key, version = input_key(variant, tools, page.key), variant.version
     home = cache_dir() / "wheels" / variant.name
     cached = _wheel_in(home / key)
     if cached and not discard:
@@ -124,7 +124,7 @@ def build_wheel(variant: Variant, *, discard: bool = False) -> tuple[Path, str]:
         lay_tree(tree, variant, discard=discard)
         pages.lay(page, tree)
         compiling.compile_tree(tree, tools, variant.device, variant.label, server=server)
-        made = wheels.pack(tree, variant.version, key, home / key, server=server,
+        made = wheels.pack(tree, version, key, home / key, server=server,
                            no_page=page.why_not)
     _prune(home)
     return made, key

@@ -75,7 +75,7 @@ def make(machine: str, *, discard: bool = False) -> Path:
     variant = Variant(wanted=parts.chosen(), portable=machine)
     page = page_of(variant)
     with locked_tree(variant.name) as tree:
-        key = input_key(variant, tools, page.key)
+        key, version = input_key(variant, tools, page.key), variant.version
         home = cache_dir() / "wheels" / variant.name / key
         made = next(iter(home.glob("*manylinux*.whl")), None)
         if made and not discard:
@@ -86,7 +86,7 @@ def make(machine: str, *, discard: bool = False) -> Path:
                                server=variant.wanted.server)
         check(tree, target)
         portable = wheels.Portable(f"linux_{machine}", target.variants, tools.compiler_version)
-        plain = wheels.pack(tree, variant.version, key, home, server=variant.wanted.server,
+        plain = wheels.pack(tree, version, key, home, server=variant.wanted.server,
                             no_page=page.why_not, portable=portable)
     return name_manylinux(plain, target)
 
