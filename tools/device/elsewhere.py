@@ -30,6 +30,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from pydoc_data.topics import topics
+
 from patched import build
 from patched.places import CHECKOUT, best_python, cache_dir, venv_python
 from patched.report import Failure, guarded, run
@@ -40,6 +42,8 @@ PYINSTALLER = "pyinstaller>=6.10"
 # LlamaIndex asks pkg_resources, which later setuptools lack
 INTEGRATIONS = ("langchain-community", "llama-index-llms-llama-cpp", "llama-cpp-haystack",
                 "setuptools<81")
+BOOK = 62_000  # characters of Python's reference, as README has it: some 15,000 tokens
+QUESTION = "In one sentence: what is this text about?"  # README's
 INTEGRATIONS_SIDE = CHECKOUT / "tools" / "device" / "integrations_side.py"
 # ten lines, as an app would have them
 PROGRAM = '''\
@@ -93,8 +97,7 @@ def lay_inside(root: Path, folder: Path, model: Path) -> None:
         shutil.rmtree(home / name, ignore_errors=True)
     shutil.copytree(folder, home / "wheels")
     shutil.copyfile(model, home / "model.gguf")
-    text = "".join((CHECKOUT / name).read_text(encoding="utf-8")
-                   for name in ("tools/README.md", "patches/README.md"))
+    text = "\n\n".join(topics[name] for name in sorted(topics))[:BOOK]
     (home / "book.txt").write_text(text, encoding="utf-8")
     for path in ("/etc/resolv.conf", "/etc/ssl/certs/ca-certificates.crt", "/etc/hosts"):
         if Path(path).is_file():
@@ -126,10 +129,10 @@ def install(options: argparse.Namespace) -> None:
                  "v/bin/pip list", "Installing in " + options.release, network()))
     print(inside(root, "cd /root; v/bin/lampe-gguf doctor", "doctor in " + options.release))
     print(inside(root, "cd /root; v/bin/lampe-gguf ask model.gguf --doc book.txt "
-                 "'Which processors were tried?'", "Asking as the README does"))
+                 f"'{QUESTION}'", "Asking as the README does"))
     print(inside(root, "cd /root; rm -f model.lampe.gguf; v/bin/lampe-gguf convert model.gguf; "
                  "v/bin/lampe-gguf ask model.lampe.gguf --doc book.txt --max-tokens 32 "
-                 "'Which processors were tried?'", "Asking in " + options.release))
+                 f"'{QUESTION}'", "Asking in " + options.release))
 
 
 def freeze(options: argparse.Namespace) -> None:
