@@ -34,6 +34,13 @@ def test_help_teaches(command: list[str]) -> None:
     assert "example" in done.stdout.lower() or not command
 
 
+@pytest.mark.parametrize("group", [[], ["eval"]])
+def test_a_group_alone_gives_its_help_as_it_is(group: list[str]) -> None:
+    done = call(*group)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.rstrip() == call(*group, "--help").stdout.rstrip()
+
+
 def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys, lampe_gguf.cli.main as c\n"
