@@ -181,6 +181,23 @@ def test_the_command(model: Path, tmp_path: Path) -> None:
     assert wrong.returncode == 2 and "there is no map 'x'" in wrong.stderr
 
 
+def test_a_text_that_is_too_short_gets_a_length_that_works(model: Path) -> None:
+    with vocabulary(model) as vocab:
+        n_tokens = len(vocab.tokenize(TEXT.encode(), True, False))
+    with pytest.raises(LampeError, match="for excerpts that are not read; .* at most ") as refused:
+        recall(model, TEXT, 2000, excerpts=12)
+    most = int(str(refused.value).rpartition(" ")[2])
+    assert most == n_tokens - 3 * SIZE
+    assert recall(model, TEXT, most, excerpts=12)[0].length == most
+    with pytest.raises(LampeError, match="the text has .* at most"):
+        recall(model, TEXT, most + 1, excerpts=12)
+    with pytest.raises(LampeError, match="too short for any: give one of at least 6,528 tokens, "
+                                         "or fewer --excerpts$"):
+        recall(model, TEXT, 2000, excerpts=400)
+    with pytest.raises(LampeError, match="at least 256 tokens$"):
+        recall(model, TEXT[:100], 200, excerpts=4)
+
+
 def test_truncation_has_read_the_last_window_alone(model: Path) -> None:
     cut, rope = recall(model, TEXT, 600, methods=["truncate", "rope"], read_with="rope", excerpts=8)
     assert cut.parameters["read"] < 128 < cut.length == rope.length == 600
