@@ -171,12 +171,15 @@ def test_the_command(model: Path, tmp_path: Path) -> None:
                 "lampe,48/16", "--excerpts", "2", "--plot", plot)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("against lampe, excerpt by excerpt:") == 2
+    assert done.stdout.count("is what having read is worth") == 1
+    assert done.stdout.splitlines()[-1].startswith("lower is better")
     assert plot.read_bytes().startswith(b"\x89PNG")
     done = call("eval", "recall", model, "--text", text, "--lengths", "300", "--excerpts", "3",
                 "--json")
-    found, = json.loads(done.stdout)["runs"]
+    found, cut = json.loads(done.stdout)["runs"]
     direct, = recall(model, TEXT, 300, excerpts=3)
     assert found["excerpts"] == direct.excerpts
+    assert cut["name"] == "truncate" and cut["parameters"]["read"] < found["length"]
     wrong = call("eval", "recall", model, "--text", text, "--lengths", "300", "--methods", "x")
     assert wrong.returncode == 2 and "there is no map 'x'" in wrong.stderr
 
