@@ -43,6 +43,7 @@ def command(
 ) -> None:
     from ..conversation.ask import ask
     from ..conversation.documents import read_documents
+    from ..conversation.reply import early_end
 
     on_terminal = sys.stdout.isatty()
 
@@ -63,10 +64,15 @@ def command(
             fit=fit, rpc_servers=rpc, on_text=show, on_count=on_count, on_progress=on_progress,
             on_note=say,
         )
+    early = early_end(answer.text, answer.answer_tokens, max_tokens)
     if as_json:
         out(json_text(dataclasses.asdict(answer)))
+        if early is not None:
+            say(early)
         return
     out()
+    if early is not None:
+        say(early)
     for source in answer.sources:
         say(source.said())
     attention = "LaMPE off" if no_lampe else f"attention {answer.path}"

@@ -131,6 +131,7 @@ def command(
     for name, value in (("max_tokens", max_tokens), ("temperature", temperature), ("seed", seed)):
         if before is None or ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
             setattr(chat, name, value)
+    chat.on_note = say
     chat.pending += documents
     if resume is None and not no_journal:
         chat.keep(say)

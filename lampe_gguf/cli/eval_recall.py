@@ -25,8 +25,8 @@ two. The reading serves every method, as cached keys carry no positions: only th
 A method is lampe, rope, selfextend, jetlong or rerope, one of the last three with its local window
 (jetlong:2048), or LaMPE's mapping length and local window (4096/1024); with an attention factor
 behind @ (lampe@1.04). Also yarn, ntk, linear and truncate (plain RoPE given the last window alone):
-each of these reads the text for itself, truncate no more of it than a window: lampe alone takes less
-time, and has nothing beside it.
+each of these reads the text for itself, truncate no more of it than a window. --methods lampe
+takes less time, and has nothing beside it.
 
 \b
 Examples:

@@ -33,6 +33,15 @@ def token_bytes(model: Any, token: int) -> bytes:
         size = -n
 
 
+def early_end(text: str, answer_tokens: int, max_tokens: int) -> str | None:
+    """What to say of an answer that nobody stopped and that ended early, None where it did not."""
+    if not text.strip():
+        return "the model answered nothing; ask another question, or a larger model"
+    if answer_tokens >= max_tokens:
+        return f"cut at {max_tokens:,} token{'s' * (max_tokens != 1)}; --max-tokens N lets it go on"
+    return None
+
+
 class ContextFull(LampeError):
     """A conversation that does not fit: it needs `needed` tokens and the context holds `holds`."""
 
