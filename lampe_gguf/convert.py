@@ -70,7 +70,8 @@ def convert_gguf(
         elif preset is not None or values:
             raise UsageError("give either a whole configuration or single values, not both")
         added = encode(model.architecture, config)
-        path = resolve_target(file.path, Path(target) if target else None, converted_path(file.path))
+        beside = converted_path(file.path)
+        path = resolve_target(file.path, Path(target) if target else None, beside)
         start = metadata.prefix(model.architecture)
         outputs = rewrite(
             file, path, start, added, padding=metadata.PADDING, force=force, on_progress=on_progress

@@ -7,7 +7,6 @@ import importlib
 import io
 import re
 import sys
-from typing import Any
 
 import click
 
@@ -39,7 +38,8 @@ COMMANDS = {
 QUOTED_BYTE = re.compile(r"((?<!\\)(?:\\\\)*)\\udc([89a-f][0-9a-f])")
 
 # what click raises where a group is called alone; before 8.2 it wrote the help by itself
-NO_ARGUMENTS: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
+NO_ARGUMENTS: type[click.ClickException] | tuple[()] = getattr(
+    click.exceptions, "NoArgsIsHelpError", ())
 
 HELP = """Read past a GGUF model's context window, without training.
 
