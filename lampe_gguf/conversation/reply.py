@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..backend import api
 from ..errors import LampeError
+from ..shown import counted
 from .documents import Document
 from .prefix import read_documents
 from .prompt import Message, chat_tokens
@@ -38,7 +39,7 @@ def early_end(text: str, answer_tokens: int, max_tokens: int) -> str | None:
     if not text.strip():
         return "the model answered nothing; ask another question, or a larger model"
     if answer_tokens >= max_tokens:
-        return f"cut at {max_tokens:,} token{'s' * (max_tokens != 1)}; --max-tokens N lets it go on"
+        return f"cut at {counted(max_tokens, 'token')}; --max-tokens N lets it go on"
     return None
 
 

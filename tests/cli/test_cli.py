@@ -185,6 +185,16 @@ def test_chat_from_a_pipe(model: Path, book: Path, tmp_path: Path) -> None:
     assert "stormy" in talk[2]["content"]
 
 
+def test_a_chat_begins_with_what_to_know(model: Path, book: Path) -> None:
+    begin = call("chat", model, "--doc", book, "--no-journal").stdout.partition("[")[0]
+    assert begin == "1 document goes along with your first message\n/help lists the commands\n"
+    two = call("chat", model, "--doc", book, "--doc", book, "--no-journal", stdin="/drop doc\n")
+    assert two.stdout.startswith("2 documents go along with") and "forgot 2 doc" in two.stdout
+    without = call("chat")
+    assert without.returncode == 2
+    assert "Missing argument 'MODEL'. It may be left out with --resume last." in without.stderr
+
+
 @pytest.mark.parametrize("method", [
     "lampe", "truncate", "rope", "linear", "yarn", "ntk", "selfextend", "jetlong", "rerope",
 ])
