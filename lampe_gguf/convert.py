@@ -10,10 +10,11 @@ from typing import Any
 from .container.meter import OnProgress
 from .container.reader import GGUFFile
 from .container.rewrite import resolve_target, rewrite
-from .container.split import SHARD, other_shards
+from .container.split import other_shards
 from .errors import UsageError
 from .method.config import LampeConfig
 from .model import metadata
+from .model.again import converted_path
 from .model.choose import choose_config, require_qualified
 from .model.description import read_model
 from .model.encoding import encode
@@ -69,24 +70,14 @@ def convert_gguf(
         elif preset is not None or values:
             raise UsageError("give either a whole configuration or single values, not both")
         added = encode(model.architecture, config)
-        path = resolve_target(file.path, Path(target) if target else None, default_target(file))
+        beside = converted_path(file.path)
+        path = resolve_target(file.path, Path(target) if target else None, beside)
         start = metadata.prefix(model.architecture)
         outputs = rewrite(
             file, path, start, added, padding=metadata.PADDING, force=force, on_progress=on_progress
         )
     replaced = any(key.startswith(start) for key in file.pairs)
     return Conversion(outputs, model.architecture, config, replaced)
-
-
-def default_target(file: GGUFFile) -> Path:
-    """`NAME.lampe.gguf` beside the input; the parts of a split model keep their numbers.
-
-    A file of such a name is its own target.
-    """
-    match = SHARD.match(file.path.name)
-    stem = match["prefix"] if match else file.path.name.removesuffix(".gguf")
-    tail = file.path.name[len(stem) :] if match else ".gguf"
-    return file.path.with_name(f"{stem.removesuffix('.lampe')}.lampe{tail}")
 
 
 def __getattr__(name: str) -> Any:

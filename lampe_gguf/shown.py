@@ -86,6 +86,11 @@ def size(count: float) -> str:
     return f"{count / 1e3:.0f} kB"
 
 
+def counted(count: int, noun: str) -> str:
+    """How many there are: "1 document", "2 documents"."""
+    return f"{count:,} {noun}" + "s" * (count != 1)
+
+
 def quantity(count: float, unit: str, digits: int = 0) -> str:
     """An amount and its unit: bytes ("B") as size() has them, else "1,024 tokens"."""
     if unit == "B":

@@ -49,20 +49,30 @@ def beginning(model: Any) -> int | None:
     return bos if model.add_bos_token() and bos != -1 else None
 
 
-def read_tokens(model: Any, text: str, length: int, option: str = "--lengths") -> list[int]:
-    """The first `length` tokens of a text; LampeError where it has fewer.
+def read_tokens(
+    model: Any, text: str, length: int, option: str = "--lengths", *,
+    behind: int = 0, what: str = "", least: int = 1, fewer: str = "",
+) -> list[int]:
+    """The first `length` tokens of a text and `behind` more; LampeError where it has fewer.
 
-    model  a Llama, or what vocabulary() gives
+    model   a Llama, or what vocabulary() gives
+    behind  tokens that are needed whatever `option` says, and `what` they are for
+    least   that `option` takes, and how to need `fewer` behind it
     """
+    needed = length + behind
     # no need to tokenise a library: take more of it until it is enough
-    for n_chars in (length * 16, len(text)):
+    for n_chars in (needed * 16, len(text)):
         tokens: list[int] = model.tokenize(text[:n_chars].encode(), True, False)
-        if len(tokens) >= length:
-            return tokens[:length]
-    raise LampeError(
-        f"the text has {len(tokens):,} tokens and {option} asks for {length:,}; give a longer "
-        f"text, or at most {option} {len(tokens)}"
-    )
+        if len(tokens) >= needed:
+            return tokens[:needed]
+    said = f"the text has {len(tokens):,} tokens and {option} asks for {length:,}"
+    if behind:
+        said += f", which takes {behind:,} more {what}"
+    most = len(tokens) - behind
+    if most >= least:
+        raise LampeError(f"{said}; give a longer text, or at most {option} {most}")
+    raise LampeError(f"{said}; it is too short for any: give one of at least {least + behind:,} "
+                     f"tokens{fewer}")
 
 
 def excerpt(tokens: list[int], start: int, stop: int, begin: int | None) -> list[int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from ..shown import json_text, visible
-from .console import out, say
+from .console import input_waits, out, say
 from .options import DOC, FIT, TEXT, generation_options, kept_readings, readings_options
 from .progress import progress_line
 
@@ -24,6 +24,8 @@ Examples:
   lampe-gguf ask model.lampe.gguf --doc report.pdf --doc notes/ "What was decided?"
   lampe-gguf ask model.lampe.gguf --doc long.epub --fit spread "Sum it up."
 """
+
+NOT_READ = "what stands on standard input is not read; --doc - reads it"
 
 
 @click.command(name="ask", help=HELP)
@@ -43,6 +45,7 @@ def command(
 ) -> None:
     from ..conversation.ask import ask
     from ..conversation.documents import read_documents
+    from ..conversation.reply import early_end
 
     on_terminal = sys.stdout.isatty()
 
@@ -50,6 +53,9 @@ def command(
         if not as_json:
             out(visible(text) if on_terminal else text, end="")
 
+    is_waiting = "-" not in docs and input_waits()
+    if is_waiting:
+        say(NOT_READ)
     with progress_line("opening", "parts") as on_part:
         documents = read_documents(docs, to_ask=True, on_progress=on_part, on_note=say)
     with (
@@ -63,10 +69,17 @@ def command(
             fit=fit, rpc_servers=rpc, on_text=show, on_count=on_count, on_progress=on_progress,
             on_note=say,
         )
+    if not is_waiting and "-" not in docs and input_waits():  # who writes it came later
+        say(NOT_READ)
+    early = early_end(answer.text, answer.answer_tokens, max_tokens)
     if as_json:
         out(json_text(dataclasses.asdict(answer)))
+        if early is not None:
+            say(early)
         return
     out()
+    if early is not None:
+        say(early)
     for source in answer.sources:
         say(source.said())
     attention = "LaMPE off" if no_lampe else f"attention {answer.path}"

@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from ..container import paths
-from ..shown import visible
+from ..shown import counted, visible
 from .console import OutputError, out, say
 from .options import DOC, FIT, generation_options, kept_readings, readings_options
 from .progress import progress_line
@@ -73,8 +73,8 @@ def command(
     before = kept.setting
     if model is None:
         if resume is None:
-            raise click.MissingParameter(ctx=ctx, param=ctx.command.params[0],
-                                         param_hint="'MODEL'")
+            raise click.MissingParameter("It may be left out with --resume last.", ctx=ctx,
+                                         param=ctx.command.params[0], param_hint="'MODEL'")
         if before is None:
             raise UsageError(
                 f"{resume} does not say which model it is of; name one: lampe-gguf chat MODEL "
@@ -131,12 +131,15 @@ def command(
     for name, value in (("max_tokens", max_tokens), ("temperature", temperature), ("seed", seed)):
         if before is None or ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
             setattr(chat, name, value)
+    chat.on_note = say
     chat.pending += documents
     if resume is None and not no_journal:
         chat.keep(say)
     if chat.pending:
         which = "next" if chat.turns else "first"
-        show(f"{len(chat.pending)} document(s) go along with your {which} message\n")
+        goes = "goes" if len(chat.pending) == 1 else "go"
+        show(f"{counted(len(chat.pending), 'document')} {goes} along with your {which} message\n")
+    show("/help lists the commands\n")
     with (
         llm, answering(), progress_line("reading", "tokens") as llm.progress,
         kept_readings(no_readings, readings_max) as chat.readings,
@@ -168,7 +171,7 @@ def command(
 
 def _where_it_stands(chat: Chat) -> str:
     """What to know to go on: how many turns there are, and how the last one ended."""
-    text = f"going on after {len(chat.turns)} turn(s)"
+    text = f"going on after {counted(len(chat.turns), 'turn')}"
     if chat.turns:
         last = chat.turns[-1]
         text += f", the last of them:\n> {_begin(last.line)}\n{_begin(last.answer)}"

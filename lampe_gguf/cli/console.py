@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import select
+import stat
 import sys
 from typing import Any, TextIO
 
@@ -127,6 +128,28 @@ def say(sentence: object, new_line: bool = False, keep: str = "") -> None:
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.write("\n" * new_line + shown(sentence, MESSAGE_LIMIT, keep) + "\n")
         sys.stderr.flush()
+
+
+def input_waits() -> bool:
+    """Whether standard input is a pipe, a socket or a file with something in it; never waits.
+
+    What is in it stays there. False where that cannot be told: of pipes on Windows.
+    """
+    try:
+        descriptor = sys.stdin.fileno()
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode):
+            return status.st_size > os.lseek(descriptor, 0, os.SEEK_CUR)
+        if not (stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode)):
+            return False
+        # select says "readable" of a pipe that was closed, too
+        import fcntl
+        import termios
+
+        count = fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4))
+        return int.from_bytes(count, sys.byteorder) > 0
+    except (AttributeError, ImportError, OSError, ValueError):
+        return False
 
 
 def discard_output() -> None:

@@ -25,7 +25,8 @@ two. The reading serves every method, as cached keys carry no positions: only th
 A method is lampe, rope, selfextend, jetlong or rerope, one of the last three with its local window
 (jetlong:2048), or LaMPE's mapping length and local window (4096/1024); with an attention factor
 behind @ (lampe@1.04). Also yarn, ntk, linear and truncate (plain RoPE given the last window alone):
-each of these reads the text for itself.
+each of these reads the text for itself, truncate no more of it than a window. --methods lampe
+takes less time, and has nothing beside it.
 
 \b
 Examples:
@@ -34,6 +35,9 @@ Examples:
       --methods lampe,4096/1024,2048/1024,jetlong --plot recall.png
 """
 
+HOW_TO_READ = ("lower is better, in nats a token; how far recall is below unseen is what having "
+               "read is worth")
+
 
 @click.command(name="recall", help=HELP)
 @click.argument("model", type=click.Path(path_type=Path))
@@ -41,7 +45,7 @@ Examples:
               help="The text, longer than --lengths by 64 tokens an excerpt; - is standard input.")
 @click.option("--lengths", required=True, type=Listed(click.IntRange(128)), metavar="TOKENS,...",
               help="Tokens to read; several are a table each.")
-@click.option("--methods", default="lampe", show_default=True, type=Listed(TEXT),
+@click.option("--methods", default="lampe,truncate", show_default=True, type=Listed(TEXT),
               metavar="NAME,...",
               help="What is asked under; the others are compared with the first.")
 @click.option("--read-with", default="lampe", show_default=True, type=TEXT, metavar="NAME",
@@ -89,6 +93,7 @@ def show(tables: list[list[Recall]], as_json: bool) -> None:
         return
     for table in tables:
         show_table(table)
+    out(HOW_TO_READ)
 
 
 def show_table(found: list[Recall]) -> None:

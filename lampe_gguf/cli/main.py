@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import re
@@ -35,6 +36,10 @@ COMMANDS = {
 
 # a byte that is no text, as repr() has it in what click quotes; shown() has it as \xff
 QUOTED_BYTE = re.compile(r"((?<!\\)(?:\\\\)*)\\udc([89a-f][0-9a-f])")
+
+# what click raises where a group is called alone; before 8.2 it wrote the help by itself
+NO_ARGUMENTS: type[click.ClickException] | tuple[()] = getattr(
+    click.exceptions, "NoArgsIsHelpError", ())
 
 HELP = """Read past a GGUF model's context window, without training.
 
@@ -75,6 +80,10 @@ def main(arguments: list[str] | None = None) -> int:
         result = group.main(arguments, prog_name="lampe-gguf", standalone_mode=False)
         console.out(end="")
     except click.ClickException as error:
+        if isinstance(error, NO_ARGUMENTS):  # the help, which is ours: nothing in it was typed
+            with contextlib.suppress(OSError, ValueError):
+                error.show()
+            return error.exit_code
         console.say(_in_words(error), keep="\n")
         return error.exit_code
     except console.OutputError as error:

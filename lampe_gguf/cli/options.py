@@ -138,6 +138,9 @@ RPC = click.option(
     help="Other machines to compute with; each runs this build's RPC server.")
 
 
+N_CTX = click.option(
+    "--n-ctx", type=click.IntRange(1, MAX_TOKENS), help="Context length, tokens; up to what the "
+    "file was converted for (convert --context-length).")
 _OPTIONS = (
     click.option("--max-tokens", default=256, show_default=True,
                  type=click.IntRange(1, MAX_TOKENS), help="Longest answer."),
@@ -145,7 +148,7 @@ _OPTIONS = (
                  help="0 for the likeliest answer."),
     click.option("--seed", type=click.IntRange(0, 2**32 - 2), help="For the same answer again."),
     click.option("--threads", type=THREAD_COUNT, help=THREADS),
-    click.option("--n-ctx", type=click.IntRange(1, MAX_TOKENS), help="Context length, tokens."),
+    N_CTX,
     RPC,
     click.option("--no-lampe", is_flag=True, help="Plain RoPE, to see the difference."),
 )

@@ -10,7 +10,7 @@ import click
 from ..errors import UsageError
 from ..shown import json_text, size
 from .console import out, say
-from .options import DOC, MAX_TOKENS, READINGS_MAX, THREAD_COUNT, THREADS, kept_readings
+from .options import DOC, N_CTX, READINGS_MAX, THREAD_COUNT, THREADS, kept_readings
 from .progress import progress_line
 
 HELP = """Have MODEL read documents and keep that on disk, so that questions need not wait for it.
@@ -32,7 +32,7 @@ Examples:
 @click.option("--doc", "docs", multiple=True, metavar="FILE", required=True,
               help=DOC + "  - is standard input.")
 @click.option("--threads", type=THREAD_COUNT, help=THREADS)
-@click.option("--n-ctx", type=click.IntRange(1, MAX_TOKENS), help="Context length, tokens.")
+@N_CTX
 @click.option("--no-lampe", is_flag=True, help="Plain RoPE, to see the difference.")
 @READINGS_MAX
 @click.option("--json", "as_json", is_flag=True, help="What was kept, as JSON.")

@@ -19,7 +19,7 @@ from .journal import Journal, OnNote
 from .kept import Conversation, as_json
 from .length import count_up_to
 from .prompt import Message, chat_tokens
-from .reply import ContextFull, Reply
+from .reply import ContextFull, Reply, early_end
 from .setting import Model, Setting, differences, model_of, values_of
 from .sources import Source, find_sources
 from .turn import Turn, messages_of
@@ -36,6 +36,7 @@ class Chat:
     """A conversation with a model, which is open and stays the caller's to close.
 
     show         called with the answers as they come, and with what commands have to say
+    on_note      called with a sentence about an answer that ended early
     max_tokens   longest answer, tokens
     temperature  0 for the likeliest answer
     seed         for the same answers again
@@ -84,6 +85,7 @@ class Chat:
     journal: Journal | None = None
     started: float = field(default_factory=time.time)
     readings: Readings | None = None
+    on_note: OnNote = lambda text: None
     _model: Model | None = field(default=None, init=False, repr=False)
     _setting: Setting | None = field(default=None, init=False, repr=False)
 
@@ -195,9 +197,13 @@ class Chat:
         if reply.is_stopped:
             self.show(" [stopped]")
         room = self.llm.n_ctx() - reply.prompt_tokens
-        if self.max_tokens > room == reply.answer_tokens:
+        is_full = self.max_tokens > room == reply.answer_tokens
+        if is_full:
             self.show(" [the context is full: /drop makes room]")
         self.show("\n")
+        early = early_end(reply.text, reply.answer_tokens, self.max_tokens)
+        if early is not None and not (reply.is_stopped or is_full):
+            self.on_note(early)
         for source in self.sources(reply.text):
             self.show(f"[{source.said()}]\n")
         return reply.text

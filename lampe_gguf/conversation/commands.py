@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..container import paths
 from ..errors import LampeError
-from ..shown import shown
+from ..shown import counted, shown
 from .documents import read_documents
 from .length import count_up_to
 
@@ -83,7 +83,7 @@ def _drop(chat: Chat, argument: str) -> None:
         n_documents = chat.drop_documents()
         if not n_documents:
             raise LampeError("there is no document to forget")
-        _show_dropped(chat, f"forgot {n_documents} document(s)")
+        _show_dropped(chat, f"forgot {counted(n_documents, 'document')}")
         return
     if not chat.turns:
         raise LampeError("there is no turn to forget; /drop doc forgets documents")
@@ -94,7 +94,7 @@ def _drop(chat: Chat, argument: str) -> None:
     n_needed = None if chat.unsent is None else chat.n_to_drop()
     n = int(argument) if argument else max(1, n_needed or 0)
     chat.drop(n)
-    _show_dropped(chat, f"forgot the oldest {n} turn(s)")
+    _show_dropped(chat, f"forgot the oldest {counted(n, 'turn')}")
 
 
 def _show_dropped(chat: Chat, what: str) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..backend import api
 from ..errors import LampeError
+from ..shown import counted
 from .documents import Document
 from .prefix import read_documents
 from .prompt import Message, chat_tokens
@@ -31,6 +32,15 @@ def token_bytes(model: Any, token: int) -> bytes:
         if n >= 0:
             return buffer.raw[:n]
         size = -n
+
+
+def early_end(text: str, answer_tokens: int, max_tokens: int) -> str | None:
+    """What to say of an answer that nobody stopped and that ended early, None where it did not."""
+    if not text.strip():
+        return "the model answered nothing; ask another question, or a larger model"
+    if answer_tokens >= max_tokens:
+        return f"cut at {counted(max_tokens, 'token')}; --max-tokens N lets it go on"
+    return None
 
 
 class ContextFull(LampeError):

@@ -11,6 +11,7 @@ from ..backend.vocabulary import vocabulary
 from ..container.format import padded
 from ..errors import LampeError, UsageError
 from ..method.fields import MAX_LENGTH
+from ..model.again import longer
 from ..model.cache import cache_bytes
 from ..model.choose import read_file
 from ..shown import shown, size
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 PAD = 256  # llama.cpp rounds a context up to a multiple of this
 SENSIBLE_WINDOWS = 8  # further, answers are guesses: what is longer is better asked about in parts
 CUT = "cut what does not fit with --fit newest or --fit spread"
+GENERAL = "lampe-gguf convert MODEL --force --context-length {}"
 PLAIN_WINDOWS = 16  # of plain RoPE, to see the difference; it reads nothing beyond one
 
 
@@ -58,13 +60,18 @@ def tokens_to_ask(
         count = count_up_to(vocab, texts, most, on_progress)
         refused = functools.partial(
             too_long, limit=limit, window=window, characters=count.characters,
-            documents=documents, cache=functools.partial(cache_bytes, path.info), can_cut=can_cut)
+            documents=documents, cache=functools.partial(cache_bytes, path.info), can_cut=can_cut,
+            convert=functools.partial(longer, path))
         if count.is_too_long:
             raise refused(count.tokens + n_answer, about="about ")
         message = {"role": "user", "content": as_message(list(documents), question)}
         n_needed = len(chat_tokens(vocab, [message])) + n_answer
     if limit is not None and n_needed > limit:
         raise refused(n_needed)
+    if limit is not None and n_ctx is not None and n_ctx > limit:
+        raise UsageError(f"--n-ctx is {n_ctx:,} and this model supports {limit:,}; give at most "
+                         f"that, leave it out, or convert the model for more: "
+                         f"{longer(path, padded(min(n_ctx, MAX_LENGTH), PAD))}")
     if n_ctx is not None and n_needed > n_ctx:
         raise UsageError(
             f"the documents, the question and the answer need {n_needed:,} tokens and "
@@ -78,7 +85,7 @@ def tokens_to_ask(
 def too_long(
     n_needed: int, limit: int | None, window: int, characters: float, about: str = "", *,
     documents: Sequence[Document] = (), cache: Callable[[int], int | None] = lambda n_ctx: None,
-    can_cut: bool = True,
+    can_cut: bool = True, convert: Callable[[int], str] = GENERAL.format,
 ) -> LampeError:
     """What to do about a text that no context can take: a longer one, less text, or cut it.
 
@@ -87,6 +94,7 @@ def too_long(
     documents   of which the largest is named where there are several
     cache       bytes that a context of so many tokens takes, None where that is not known
     can_cut     as in tokens_to_ask
+    convert     the command that converts the model for so many tokens
     """
     said = f"the documents, the question and the answer need {about}{n_needed:,} tokens and "
     said += f"this model supports {limit or window:,}" + ("" if limit else " without LaMPE")
@@ -94,14 +102,14 @@ def too_long(
     ways = []
     if limit and n_needed <= sensible:
         wanted = min(padded(n_needed + (n_needed // 20 if about else 0), PAD), MAX_LENGTH)
-        ways.append(f"convert the model with --context-length {wanted}{_memory(wanted, cache)}")
+        ways.append(f"convert the model for more: {convert(wanted)}{_memory(wanted, cache)}")
     else:
         room = float(f"{(limit or window) * characters:.2g}")
         advice = f"ask about a part of it, of at most about {room:,.0f} characters"
         if limit and limit < sensible:
             more = float(f"{sensible * characters:.2g}")
-            advice += (f" (or {more:,.0f}, after converting the model with --context-length "
-                       f"{sensible}{_memory(sensible, cache, ', ')})")
+            advice += (f" (or {more:,.0f}, after {convert(sensible)}"
+                       f"{_memory(sensible, cache, ', ')})")
         ways.append(advice)
     named = [each for each in documents if each.name]
     if len(named) > 1:

@@ -179,7 +179,9 @@ def recall(
     ways = [_way(name, file, length, room) for name in methods]
     read_under = map_named(read_with, file.config, room)
     with vocabulary(file) as vocab:
-        tokens = read_tokens(vocab, text, length + fresh * SIZE)
+        tokens = read_tokens(
+            vocab, text, length, behind=fresh * SIZE, what="for excerpts that are not read",
+            least=2 * SIZE, fewer=", or fewer --excerpts" if fresh > 2 else "")
         begin = beginning(vocab)
     old, new = excerpts_of(tokens, length, excerpts), fresh_ones(tokens, length, fresh)
     readings = [way.length for way in ways if reread or way.alone]

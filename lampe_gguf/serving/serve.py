@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ..backend import api, peers, programs
 from ..errors import LampeError, UsageError
+from ..model.again import longer
 from ..model.choose import read_file
 from . import arguments as args
 from .free import free_by_device, free_memory
@@ -49,7 +50,7 @@ def plan(
     if wishes.ctx is not None and wishes.ctx > mapped.limit:
         raise UsageError(
             f"--ctx is {wishes.ctx:,} and this model supports {mapped.limit:,} tokens"
-            + ("; convert it with a larger --context-length" if wishes.use_lampe
+            + (f"; convert it for more: {longer(file, wishes.ctx)}" if wishes.use_lampe
                else " without LaMPE"))
     wishes = dataclasses.replace(wishes, port=free_port(wishes.host, wishes.port))
     for note in mapped.notes:

@@ -73,7 +73,7 @@ def test_a_kill_costs_the_answer_under_way_alone(model: Path, book: Path, place:
     book.unlink()  # the conversation has its text
     again = call("chat", "--resume", "last", stdin="/retry\n")
     assert again.returncode == 0, again.stderr
-    assert "going on after 1 turn(s), the last of them:\n> Why?\n" in again.stdout
+    assert "going on after 1 turn, the last of them:\n> Why?\n" in again.stdout
     assert "has no answer yet, /retry sends it again:\n> And then?\n" in again.stdout
     assert "of 2,048 tokens" in again.stdout
     assert answers(again.stdout)[0].strip() == answers(whole.stdout)[1].strip() != ""
@@ -163,7 +163,7 @@ def test_an_old_file_has_room_for_what_it_holds(model: Path, place: Path, tmp_pa
                                             {"role": "assistant", "content": "Oh."}]}))
     done = call("chat", model, "--resume", old, "--max-tokens", 3, stdin="And?\n/stats\n")
     assert done.returncode == 0 and "of 4,096 tokens" in done.stdout, done.stderr
-    assert f"going on after 1 turn(s), the last of them:\n> {BOOK}\nOh.\n" in done.stdout
+    assert f"going on after 1 turn, the last of them:\n> {BOOK}\nOh.\n" in done.stdout
     assert len(read_journal(only(place)).turns) == 2
 
 

@@ -34,6 +34,13 @@ def test_help_teaches(command: list[str]) -> None:
     assert "example" in done.stdout.lower() or not command
 
 
+@pytest.mark.parametrize("group", [[], ["eval"]])
+def test_a_group_alone_gives_its_help_as_it_is(group: list[str]) -> None:
+    done = call(*group)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.rstrip() == call(*group, "--help").stdout.rstrip()
+
+
 def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys, lampe_gguf.cli.main as c\n"
@@ -176,6 +183,16 @@ def test_chat_from_a_pipe(model: Path, book: Path, tmp_path: Path) -> None:
     talk = json.loads(saved.read_text())["messages"]
     assert [m["role"] for m in talk] == ["user", "assistant"] * 2
     assert "stormy" in talk[2]["content"]
+
+
+def test_a_chat_begins_with_what_to_know(model: Path, book: Path) -> None:
+    begin = call("chat", model, "--doc", book, "--no-journal").stdout.partition("[")[0]
+    assert begin == "1 document goes along with your first message\n/help lists the commands\n"
+    two = call("chat", model, "--doc", book, "--doc", book, "--no-journal", stdin="/drop doc\n")
+    assert two.stdout.startswith("2 documents go along with") and "forgot 2 doc" in two.stdout
+    without = call("chat")
+    assert without.returncode == 2
+    assert "Missing argument 'MODEL'. It may be left out with --resume last." in without.stderr
 
 
 @pytest.mark.parametrize("method", [

@@ -12,6 +12,7 @@ from lampe_gguf.backend.llama import LampeLlama
 from lampe_gguf.conversation.chat import Chat
 from lampe_gguf.conversation.documents import Document
 from lampe_gguf.errors import LampeError
+from lampe_gguf.shown import counted
 
 BOOK = Document("book", "The kite was red. The boat was blue. " * 4)
 
@@ -51,7 +52,8 @@ def test_a_full_chat_offers_a_way_out_and_keeps_the_line(chat: Chat) -> None:
     assert chat.unsent is not None and chat.unsent.startswith("And what about")
     chat.handle("/drop")
     n_dropped = n_turns - len(chat.turns)
-    assert 0 < n_dropped < n_turns and f"forgot the oldest {n_dropped} turn(s)" in chat.said[-1]
+    assert 0 < n_dropped < n_turns
+    assert f"forgot the oldest {counted(n_dropped, 'turn')}, " in chat.said[-1]
     assert 0 < chat.used < 256 and f"[{chat.used} of" in chat.prompt()
     # the document went along with the first of them and stays
     assert chat.turns[0].documents == (BOOK,) and "red" in chat.messages[0]["content"]

@@ -61,7 +61,8 @@ def test_counting_stops_when_it_is_too_much(smollm2_path: Path) -> None:
 
 def test_advice_is_sensible() -> None:
     near = str(too_long(40_000, 32_768, 8192, 4.0))
-    assert "; convert the model with --context-length 40192, or give less text, or cut what" in near
+    assert ("; convert the model for more: lampe-gguf convert MODEL --force "
+            "--context-length 40192, or give less text, or cut what") in near
     assert "--context-length 42240" in str(too_long(40_000, 32_768, 8192, 4.0, "about "))
     far = str(too_long(4_000_000, 32_768, 8192, 4.0, "about "))
     assert "about 4,000,000 tokens" in far and "at most about 130,000 characters" in far

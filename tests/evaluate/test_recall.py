@@ -171,14 +171,34 @@ def test_the_command(model: Path, tmp_path: Path) -> None:
                 "lampe,48/16", "--excerpts", "2", "--plot", plot)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("against lampe, excerpt by excerpt:") == 2
+    assert done.stdout.count("is what having read is worth") == 1
+    assert done.stdout.splitlines()[-1].startswith("lower is better")
     assert plot.read_bytes().startswith(b"\x89PNG")
     done = call("eval", "recall", model, "--text", text, "--lengths", "300", "--excerpts", "3",
                 "--json")
-    found, = json.loads(done.stdout)["runs"]
+    found, cut = json.loads(done.stdout)["runs"]
     direct, = recall(model, TEXT, 300, excerpts=3)
     assert found["excerpts"] == direct.excerpts
+    assert cut["name"] == "truncate" and cut["parameters"]["read"] < found["length"]
     wrong = call("eval", "recall", model, "--text", text, "--lengths", "300", "--methods", "x")
     assert wrong.returncode == 2 and "there is no map 'x'" in wrong.stderr
+
+
+def test_a_text_that_is_too_short_gets_a_length_that_works(model: Path) -> None:
+    with vocabulary(model) as vocab:
+        n_tokens = len(vocab.tokenize(TEXT.encode(), True, False))
+    with pytest.raises(LampeError, match="for excerpts that are not read; .* at most ") as refused:
+        recall(model, TEXT, 2000, excerpts=12)
+    most = int(str(refused.value).rpartition(" ")[2])
+    assert most == n_tokens - 3 * SIZE
+    assert recall(model, TEXT, most, excerpts=12)[0].length == most
+    with pytest.raises(LampeError, match="the text has .* at most"):
+        recall(model, TEXT, most + 1, excerpts=12)
+    with pytest.raises(LampeError, match="too short for any: give one of at least 6,528 tokens, "
+                                         "or fewer --excerpts$"):
+        recall(model, TEXT, 2000, excerpts=400)
+    with pytest.raises(LampeError, match="at least 256 tokens$"):
+        recall(model, TEXT[:100], 200, excerpts=4)
 
 
 def test_truncation_has_read_the_last_window_alone(model: Path) -> None:
