@@ -51,6 +51,7 @@ def command(
     if not _has_screen():
         raise LampeError(NO_SCREEN)
     _load()
+    from ..desktop.screen import WHAT_TO_INSTALL
     from ..readings.keeping import Readings
 
     try:
@@ -58,8 +59,7 @@ def command(
     except ImportError as error:
         if error.name is not None and error.name.partition(".")[0] in ("PySide6", "shiboken6"):
             raise LampeError(NO_QT + how_to_add("desktop")) from None
-        raise LampeError(f"the window cannot be shown: {error}; install what is missing (Debian, "
-                         "Ubuntu: apt install libegl1 libxkbcommon-x11-0 libxcb-cursor0)") from None
+        raise LampeError(f"the window cannot be shown: {error}; {WHAT_TO_INSTALL}") from None
     readings = None if no_readings else Readings(max_bytes=readings_max)
     with _interruptions() as interrupted:
         return run(Wishes(
