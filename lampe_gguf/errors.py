@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+
 
 class LampeError(Exception):
     """A failure with its reason; the command line prints it and exits with `exit_code`.
@@ -51,3 +59,30 @@ class FieldError(LampeError):
         self.field = field
         self.value = value
         self.allowed = allowed
+
+
+def how_to_add(extra: str) -> str:
+    """For a sentence, what installs one of lampe-gguf's extras: "run ... -m pip install ..."."""
+    from importlib import metadata
+
+    # what is installed satisfies its own name, so that pip looks for what the extra adds alone
+    wanted = f"lampe-gguf[{extra}]"
+    if is_checkout() and not any(metadata.distributions(name="lampe-gguf")):
+        return f'run {pip()} install --editable "{PACKAGE.parent}[{extra}]"'
+    return f'run {pip()} install "{wanted}"'
+
+
+def pip() -> str:
+    """The pip of the Python that runs this, as a command.
+
+    A system has several, and the one called `pip` may belong to another Python, or refuse.
+    """
+    if not sys.executable or getattr(sys, "frozen", False):  # an app of somebody's, its own Python
+        return "pip"
+    words = [sys.executable, "-m", "pip"]
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
+def is_checkout(package: Path = PACKAGE) -> bool:
+    """Whether this package lies beside the tools that build the backend."""
+    return (package.parent / "tools" / "bootstrap.py").is_file()

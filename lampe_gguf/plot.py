@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .container.atomic import write_file
-from .errors import LampeError
+from .errors import LampeError, how_to_add
 from .method.config import LampeConfig
 from .method.positions import relative_position
 
@@ -20,7 +20,7 @@ def new_figure(width: float, height: float) -> Any:
         from matplotlib.figure import Figure
     except ImportError:
         raise LampeError(
-            "plots need matplotlib, which is not installed; run pip install matplotlib"
+            f"plots need matplotlib, which is not installed; {how_to_add('plot')}"
         ) from None
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
 

@@ -101,4 +101,4 @@ def test_without_torch_it_says_what_to_install() -> None:
             "try:\n    enable_lampe(None, None)\n"
             "except lampe_gguf.LampeError as error:\n    print(error)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "pip install 'lampe-gguf[hf]'" in done.stdout, done.stderr
+    assert f'{sys.executable} -m pip install "lampe-gguf[hf]"' in done.stdout, done.stderr

@@ -4,7 +4,7 @@
 Twenty passages are begun again: how much of each does the model know how to go on with? Twenty
 facts are hidden through the text: which does it find? Plain RoPE reads all of it, and so does
 LaMPE; between them stands what people do today: cutting the text to the last 8,192 tokens. Beside
-it, how well each predicts the text's end, and how it goes on.
+it, how well each predicts the text's end. A sentence at the end sums up what was measured.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from lampe_gguf.cli.progress import Progress
 from lampe_gguf.convert import convert_gguf as convert
 from lampe_gguf.errors import LampeError
 from lampe_gguf.evaluate.perplexity import Setting, negative_log_likelihood, setting
-from lampe_gguf.evaluate.reading import CUE, ROOM, SEPARATOR, SIZE, excerpts_of
+from lampe_gguf.evaluate.reading import CUE, ROOM, SEPARATOR, SIZE, excerpts_of, starts_of
 from lampe_gguf.evaluate.tasks.answering import answer
 from lampe_gguf.evaluate.tasks.item import Item
 from lampe_gguf.evaluate.tasks.needles import needles
@@ -39,8 +39,8 @@ from lampe_gguf.shown import duration
 
 LENGTH = 16384
 SCORED = 2048  # tokens at the end
-CONTINUATION = 48
 WIDTH = 30
+LINE = 98
 PASSAGES = 20
 KNOWN = 0.6  # of a passage's tokens, where it counts as known
 MARKS = "●○·"  # found or known, not, cut off
@@ -53,13 +53,14 @@ class Way:
 
     found  of each fact, from the text's beginning on; None where it was cut off
     known  share of each passage's tokens, in the same order, that is the model's first choice
+    n_cut  how many of the passages, the first ones, were cut off
     """
 
     name: str
     found: list[bool | None]
     known: list[float]
+    n_cut: int
     perplexity: float
-    goes_on: str
     seconds: float
 
 
@@ -104,13 +105,12 @@ def share_known(llm: LampeLlama, size: int, between: list[int], passage: list[in
 
 def try_way(
     model: Path, name: str, how: Setting, items: Sequence[Item], prompts: Sequence[Tokens],
-    size: int, passages: Sequence[list[int]], threads: int | None,
+    size: int, passages: Sequence[list[int]], n_cut: int, threads: int | None,
 ) -> Way:
-    """Read the first `size` tokens of the prompts, their text, once; then ask, and go on with it.
-    """
+    """Read the first `size` tokens of the prompts, their text, once; then ask."""
     options: dict[str, Any] = {"n_threads": threads, "n_threads_batch": threads} if threads else {}
     start = time.monotonic()
-    n_ctx = max(max(map(len, prompts)) + CONTINUATION, size + ROOM)
+    n_ctx = max(max(map(len, prompts)) + max(item.max_tokens for item in items), size + ROOM)
     with LampeLlama(model, lampe=how.lampe, n_ctx=n_ctx, **options) as llm:
         text = prompts[0][:size].tolist()
         with Progress(f"reading with {name}", len(text), "tokens") as bar:
@@ -128,13 +128,7 @@ def try_way(
                 right = score(item, answer(llm, prompt, item.max_tokens)[0]) == 1
                 found.append(right if f"for {item.id} is" in said else None)
                 bar.advance(1)
-        written: list[int] = []
-        for token in llm.generate(text, temp=0.0):
-            written.append(token)
-            if len(written) == CONTINUATION or token == llm.token_eos():
-                break
-        goes_on = llm.detokenize(written).decode("utf-8", "replace").strip()
-    return Way(name, found, known, perplexity, goes_on, time.monotonic() - start)
+    return Way(name, found, known, n_cut, perplexity, time.monotonic() - start)
 
 
 def compare(
@@ -153,8 +147,13 @@ def compare(
     plain, lampe = (setting(method, config, length) for method in ("rope", "lampe"))
     ways = [("plain RoPE", plain, whole), (f"the last {config.window:,} tokens", plain, cut),
             ("LaMPE", lampe, whole)]
-    return [try_way(model, name, how, items, prompts, size - len(whole[0]) + len(prompts[0]),
-                    passages, threads) for name, how, prompts in ways]
+
+    def tried(name: str, how: Setting, prompts: Sequence[Tokens]) -> Way:
+        skipped = len(whole[0]) - len(prompts[0])
+        n_cut = sum(start + SIZE <= skipped for start in starts_of(size, PASSAGES))
+        return try_way(model, name, how, items, prompts, size - skipped, passages, n_cut, threads)
+
+    return [tried(*way) for way in ways]
 
 
 def marks_for(encoding: str | None) -> str:
@@ -193,13 +192,8 @@ def report(ways: Sequence[Way], marks: str) -> str:
     facts = [(way.name, way.found, f"{sum(map(bool, way.found)):>2} of {len(way.found)}")
              for way in ways]
     return "\n".join([
-        f"{PASSAGES} passages from the text's beginning to its end, each begun again "
-        f"({CUE} tokens given, {SIZE - CUE} to say):",
-        f"{marks[0]} {KNOWN:.0%} of it or more said right, {marks[1]} less",
-        "",
-        by_place(passages, marks),
-        "",
-        f"{len(ways[0].found)} facts (\"The special magic number for NAME is DIGITS.\"), likewise:",
+        f"{len(ways[0].found)} facts (\"The special magic number for NAME is DIGITS.\"), "
+        "from the text's beginning to its end:",
         f"{marks[0]} found, {marks[1]} not, {marks[2]} cut off",
         "",
         by_place(facts, marks),
@@ -209,9 +203,42 @@ def report(ways: Sequence[Way], marks: str) -> str:
         side_by_side(*(f"perplexity of the last {SCORED:,} tokens: {way.perplexity:.2f}"
                        for way in ways)),
         side_by_side(*(f"took {duration(way.seconds)}" for way in ways)),
-        side_by_side(*[""] * len(ways)),
-        side_by_side(*(f"goes on: {way.goes_on!r}" for way in ways)),
+        "",
+        f"{len(ways[0].known)} passages, likewise, each begun again "
+        f"({CUE} tokens given, {SIZE - CUE} to say):",
+        f"{marks[0]} {KNOWN:.0%} of it or more said right, {marks[1]} less",
+        "",
+        by_place(passages, marks),
+        "",
+        textwrap.fill(sum_up(ways), LINE),
     ])
+
+
+def sum_up(ways: Sequence[Way]) -> str:
+    """One sentence on the passages, those that the window cut off and the others: the last of the
+    ways against those before it.
+    """
+    n_cut, n_all = max(way.n_cut for way in ways), len(ways[0].known)
+    *others, ours = ways
+
+    def shares(start: int, end: int) -> list[int]:
+        return [round(100 * float(np.mean(way.known[start:end]))) for way in (ours, *others[::-1])]
+
+    names = [ours.name, *(f"{way.name} alone" if way.n_cut else way.name for way in others[::-1])]
+    if not n_cut:
+        far, what, rest = shares(0, n_all), f"all {n_all} passages", ""
+    else:
+        far, what = shares(0, n_cut), f"the {n_cut} passages that the window cut off"
+        near = [f"{share}%" for share in shares(n_cut, n_all)] if n_cut < n_all else []
+        rest = f"; of the other {n_all - n_cut}, {_listed(near)}" if near else ""
+    said = [f"{name} goes on rightly with {share}% of the tokens" if i == 0 else
+            f"{name} with {share}%" for i, (name, share) in enumerate(zip(names, far, strict=True))]
+    verdict = "" if far[0] > max(far[1:]) else f"{ours.name} is no better here: "
+    return f"{verdict}{'of' if verdict else 'Of'} {what}, {_listed(said)}{rest}."
+
+
+def _listed(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else words[0]
 
 
 @tool(__doc__)

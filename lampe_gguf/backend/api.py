@@ -11,15 +11,14 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from ..errors import LampeError
+from ..errors import PACKAGE, LampeError, is_checkout, pip
 from ..method.config import LampeConfig
 from ..method.fields import LENGTH_POLICIES, METHODS
 from ..method.positions import Plan
 
-PACKAGE = Path(__file__).parents[1]
 SETUP_COMMAND = "python3 tools/bootstrap.py setup"
 
-WHEEL_COMMAND = "pip install --force-reinstall --no-deps --find-links FOLDER"
+WHEEL_COMMAND = "install --force-reinstall --no-deps --find-links FOLDER"
 
 ABI_VERSION = 4  # of the C API that this module speaks; llama_lampe_version() tells the library's
 
@@ -110,13 +109,8 @@ def how_to_install(package: Path = PACKAGE) -> str:
     """What to do where the patched backend is missing, for a sentence: "run ..."."""
     if is_checkout(package):
         return f"run {SETUP_COMMAND}, which builds and installs the one that belongs to it"
-    return (f"run {WHEEL_COMMAND} \"{_required()}\", where FOLDER is where lampe-gguf's own wheel "
-            "came from")
-
-
-def is_checkout(package: Path = PACKAGE) -> bool:
-    """Whether this package lies beside the tools that build the backend."""
-    return (package.parent / "tools" / "bootstrap.py").is_file()
+    return (f"run {pip()} {WHEEL_COMMAND} \"{_required()}\", where FOLDER is where lampe-gguf's "
+            "own wheel came from")
 
 
 def _required() -> str:

@@ -7,7 +7,7 @@ import os
 from importlib import metadata
 from pathlib import Path
 
-from ..errors import LampeError
+from ..errors import LampeError, is_checkout
 from . import api
 
 SERVER = "llama-server"
@@ -23,7 +23,7 @@ def find_program(name: str) -> Path:
         return path
     api.require_patched()
     what = (f"run {BUILD_SERVER}, without --no-server and with no LAMPE_GGUF_SERVER in the "
-            "environment" if api.is_checkout() else "install a wheel that was made with it")
+            "environment" if is_checkout() else "install a wheel that was made with it")
     raise LampeError(
         f"the installed llama-cpp-python {api.version()} was built without {name}; {what}"
     )
@@ -37,5 +37,5 @@ def why_no_page() -> str:
     except (metadata.PackageNotFoundError, ValueError):
         made = {}
     why = made.get("no_page", "the installed build does not say that it has one")
-    then = f"then run {BUILD_SERVER}" if api.is_checkout() else "another wheel may have it"
+    then = f"then run {BUILD_SERVER}" if is_checkout() else "another wheel may have it"
     return f"{why}; {then}" if why else ""

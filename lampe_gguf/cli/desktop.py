@@ -20,7 +20,7 @@ MODEL is a file that 'convert' wrote, or any GGUF: the window says what convert 
 it, and changes no file. Left out, it is the one of the last time. Documents are dropped on the
 window, conversations are kept as chat keeps them, and F1 shows all keys.
 
-It needs the extra "desktop": pip install "lampe-gguf[desktop]".
+It needs the extra "desktop"; where that is missing, it says how to install it.
 
 \b
 Examples:
@@ -28,7 +28,7 @@ Examples:
   lampe-gguf desktop model.gguf --doc report.pdf
 """
 
-NO_QT = 'the window needs PySide6, which is not installed; run pip install "lampe-gguf[desktop]"'
+NO_QT = "the window needs PySide6, which is not installed; "
 NO_SCREEN = ("there is no screen to show a window on ($DISPLAY and $WAYLAND_DISPLAY are empty); "
              "use 'lampe-gguf chat' here, or start it where there is one")
 
@@ -46,20 +46,20 @@ def command(
     seed: int | None, threads: int | None, n_ctx: int | None, rpc: tuple[str, ...],
     no_lampe: bool, readings_max: int | None, no_readings: bool, settings: Path | None,
 ) -> int:
-    from ..errors import LampeError
+    from ..errors import LampeError, how_to_add
 
     if not _has_screen():
         raise LampeError(NO_SCREEN)
     _load()
+    from ..desktop.screen import WHAT_TO_INSTALL
     from ..readings.keeping import Readings
 
     try:
         from ..desktop.app import Wishes, run
     except ImportError as error:
         if error.name is not None and error.name.partition(".")[0] in ("PySide6", "shiboken6"):
-            raise LampeError(NO_QT) from None
-        raise LampeError(f"the window cannot be shown: {error}; install what is missing (Debian, "
-                         "Ubuntu: apt install libegl1 libxkbcommon-x11-0 libxcb-cursor0)") from None
+            raise LampeError(NO_QT + how_to_add("desktop")) from None
+        raise LampeError(f"the window cannot be shown: {error}; {WHAT_TO_INSTALL}") from None
     readings = None if no_readings else Readings(max_bytes=readings_max)
     with _interruptions() as interrupted:
         return run(Wishes(

@@ -96,7 +96,7 @@ TASKS_HELP = """Ask the questions of a published benchmark, from its own files.
 
 FILE is a JSONL of L-Eval, LongBench or InfiniteBench; which, its fields say, and InfiniteBench's
 task its name (kv_retrieval.jsonl). Each is scored by its own rules; summaries need
-'pip install rouge-score'. Rows are by length: the power of two that holds prompt and answer.
+the extra "eval". Rows are by length: the power of two that holds prompt and answer.
 Questions about one text are best kept together in the file: it is then read once.
 
 \b

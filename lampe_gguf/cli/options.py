@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from ..container import paths
-from ..errors import FieldError, LampeError, UsageError
+from ..errors import FieldError, LampeError, UsageError, how_to_add
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -36,7 +36,7 @@ class Picture(NewFile):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Path:
         if importlib.util.find_spec("matplotlib") is None:
-            self.fail("plots need matplotlib, which is not installed; run pip install matplotlib",
+            self.fail(f"plots need matplotlib, which is not installed; {how_to_add('plot')}",
                       param, ctx)
         return super().convert(value, param, ctx)
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import LampeError
+from ..errors import LampeError, how_to_add
 from .kinds import LIBRARIES, NAMES
 
 MOST_SECONDS = 120.0  # without a page; a slow machine needs some for a long Word file
@@ -84,8 +84,8 @@ def require_libraries(kind: str, name: str) -> None:
     for library in LIBRARIES[kind]:
         if importlib.util.find_spec(library) is None:
             raise MissingLibrary(
-                f"{name} is {NAMES[kind]}, and what reads that is not installed ({library}); run "
-                'pip install "lampe-gguf[documents]"'
+                f"{name} is {NAMES[kind]}, and what reads that is not installed ({library}); "
+                f"{how_to_add('documents')}"
             )
 
 

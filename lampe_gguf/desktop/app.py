@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from PySide6.QtCore import QSocketNotifier, QThreadPool
 from PySide6.QtWidgets import QApplication
 
-# LampeLlama: what the session's threads would load later, while the window is there, and a library
-# that is being loaded holds Python's lock
+from lampe_gguf import LampeError, Readings, Session
+
+# what the session's threads would load later, while the window is there, and a library that is
+# being loaded holds Python's lock
 from lampe_gguf import LampeLlama as _loaded  # noqa: F401
-from lampe_gguf import Readings, Session
 
 from .desk import Desk
 from .memory import ORGANISATION, Memory
 from .pauses import ASK, Pauses
 from .relay import Relay
+from .screen import why_no_window
 from .window import Window
 
 SWITCH = 0.001  # seconds after which a working thread lets the UI thread go on
@@ -67,7 +69,12 @@ def make_window(wishes: Wishes) -> Window:
 
 
 def run(wishes: Wishes) -> int:
-    """Show the window until it is closed; returns the exit code."""
+    """Show the window until it is closed; returns the exit code.
+
+    LampeError where there can be no window.
+    """
+    if QApplication.instance() is None and (why := why_no_window()):
+        raise LampeError(why)
     application = QApplication.instance() or QApplication(sys.argv[:1])
     assert isinstance(application, QApplication)
     application.setApplicationName(ORGANISATION)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import LampeError
+from ..errors import LampeError, how_to_add
 from ..method.config import LampeConfig
 from ..method.positions import LOCAL, MIDDLE, TAIL, Plan, key_position, query_position, regions
 
@@ -22,7 +22,7 @@ try:
     from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 except ImportError as error:
     raise LampeError(
-        f"transformers with torch is not installed ({error}); run pip install 'lampe-gguf[hf]'"
+        f"transformers with torch is not installed ({error}); {how_to_add('hf')}"
     ) from None
 
 NAME = "lampe"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..container import paths
 from ..container.leftovers import hidden_folder
-from ..errors import LampeError, UsageError
+from ..errors import LampeError, UsageError, how_to_add
 
 SCRIPT = "convert_hf_to_gguf.py"
 DIRECT = ("f32", "f16", "bf16", "q8_0")  # what the converter writes by itself
@@ -112,7 +112,6 @@ def _run(command: list[str], what: str) -> None:
     missing = next((line for line in reversed(lines) if "No module named" in line), None)
     if missing is not None:
         raise LampeError(
-            f"{what} needs more packages ({missing.rpartition(': ')[2]}); run "
-            "pip install 'lampe-gguf[hf]'"
+            f"{what} needs more packages ({missing.rpartition(': ')[2]}); {how_to_add('hf')}"
         )
     raise LampeError(f"{what} failed: {lines[-1][:300] if lines else 'it said nothing'}")

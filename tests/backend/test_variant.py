@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,9 @@ def test_the_advice_is_for_who_has_a_checkout_or_a_wheel(
         (tmp_path / "tools").mkdir()
         (tmp_path / "tools" / "bootstrap.py").touch()
     said = api.how_to_install(tmp_path / "lampe_gguf")
-    assert words in said and (checkout or "\"llama-cpp-python==0.3.36" in said)
+    assert words in said
+    assert checkout or said.startswith(f"run {sys.executable} -m pip install ")
+    assert checkout or "\"llama-cpp-python==0.3.36" in said
 
 
 def test_a_wheel_without_the_server_says_so_without_a_checkout(
@@ -110,7 +113,7 @@ def test_a_wheel_without_the_server_says_so_without_a_checkout(
 ) -> None:
     from lampe_gguf.backend import programs
 
-    monkeypatch.setattr(api, "is_checkout", lambda: False)
+    monkeypatch.setattr(programs, "is_checkout", lambda: False)
     with pytest.raises(LampeError, match="without llama-none; install a wheel that was made"):
         programs.find_program("llama-none")
 

@@ -226,7 +226,8 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
                           cwd=tmp_path)
     said = done.stdout.splitlines()
     assert len(said) == len(SAMPLES), done.stderr
-    assert all('pip install "lampe-gguf[documents]"' in each for each in said)
+    wanted = f'{sys.executable} -m pip install "lampe-gguf[documents]"'
+    assert all(each.endswith(wanted) for each in said)
 
 
 def test_ask_and_chat_say_what_they_read(tiny: Callable[..., Path], tmp_path: Path) -> None:

@@ -10,10 +10,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import patched.screen
 import pytest
 from desktop_window import SLACK, STOP
 from measure.desktop_keys import PROGRAM, picture, program, screen
 from xvfb import missing_programs
+
+from lampe_gguf.desktop.screen import DEBIAN, uses_x11
 
 # a screen of their own; where two come and go at once, one may take the other's socket away
 pytestmark = pytest.mark.alone
@@ -100,6 +103,55 @@ def test_a_signal_closes_it(screened: dict[str, str], tmp_path: Path) -> None:
         keys.until(lambda: picture(tmp_path).mean() > 100 and picture(tmp_path).std() > 5, 10)
         os.kill(keys.process.pid, signal.SIGTERM)
         assert keys.process.wait(10) == 0
+
+
+def ended(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The program where Qt would end the process itself."""
+    hidden = ("WAYLAND_DISPLAY", "XDG_SESSION_TYPE", "QT_QPA_PLATFORM")
+    others = {name: value for name, value in os.environ.items() if name not in hidden}
+    command = [*PROGRAM, "--settings", str(tmp_path / "settings.ini")]
+    return subprocess.run(command, env={**others, **environment}, capture_output=True, text=True,
+                          timeout=60)
+
+
+@pytest.mark.parametrize("platform", [{}, {"QT_QPA_PLATFORM": "xcb"}])
+def test_without_a_library_of_qts_it_says_what_to_install(
+    tmp_path: Path, platform: dict[str, str]
+) -> None:
+    (tmp_path / "libxcb-cursor.so.0").touch()  # which is found first, and is none
+    done = ended(tmp_path, DISPLAY=":98765", LD_LIBRARY_PATH=str(tmp_path), **platform)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("error: Qt's plugin for X11 cannot be loaded (")
+    assert "libxcb-cursor.so.0: " in done.stderr and " libxcb-cursor0 " in done.stderr
+
+
+def test_without_an_answer_of_the_screen_it_says_so(tmp_path: Path) -> None:
+    if missing := patched.screen.missing_libraries():
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    done = ended(tmp_path, DISPLAY=":98765")
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert "no screen that takes a window at DISPLAY=:98765" in done.stderr
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="X11 is one of two there alone")
+@pytest.mark.parametrize("environment, expected", [
+    ({"DISPLAY": ":0"}, True),
+    ({"DISPLAY": ":0", "QT_QPA_PLATFORM": "xcb"}, True),
+    ({"DISPLAY": ":0", "QT_QPA_PLATFORM": "offscreen"}, False),
+    ({"DISPLAY": ":0", "QT_QPA_PLATFORM": "wayland;xcb"}, False),
+    ({"DISPLAY": ":0", "WAYLAND_DISPLAY": "wayland-0"}, False),
+    ({"DISPLAY": ":0", "XDG_SESSION_TYPE": "wayland"}, False),
+    ({"DISPLAY": ":0", "QT_QPA_PLATFORM_PLUGIN_PATH": "/elsewhere"}, False),
+])
+def test_only_what_x11_alone_shows_is_looked_into(
+    environment: dict[str, str], expected: bool
+) -> None:
+    assert uses_x11(environment) == expected
+
+
+def test_the_tests_install_what_the_window_names() -> None:
+    beside = {"xvfb", "xdotool", "fonts-dejavu-core"}
+    assert set(DEBIAN.split()) == set(patched.screen.PACKAGES) - beside
 
 
 def test_without_a_screen_it_says_so(tmp_path: Path) -> None:

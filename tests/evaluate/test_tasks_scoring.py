@@ -70,7 +70,7 @@ def test_rouge_missing_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(builtins, "__import__", without)
     monkeypatch.setattr(scoring, "_SCORERS", {})
-    with pytest.raises(LampeError, match="pip install rouge-score"):
+    with pytest.raises(LampeError, match=r"-m pip install .lampe-gguf\[eval\]"):
         scoring.rouge("a", ["a"])
 
 

@@ -48,7 +48,7 @@ def test_a_plain_file_shows_what_convert_would_write(smollm2_path: Path) -> None
 
 def test_pictures_need_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(LampeError, match="pip install matplotlib"):
+    with pytest.raises(LampeError, match=r"-m pip install .lampe-gguf\[plot\]"):
         plot_mapping(default_config(8192), [8192], tmp_path / "p.png")
     assert not list(tmp_path.iterdir())
 

@@ -50,6 +50,9 @@ def test_every_way_gets_the_same_questions(model: Path, monkeypatch: pytest.Monk
     assert seen == pytest.approx(20 * (1 - WINDOW / LENGTH), abs=1.5)
     assert all(size <= (WINDOW if 20 <= i < 40 else LENGTH) for i, (_, size) in enumerate(told))
     assert plain.perplexity != lampe.perplexity
+    assert [way.n_cut for way in (plain, lampe)] == [0, 0]
+    # of a passage that the window has a part of, the model has read something
+    assert cut.n_cut == pytest.approx(20 * (1 - WINDOW / LENGTH), abs=1.5)
 
 
 def test_the_perplexity_is_of_the_texts_end(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,15 +86,40 @@ def test_what_is_known_of_a_passage(model: Path) -> None:
     assert 0 < found[0] < 1, "a share that says nothing tests nothing"
 
 
+def ways_of(plain: list[float], cut: list[float], lampe: list[float]) -> list[demo.Way]:
+    return [demo.Way("plain RoPE", [False, None, True], plain, 0, 783.25, 61.0),
+            demo.Way("the last 8 tokens", [None, None, True], cut, 2, 9.51, 30.0),
+            demo.Way("LaMPE", [True, True, True], lampe, 0, 9.3, 9)]
+
+
 def test_how_it_is_shown() -> None:
-    ways = [demo.Way("plain RoPE", [False, None, True], [0.1, 0.7], 783.25, "a b", 61.0),
-            demo.Way("LaMPE", [True, True, True], [0.6, 0.9], 9.3,
-                     "so it goes on and on and on, at length", 9)]
+    ways = ways_of([0.1, 0.7, 0.4], [0.2, 0.3, 1.0], [0.6, 0.9, 0.75])
     assert demo.marks_for("utf-8") == "●○·"
     for encoding in ("ascii", "cp1252", None, "nonsense"):
         assert demo.marks_for(encoding) == "*o."
     shown = demo.report(ways, "*o.")
-    assert "  plain RoPE  o *   40% of the tokens\n  LaMPE       * *   75% of the" in shown
-    assert "  plain RoPE  o . *   1 of 3\n  LaMPE       * * *   3 of 3\n" in shown
+    assert "  plain RoPE         o * o   40% of the tokens\n" in shown
+    assert "  LaMPE              * * *   75% of the tokens\n" in shown
+    assert "  plain RoPE         o . *   1 of 3\n" in shown
+    assert "  LaMPE              * * *   3 of 3\n" in shown
     assert "tokens: 783.25" in shown and shown.isascii()
     assert max(map(len, shown.splitlines())) <= 100
+    # what was lost and what it costs comes first; the end is what a reader is left with
+    assert shown.index("1 of 3") < shown.index("tokens: 783.25") < shown.index("40% of the tokens")
+    assert " ".join(shown.rpartition("\n\n")[2].split()) == demo.sum_up(ways)
+
+
+def test_the_sentence_at_the_end_says_what_was_measured() -> None:
+    assert demo.sum_up(ways_of([0.0, 0.1, 0.2], [0.3, 0.4, 1.0], [0.7, 0.9, 0.75])) == (
+        "Of the 2 passages that the window cut off, LaMPE goes on rightly with 80% of the tokens, "
+        "the last 8 tokens alone with 35% and plain RoPE with 5%; of the other 1, 75%, 100% and "
+        "20%.")
+    # as good is no better, whichever of the two it is as good as
+    for plain, cut in ([0.1, 0.3], [0.8, 0.8]), ([0.8, 0.8], [0.1, 0.3]):
+        said = demo.sum_up(ways_of([*plain, 0.0], [*cut, 0.0], [0.7, 0.9, 1.0]))
+        assert said.startswith("LaMPE is no better here: of the 2 passages that the window cut ")
+        assert "with 80% of the tokens" in said and "with 20%" in said
+    # where nothing was cut off, nothing is told of it
+    plain, _, lampe = ways_of([0.0, 0.1], [], [0.7, 0.9])
+    assert demo.sum_up([plain, lampe]) == (
+        "Of all 2 passages, LaMPE goes on rightly with 80% of the tokens and plain RoPE with 5%.")

@@ -30,6 +30,7 @@ from arguments import COUNT, run, tool
 
 from lampe_gguf.backend.llama import LampeLlama
 from lampe_gguf.backend.vocabulary import read_tokens
+from lampe_gguf.errors import how_to_add
 from lampe_gguf.method.config import LampeConfig
 from lampe_gguf.model.choose import file_config
 from lampe_gguf.model.presets import FLAT_OFFSET, default_config
@@ -95,7 +96,7 @@ def main(path: Path, text: Path, lengths: tuple[int, ...], tail: int, as_json: b
     try:
         from transformers import AutoModelForCausalLM
     except ImportError:
-        print("error: transformers is not installed; run pip install 'lampe-gguf[hf]'",
+        print(f"error: transformers is not installed; {how_to_add('hf')}",
               file=sys.stderr)
         return 1
 

@@ -30,7 +30,12 @@ PACKAGES = ("xvfb", "xdotool", "fonts-dejavu-core", "libegl1", "libgl1", "libfon
 def missing() -> list[str]:
     """Programs and libraries that are not there."""
     return [*(name for name in PROGRAMS if shutil.which(name) is None),
-            *(name for name in LIBRARIES if not _loads(name))]
+            *missing_libraries()]
+
+
+def missing_libraries() -> list[str]:
+    """Libraries that are not there."""
+    return [name for name in LIBRARIES if not _loads(name)]
 
 
 def _loads(name: str) -> bool:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ...errors import LampeError
+from ...errors import LampeError, how_to_add
 from .item import Item
 
 ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -73,7 +73,7 @@ def rouge(answer: str, expected: Sequence[str], kind: str = "rougeL") -> float:
         except ImportError:
             raise LampeError(
                 "summaries are scored with rouge-score, which is not installed; "
-                "run pip install rouge-score"
+                f"{how_to_add('eval')}"
             ) from None
         _SCORERS[kind] = RougeScorer([kind], use_stemmer=False)
     scorer = _SCORERS[kind]
