@@ -188,7 +188,9 @@ def test_chat_from_a_pipe(model: Path, book: Path, tmp_path: Path) -> None:
 def test_a_chat_begins_with_what_to_know(model: Path, book: Path) -> None:
     begin = call("chat", model, "--doc", book, "--no-journal").stdout.partition("[")[0]
     assert begin == "1 document goes along with your first message\n/help lists the commands\n"
-    two = call("chat", model, "--doc", book, "--doc", book, "--no-journal", stdin="/drop doc\n")
+    other = book.with_name("other.txt")
+    other.write_text("The sun was out.", encoding="utf-8")
+    two = call("chat", model, "--doc", book, "--doc", other, "--no-journal", stdin="/drop doc\n")
     assert two.stdout.startswith("2 documents go along with") and "forgot 2 doc" in two.stdout
     without = call("chat")
     assert without.returncode == 2
