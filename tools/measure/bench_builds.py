@@ -33,7 +33,7 @@ from lampe_gguf.cli.progress import Progress
 from measure.bench_threads import BATCH, LENGTHS, Speeds, Way, lengths_of, side
 
 NATIVE, PORTABLE = "native", "portable"
-WAYS = {NATIVE: Way(), PORTABLE: Way(pool=True)}
+WAY = Way(pool=True)  # both have ggml's own threads
 CLOCKS = {"cpu": "process_time", "wall": "perf_counter"}
 
 
@@ -43,11 +43,12 @@ def measure(folder: Path, model: Path, threads: int, lengths: list[int], rounds:
     states = cache_dir() / "threads" / "states"
     states.mkdir(parents=True, exist_ok=True)
     speeds: Speeds = defaultdict(list)
-    side(WAYS[NATIVE], folder, model, threads, lengths, states)  # reads what all runs begin with
+    libraries = {NATIVE: None, PORTABLE: folder}
+    side(WAY, None, model, threads, lengths, states)  # reads what all runs begin with
     with Progress("measuring", rounds * 2, "runs") as progress:
         for number in range(rounds):
             for name in (NATIVE, PORTABLE) if number % 2 else (PORTABLE, NATIVE):
-                found = side(WAYS[name], folder, model, threads, lengths, states, clock)
+                found = side(WAY, libraries[name], model, threads, lengths, states, clock)
                 for what, speed in found.items():
                     speeds[name, False, what].append(speed)
                 progress.advance(1)

@@ -18,9 +18,10 @@ speed alone over OpenMP's, both as the median of the rounds.
   pool-kept-N     threads that stay between two graphs, attached to the context, polling level N
   pool-less       ggml's own, one thread less
 
-The installed backend must be a native build, with OpenMP; ggml is compiled once more without it,
-in the cache. --portable DIR takes the libraries of a portable wheel for ggml's own threads
-instead (its llama_cpp/lib), and compares compilers too. Linux. The machine must be idle otherwise.
+The installed backend must be a native build, which has ggml's own threads; ggml is compiled once
+more with OpenMP, in the cache. --portable DIR takes the libraries of a portable wheel instead (its
+llama_cpp/lib) for ggml's own threads, and compares compilers too. Linux. The machine must be idle
+otherwise.
 """
 
 from __future__ import annotations
@@ -89,18 +90,18 @@ WAYS = {
 }
 
 
-def pool_libraries() -> Path:
-    """The installed libraries, with ggml's CPU backend compiled without OpenMP; made once."""
+def openmp_libraries() -> Path:
+    """The installed libraries, with ggml's CPU backend compiled with OpenMP; made once."""
     installed = Path(api.library_path()).parent
     if not any(installed.glob("libggml-cpu.so")):
         raise LampeError("the installed backend is no native build; run "
                          "'python3 tools/backend.py build'")
-    folder = cache_dir() / "threads" / api.version()
+    folder = cache_dir() / "threads" / f"openmp-{api.version()}"
     if not (folder / "made").exists():
         with locked_tree("threads") as tree:
             ggml.lay(tree)
-            made = ggml.compile_libraries(tree, find_toolchain("cpu"), "pool",
-                                          "with its own threads", ["-DGGML_NATIVE=ON"])
+            made = ggml.compile_libraries(tree, find_toolchain("cpu"), "openmp", "with OpenMP",
+                                          ["-DGGML_NATIVE=ON", "-DGGML_OPENMP=ON"])
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             for path in (*installed.glob("*.so"), *made.glob("libggml-*.so")):
@@ -130,16 +131,17 @@ def lengths_of(text: str) -> list[int]:
     return found
 
 
-def side(way: Way, pool: Path, model: Path, threads: int, lengths: list[int],
+def side(way: Way, libraries: Path | None, model: Path, threads: int, lengths: list[int],
          states: Path, clock: str = "perf_counter") -> dict[str, float]:
     """One run of a way: tokens per second of reading and writing, by what was done.
 
-    clock  the function of `time` that measures
+    libraries  where they lie, None: the installed ones
+    clock      the function of `time` that measures
     """
     env = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     env.update(way.env)
-    if way.pool:
-        env["LLAMA_CPP_LIB_PATH"] = str(pool)
+    if libraries is not None:
+        env["LLAMA_CPP_LIB_PATH"] = str(libraries.resolve())
     options = {"model": str(model), "lengths": lengths, "batch": BATCH,
                "threads": max(1, threads - way.less), "poll": way.poll, "states": str(states),
                "clock": clock}
@@ -155,19 +157,21 @@ def side(way: Way, pool: Path, model: Path, threads: int, lengths: list[int],
 Speeds = dict[tuple[str, bool, str], list[float]]  # by way, whether beside another, and what
 
 
-def measure(names: list[str], pool: Path, model: Path, threads: int, lengths: list[int],
-            rounds: int, others: int) -> Speeds:
-    """Every way alone and beside the busy process, in turns."""
+def measure(names: list[str], libraries: dict[str, Path | None], model: Path, threads: int,
+            lengths: list[int], rounds: int, others: int) -> Speeds:
+    """Every way alone and beside the busy process, in turns; its libraries as side() has them."""
     states = cache_dir() / "threads" / "states"
     states.mkdir(parents=True, exist_ok=True)
     speeds: Speeds = defaultdict(list)
-    side(WAYS[names[0]], pool, model, threads, lengths, states)  # reads what all runs begin with
+    first = names[0]
+    side(WAYS[first], libraries[first], model, threads, lengths, states)  # what all runs begin with
     with Progress("measuring", rounds * len(names) * 2, "runs") as progress:
         for number in range(rounds):
             for name in names[number % len(names):] + names[:number % len(names)]:
                 for beside in (False, True):
                     with busy(others if beside else 0):
-                        found = side(WAYS[name], pool, model, threads, lengths, states)
+                        found = side(WAYS[name], libraries[name], model, threads, lengths,
+                                     states)
                     for what, speed in found.items():
                         speeds[name, beside, what].append(speed)
                     progress.advance(1)
@@ -229,11 +233,10 @@ def main(model: Path | None, lengths: str, rounds: int, threads: int | None, oth
             raise click.BadParameter(f"there is no way {name!r}; choose from {', '.join(WAYS)}",
                                      param_hint="--only")
     wanted = lengths_of(lengths)
-    needs_pool = any(WAYS[name].pool for name in names)
-    pool = portable or (pool_libraries() if needs_pool else Path())
+    openmp = None if all(WAYS[name].pool for name in names) else openmp_libraries()
+    libraries = {name: portable if WAYS[name].pool else openmp for name in names}
     threads = threads or usable_cores() or os.cpu_count() or 1
-    speeds = measure(names, pool.resolve(), model or model_path(), threads, wanted, rounds,
-                     others)
+    speeds = measure(names, libraries, model or model_path(), threads, wanted, rounds, others)
     rows = summary(speeds, names[0])
     print(f"{threads} threads, {rounds} rounds, backend {api.version()}")
     print(show(rows))

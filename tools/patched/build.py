@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import compile as compiling
@@ -106,9 +106,15 @@ def lay_tree(tree: Tree, variant: Variant, *, discard: bool = False, keep: bool 
     tree.lay(source, wanted, discard=discard, keep=keep)
 
 
+def toolchain(variant: Variant) -> compiling.Toolchain:
+    """The programs of a build; upstream's own is compiled with what upstream chooses."""
+    tools = compiling.find_toolchain(variant.device)
+    return replace(tools, flags=(*tools.flags, "-DGGML_OPENMP=ON")) if variant.stock else tools
+
+
 def build_wheel(variant: Variant, *, discard: bool = False) -> tuple[Path, str]:
     """The wheel of a variant and its key, from the cache where nothing changed."""
-    tools = compiling.find_toolchain(variant.device)
+    tools = toolchain(variant)
     page = page_of(variant)
     key, version = input_key(variant, tools, page.key), variant.version
     home = cache_dir() / "wheels" / variant.name
@@ -166,7 +172,7 @@ def stock_folder(
 def rebuild(device: str = "cpu", *, python: Path | None = None) -> list[str]:
     """Compile patches/ and the edits in the tree, and copy what changed into .venv."""
     variant = Variant(device, wanted=parts.chosen())
-    tools = compiling.find_toolchain(device)
+    tools = toolchain(variant)
     server = variant.wanted.server
     page = page_of(variant)
     with locked_tree(variant.name) as tree:

@@ -36,6 +36,9 @@ _FLAGS = {
     "GGML_CCACHE": "OFF",
     # Other machines' devices (RPC); ggml opens no connection until a program names a peer.
     "GGML_RPC": "ON",
+    # ggml's own threads: OpenMP's look for work for so long that beside another program they write
+    # at a quarter of their speed (patches/README.md).
+    "GGML_OPENMP": "OFF",
 }
 # Configured always, so that taking the server in or leaving it out compiles no library again.
 _SERVER_FLAGS = {

@@ -43,10 +43,10 @@ def compile_libraries(
     command += [
         f"-DCMAKE_MAKE_PROGRAM={tools.ninja}",
         *cmake_flags("cpu"),
-        *flags,
-        "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON",
         # ggml's own threads: a sanitizer does not see how OpenMP's wait for each other
         "-DGGML_OPENMP=OFF",
+        *flags,
+        "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON",
     ]
     if tools.ccache:
         command += [f"-DCMAKE_{each}_COMPILER_LAUNCHER={tools.ccache}" for each in ("C", "CXX")]
