@@ -93,25 +93,28 @@ def install_window() -> None:
 
 
 def setup(options: argparse.Namespace) -> int:
-    """Everything but running anything."""
+    """Everything but running anything; fetches Qt (80 MB) for the window."""
     make_venv()
     install_package(options.device)
     if options.run is not demo:  # which shows no window
         install_window()
     print(f"ready: llama-cpp-python {patched_version()} and lampe-gguf are in {VENV.name}/")
     command = venv_bin().relative_to(CHECKOUT) / "lampe-gguf"
-    print(f"try:   {command} --help")
+    # flush: what runs next writes to the same pipe
+    print(f"try:   {command} --help", flush=True)
     return 0
 
 
 def demo(options: argparse.Namespace) -> int:
-    """Set up, then read 16,384 tokens with and without LaMPE: which facts are found?"""
+    """Set up, then read 16,384 tokens with and without LaMPE: what is still known of them?"""
     setup(options)
     return subprocess.run([venv_python(), CHECKOUT / "tools" / "demo.py"]).returncode
 
 
 def test(options: argparse.Namespace) -> int:
-    """Set up, then lint, types, the patch series and all tests."""
+    """Set up, then lint, types, the patch series and all tests; as root on Debian and Ubuntu,
+    apt-get installs a screen for the tests of windows (nothing leaves it out but another user).
+    """
     setup(options)
     if lacking := screen.prepare():
         print(lacking, file=sys.stderr)
@@ -158,7 +161,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bootstrap.py", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
     for command in (setup, demo, test):
-        what = str(command.__doc__)
+        what = " ".join(str(command.__doc__).split())
         added = commands.add_parser(command.__name__, help=what, description=what)
         added.set_defaults(run=command, device="cpu")
         group = added.add_mutually_exclusive_group()

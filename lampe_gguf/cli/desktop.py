@@ -18,7 +18,7 @@ HELP = """Open a window to ask long documents in.
 
 MODEL is a file that 'convert' wrote, or any GGUF: the window says what convert would write, uses
 it, and changes no file. Left out, it is the one of the last time. Documents are dropped on the
-window, conversations are kept as chat keeps them, and F1 shows all keys.
+window, and a model may be; conversations are kept as chat keeps them, and F1 shows all keys.
 
 It needs the extra "desktop"; where that is missing, it says how to install it.
 

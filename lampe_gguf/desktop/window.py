@@ -44,8 +44,9 @@ from .words import file_name, one_line
 TITLE = "lampe-gguf"
 SIZE, LEAST = (1140, 780), (780, 600)
 PASTED = "pasted text"
-BEGIN = ("Open a model to begin: Ctrl+O. A file that lampe-gguf converted will do, and so does any "
-         "GGUF; nothing is written into it.")
+MODEL_ENDING = ".gguf"
+BEGIN = ("Open a model to begin: press Ctrl+O, or drop it on this window. A file that lampe-gguf "
+         "converted will do, and so does any GGUF; nothing is written into it.")
 ASK = ("Drop documents on this window, or press Ctrl+D. Then ask below; nothing leaves this "
        "machine. F1 shows all keys.")
 
@@ -122,7 +123,7 @@ class Window(QMainWindow):
         self.composer.refused.connect(lambda why: self._note(f"{why}.", INFO, []))
         line = self.composer.line
         line.recalled.connect(self._recall)
-        line.dropped.connect(desk.add)
+        line.dropped.connect(self.take)
         line.pasted.connect(lambda text: desk.add([Document(PASTED, text)]))
         QGuiApplication.styleHints().colorSchemeChanged.connect(self.put_theme_on)
 
@@ -237,6 +238,16 @@ class Window(QMainWindow):
         """Open a model; one that could be opened is opened the next time, too."""
         self.notice.clear()
         self.desk.open(path)
+
+    def take(self, paths: list[str]) -> None:
+        """What was dropped: open the model, and add the documents."""
+        # by the name, for this thread opens no file; of a model in parts the first is opened
+        models = sorted(path for path in paths if path.lower().endswith(MODEL_ENDING))
+        documents = [path for path in paths if path not in models]
+        if models:
+            self.open_model(models[0])
+        if documents:
+            self.desk.add(documents)
 
     def show_values(self) -> None:
         """What stands in the file, or what convert would write."""
@@ -358,7 +369,7 @@ class Window(QMainWindow):
         paths = _paths(event.mimeData().urls())
         if paths:
             event.acceptProposedAction()
-            self.desk.add(paths)
+            self.take(paths)
 
     def closeEvent(self, event: QCloseEvent) -> None:
         """Go from the screen at once; the session ends in the meantime."""

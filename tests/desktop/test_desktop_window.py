@@ -273,6 +273,22 @@ def test_a_model_that_is_refused_leaves_the_other(
     assert driver.answered("Still there?")
 
 
+def test_a_model_is_dropped_and_a_document_with_it(
+    driver: Driver, model: Path, tmp_path: Path
+) -> None:
+    renamed = tmp_path / "Model.GGUF"
+    renamed.write_bytes(model.read_bytes())
+    driver.drop(written(tmp_path, "a.txt", SHORT), renamed)
+    driver.until(lambda: driver.desk.opened is not None and not driver.desk.is_busy)
+    driver.until(lambda: len(driver.window.documents.list.rows) == 1)
+    assert driver.desk.opened is not None and driver.desk.opened.path == str(renamed)
+    assert not driver.window.notice.text, "the model is no document"
+    driver.window.composer.line.dropped.emit([str(model)])  # where the mouse is over the text
+    driver.until(lambda: driver.desk.opened is not None and driver.desk.opened.path == str(model)
+                 and not driver.desk.is_busy)
+    assert len(driver.window.documents.list.rows) == 1
+
+
 def test_a_file_that_vanishes(driver: Driver, model: Path, tmp_path: Path) -> None:
     driver.open(model)
     path = written(tmp_path, "gone.txt", SHORT)
