@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 # what Qt and its plugin for X11 are linked to; what these need, apt brings along
 DEBIAN = ("libegl1 libgl1 libfontconfig1 libdbus-1-3 libxkbcommon-x11-0 libxcb-cursor0 "
@@ -46,11 +47,16 @@ def uses_x11(environment: Mapping[str, str]) -> bool:
     return not is_wayland and not environment.get("WAYLAND_DISPLAY")
 
 
-def _answers(xcb: ctypes.CDLL) -> bool:
+def _answers(xcb: Any) -> bool:
+    """Whether $DISPLAY can be used; the connection stays, until the program ends.
+
+    A server whose last client leaves begins anew, and Qt, which comes next, would not find it.
+    """
     xcb.xcb_connect.argtypes = [ctypes.c_char_p, ctypes.c_void_p]
     xcb.xcb_connect.restype = ctypes.c_void_p
     xcb.xcb_connection_has_error.argtypes = xcb.xcb_disconnect.argtypes = [ctypes.c_void_p]
     connection = xcb.xcb_connect(None, None)  # to $DISPLAY
     is_there: bool = xcb.xcb_connection_has_error(connection) == 0
-    xcb.xcb_disconnect(connection)
+    if not is_there:
+        xcb.xcb_disconnect(connection)  # frees what failed
     return is_there

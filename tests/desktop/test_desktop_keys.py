@@ -16,7 +16,7 @@ from desktop_window import SLACK, STOP
 from measure.desktop_keys import PROGRAM, picture, program, screen
 from xvfb import missing_programs
 
-from lampe_gguf.desktop.screen import DEBIAN, uses_x11
+from lampe_gguf.desktop.screen import DEBIAN, _answers, uses_x11
 
 # a screen of their own; where two come and go at once, one may take the other's socket away
 pytestmark = pytest.mark.alone
@@ -160,3 +160,17 @@ def test_without_a_screen_it_says_so(tmp_path: Path) -> None:
     done = subprocess.run(PROGRAM, env=environment, capture_output=True, text=True,
                           timeout=60)
     assert done.returncode == 1 and "no screen" in done.stderr and "lampe-gguf chat" in done.stderr
+
+
+@pytest.mark.parametrize("error", [0, 1])
+def test_a_server_that_answers_keeps_its_client(error: int) -> None:
+    """Its last one gone, it would begin anew just when Qt connects."""
+    closed: list[int] = []
+
+    class Xcb:
+        def __init__(self) -> None:
+            self.xcb_connect = lambda name, number: 7
+            self.xcb_connection_has_error = lambda connection: error
+            self.xcb_disconnect = lambda connection: closed.append(connection)
+
+    assert _answers(Xcb()) == (not error) and closed == ([7] if error else [])
