@@ -113,12 +113,12 @@ def demo(options: argparse.Namespace) -> int:
 
 def test(options: argparse.Namespace) -> int:
     """Set up, then lint, types, the patch series and all tests; as root on Debian and Ubuntu,
-    apt-get installs a screen for the tests of windows (nothing leaves it out but another user).
+    apt-get installs a screen and a browser for the tests (nothing leaves it out but another user).
     """
     setup(options)
     if lacking := screen.prepare():
         print(lacking, file=sys.stderr)
-    # The tests compare against upstream's own code, built with the same flags.
+    # The tests compare against upstream's own code, built with its own threads.
     stock = build.stock_folder(options.device)
     env = {**os.environ, "LAMPE_STOCK": str(stock), "PYTHONUNBUFFERED": "1"}
     python = str(venv_python())

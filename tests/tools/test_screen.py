@@ -32,7 +32,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             folder = next(iter((tmp_path / "cache" / "debian").iterdir()))
             (folder / "xvfb.deb").touch()
         if "--no-download" in command or "--install" in command:
-            for name in screen.PROGRAMS:
+            for name in (*screen.PROGRAMS, "chromium"):
                 (programs / name).write_text("#!/bin/sh\n")
                 (programs / name).chmod(0o755)
         return ""
@@ -42,12 +42,12 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_it_is_installed_once_and_then_from_the_cache(bare: Path) -> None:
-    assert screen.missing() == list(screen.PROGRAMS)
+    assert screen.missing() == [*screen.PROGRAMS, "chromium"]
     assert screen.prepare() == "" and screen.missing() == []
     assert [each for each in RAN if "xvfb" in each] and RAN[0][-1] == "update"
     RAN.clear()
     assert screen.prepare() == "" and RAN == []
-    for name in screen.PROGRAMS:  # the machine is made anew, and its cache is not
+    for name in (*screen.PROGRAMS, "chromium"):  # the machine is made anew, and its cache is not
         os.remove(os.path.join(os.environ["PATH"], name))
     assert screen.prepare() == ""
     (only,) = RAN
@@ -57,7 +57,7 @@ def test_it_is_installed_once_and_then_from_the_cache(bare: Path) -> None:
 def test_who_may_not_is_told_what_to_install(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     said = screen.prepare()
-    assert "Xvfb, xdotool missing" in said and "apt-get install xvfb xdotool" in said
+    assert "Xvfb, xdotool, chromium missing" in said and "apt-get install xvfb xdotool" in said
     assert not RAN
 
 
@@ -66,4 +66,4 @@ def test_no_network_stops_nothing(bare: Path, monkeypatch: pytest.MonkeyPatch) -
         raise Failure("there is no network")
 
     monkeypatch.setattr(screen, "run", run)
-    assert screen.prepare() == "windows are not tested: there is no network"
+    assert screen.prepare() == "windows or the page are not tested: there is no network"
