@@ -53,7 +53,7 @@ def test_questions_stand_evenly_over_one_text_that_answers_each() -> None:
         assert item.depth is not None
         assert item.expected[0] in told[round(item.depth * len(told))]
         assert sum(item.expected[0] in text for text in told) == 1
-        assert item.depth == pytest.approx((i + 0.5) / 12, abs=0.05)
+        assert item.depth == pytest.approx((i + 0.5) / 12, abs=1 / len(told))
         number = item.expected[0].removeprefix("Person").removesuffix("x")
         assert item.after.endswith(f"who lives in house {number}")
 

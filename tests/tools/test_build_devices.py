@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from patched import devices
+from patched import build, devices
+from patched import compile as compiling
 from patched.report import Failure
 
 
@@ -75,3 +76,15 @@ def test_nothing_is_said_of_kits_that_are_not_there(bare: Path) -> None:
     assert devices.describe("cpu") == ["building for the processor alone"]
     with pytest.raises(Failure, match="--metal needs a Mac"):
         devices.require("metal")
+
+
+def test_the_comparison_keeps_upstreams_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CMAKE_ARGS", "")
+
+    def openmp(variant: build.Variant) -> str:
+        flags = [*compiling.cmake_flags("cpu"), *build.toolchain(variant).flags]
+        return [flag for flag in flags if flag.startswith("-DGGML_OPENMP=")][-1][-3:]
+
+    assert openmp(build.Variant()) == "OFF" and openmp(build.Variant(stock=True)) == "=ON"
+    monkeypatch.setenv("CMAKE_ARGS", "-DGGML_OPENMP=ON")
+    assert openmp(build.Variant()) == "=ON"
